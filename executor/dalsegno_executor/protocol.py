@@ -1,0 +1,444 @@
+"""The session of an executor with its planner, without I/O.
+
+It is told what arrives and what runners say, and asked what to send next. It holds what must survive a reconnect: the
+tasks in hand, and every report that the planner has not called durable.
+
+::
+
+              connect()            welcome
+    CLOSED ─────────────► GREETING ────────► OPEN
+       ▲                      │               │
+       └──────────────────────┴───────────────┘  disconnect()
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType, TypeAlias
+
+from dalsegno.v1.definition_pb2 import Definition
+from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_BACKEND, Failure
+from dalsegno.v1.executor_service_pb2 import (
+    ACK_STATUS_FENCED,
+    ACK_STATUS_REJECTED,
+    Accepted,
+    Ack,
+    Announce,
+    Credit,
+    ExecutorServiceWorkRequest,
+    ExecutorServiceWorkResponse,
+    Heartbeat,
+    Hello,
+    Report,
+    ResolvedCall,
+    Returned,
+    Task,
+    TaskFailed,
+    TaskToken,
+    Welcome,
+)
+from dalsegno_executor.tokens import TaskKey, ends_task, key_of, token_of
+
+PROTOCOL_VERSION = 1
+REPORTS_IN_MESSAGE = 512
+BYTES_IN_MESSAGE = 1 << 20
+"""A message of reports stays below this, unless one report alone is above it; servers take 4 MiB by default."""
+
+RunnerId = NewType("RunnerId", int)
+NO_RUNNER = RunnerId(0)
+"""In the place of a runner: the stream process itself has reported, and asks for no answer."""
+
+
+class State(StrEnum):
+    """Where the stream stands."""
+
+    CLOSED = "closed"
+    GREETING = "greeting"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who an executor is; the session key stays the same for as long as the process lives."""
+
+    session_key: bytes
+    executor: str
+    project: str
+    pinned_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    """The planner has answered; it sets the timings."""
+
+    welcome: Welcome
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Tasks for runners, and pages of recorded calls for bodies that they have."""
+
+    tasks: Sequence[Task]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of reports that a runner wants to know of, each with the runner's own ID for it."""
+
+    runner: RunnerId
+    acks: Sequence[Ack]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Outcomes of calls that bodies have submitted."""
+
+    calls: Sequence[ResolvedCall]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Tasks that are not this executor's any more."""
+
+    keys: Sequence[TaskKey]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAsked:
+    """The planner is about to go."""
+
+    reason: str
+
+
+Event: TypeAlias = Welcomed | Deliver | Settled | Resolve | Stop | DrainAsked
+
+
+@dataclass(slots=True)
+class _Held:
+    """A task in hand.
+
+    Attributes:
+        ended: Its last report is made; it stays in hand until that is durable.
+        leaving: It goes back as soon as none of its reports is open.
+        open_reports: How many of its reports are not acknowledged.
+    """
+
+    is_body: bool
+    ended: bool = False
+    leaving: bool = False
+    open_reports: int = 0
+
+
+@dataclass(slots=True)
+class _Open:
+    """A report that is not acknowledged."""
+
+    report: Report
+    key: TaskKey
+    runner: RunnerId
+    runner_report_id: int
+    ends: bool
+    replaced: bool = False
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Credit for one kind of task."""
+
+    target: int = 0
+    offered: int = 0
+    in_hand: int = 0
+
+    def take_offer(self) -> int:
+        """Return how much to offer now; a few at a time where there are many, so that messages stay few."""
+        missing = self.target - self.in_hand - self.offered
+        if missing < max(1, self.target // 8):
+            return 0
+        self.offered += missing
+        return missing
+
+
+@dataclass(slots=True)
+class _Outbox:
+    """What waits to be sent, besides reports and credit."""
+
+    announced: list[Definition] = field(default_factory=list)
+    accepted: list[TaskToken] = field(default_factory=list)
+    returned: list[TaskToken] = field(default_factory=list)
+    heartbeat: Heartbeat | None = None
+
+
+class Session:
+    """The state of one executor's session."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.state = State.CLOSED
+        self.draining = False
+        self._definitions: dict[tuple[int, str, str, str], Definition] = {}
+        self._held: dict[TaskKey, _Held] = {}
+        self._open: dict[int, _Open] = {}
+        self._unsent: deque[int] = deque()
+        self._last_report_id = 0
+        self._steps = _Lane()
+        self._bodies = _Lane()
+        self._outbox = _Outbox()
+
+    # The connection.
+
+    def connect(self) -> ExecutorServiceWorkRequest:
+        """Start a stream, and return its first message."""
+        self.state = State.GREETING
+        self._outbox = _Outbox()
+        return ExecutorServiceWorkRequest(
+            hello=Hello(
+                session_key=self.identity.session_key,
+                executor=self.identity.executor,
+                project=self.identity.project,
+                definitions=self._definitions.values(),
+                in_hand=[token_of(key) for key in self._held],
+                protocol_version=PROTOCOL_VERSION,
+                pinned_only=self.identity.pinned_only,
+            )
+        )
+
+    def disconnect(self) -> None:
+        """Note that the stream has ended, for whatever reason."""
+        self.state = State.CLOSED
+
+    def receive(self, response: ExecutorServiceWorkResponse) -> list[Event]:
+        """Take a message of the planner, and return what follows from it."""
+        match response.WhichOneof("message"):
+            case "welcome":
+                return self._welcome(response.welcome)
+            case "tasks":
+                return self._tasks(response.tasks.tasks)
+            case "acks":
+                return self._acks(response.acks.acks)
+            case "resolved":
+                return [Resolve(response.resolved.calls)]
+            case "cancel":
+                return self._drop([key_of(token) for token in response.cancel.tokens], response.cancel.reason)
+            case "drain":
+                return [DrainAsked(response.drain.reason)]
+            case _:  # of a later version of the protocol
+                return []
+
+    def next_message(self) -> ExecutorServiceWorkRequest | None:
+        """Return what to send now, if anything. Credit goes before reports: a report may free what the credit is for."""
+        if self.state is not State.OPEN:
+            return None
+        outbox = self._outbox
+        if outbox.announced:
+            announced, outbox.announced = outbox.announced, []
+            return ExecutorServiceWorkRequest(announce=Announce(definitions=announced))
+        if outbox.accepted:
+            accepted, outbox.accepted = outbox.accepted, []
+            return ExecutorServiceWorkRequest(accepted=Accepted(tokens=accepted))
+        if outbox.returned:
+            returned, outbox.returned = outbox.returned, []
+            return ExecutorServiceWorkRequest(returned=Returned(tokens=returned))
+        credit = self._take_credit()
+        if credit is not None:
+            return ExecutorServiceWorkRequest(credit=credit)
+        reports = self._take_reports()
+        if reports is not None:
+            return reports
+        if outbox.heartbeat is not None:
+            heartbeat, outbox.heartbeat = outbox.heartbeat, None
+            return ExecutorServiceWorkRequest(heartbeat=heartbeat)
+        return None
+
+    # What the runners say.
+
+    def announce(self, definitions: Iterable[Definition]) -> None:
+        """Add to the code that this executor has."""
+        for definition in definitions:
+            key = (definition.kind, definition.module, definition.name, definition.digest)
+            if key not in self._definitions:
+                self._definitions[key] = definition
+                if self.state is not State.CLOSED:
+                    self._outbox.announced.append(definition)
+
+    def report(self, report: Report, runner: RunnerId = NO_RUNNER) -> bool:
+        """Take a report; its `report_id` is the runner's own for it, 0 where the runner needs no answer.
+
+        Returns:
+            Whether the task is still in hand. Where it is not, the report is dropped.
+        """
+        key = key_of(report.token)
+        held = self._held.get(key)
+        if held is None or held.ended or held.leaving:
+            return False
+        ends = ends_task(report)
+        if ends:
+            held.ended = True
+            self._lane(held).in_hand -= 1
+        held.open_reports += 1
+        self._send(_Open(report, key, runner, report.report_id, ends))
+        return True
+
+    def give_back(self, keys: Iterable[TaskKey]) -> None:
+        """Hand tasks back unfinished; a body goes once what it has reported is durable."""
+        for key in keys:
+            held = self._held.get(key)
+            if held is None or held.ended or held.leaving:
+                continue
+            held.leaving = True
+            self._lane(held).in_hand -= 1
+            self._return_if_settled(key, held)
+
+    def offer(self, steps: int, bodies: int) -> None:
+        """Say how many tasks of each kind may be in hand at once."""
+        self._steps.target = steps
+        self._bodies.target = bodies
+
+    def alive(self, running: Iterable[TaskKey] = ()) -> None:
+        """Say so to the planner, with the tasks that have started since."""
+        heartbeat = self._outbox.heartbeat or Heartbeat()
+        heartbeat.running.extend(token_of(key) for key in running if key in self._held)
+        self._outbox.heartbeat = heartbeat
+
+    def drain(self) -> None:
+        """Take nothing more."""
+        self.draining = True
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is in hand and nothing waits to be sent or acknowledged."""
+        outbox = self._outbox
+        return not (self._held or self._open or outbox.returned or outbox.accepted)
+
+    @property
+    def definitions(self) -> Sequence[Definition]:
+        """The code that this executor has."""
+        return tuple(self._definitions.values())
+
+    def holds(self, key: TaskKey) -> bool:
+        """Return whether a task is in hand and not ended."""
+        held = self._held.get(key)
+        return held is not None and not held.ended and not held.leaving
+
+    # How messages are taken.
+
+    def _welcome(self, welcome: Welcome) -> list[Event]:
+        self.state = State.OPEN
+        self._steps.offered = self._bodies.offered = 0
+        self._unsent = deque(self._open)
+        lost = self._drop([key_of(token) for token in welcome.lost], "the task was given to another executor")
+        # The order matters: credit is offered once it is known which tasks are gone.
+        return [*lost, Welcomed(welcome)]
+
+    def _tasks(self, tasks: Sequence[Task]) -> list[Event]:
+        delivered = []
+        for task in tasks:
+            key = key_of(task.token)
+            if task.WhichOneof("work") == "recorded":
+                if self.holds(key):
+                    delivered.append(task)
+                continue
+            is_body = task.HasField("body")
+            lane = self._bodies if is_body else self._steps
+            lane.offered = max(0, lane.offered - 1)
+            if self.draining:
+                self._outbox.returned.append(task.token)
+            elif key not in self._held:
+                self._held[key] = _Held(is_body)
+                lane.in_hand += 1
+                self._outbox.accepted.append(task.token)
+                delivered.append(task)
+        return [Deliver(delivered)] if delivered else []
+
+    def _acks(self, acks: Sequence[Ack]) -> list[Event]:
+        answers: dict[RunnerId, list[Ack]] = {}
+        fenced: list[TaskKey] = []
+        for ack in acks:
+            opened = self._open.get(ack.report_id)
+            if opened is None:
+                continue
+            if ack.status == ACK_STATUS_REJECTED and opened.ends and not opened.replaced:
+                self._replace_rejected(opened, ack.reason)
+                continue
+            del self._open[ack.report_id]
+            self._close_report(opened)
+            if ack.status == ACK_STATUS_FENCED:
+                fenced.append(opened.key)
+            if opened.runner_report_id:
+                ack.report_id = opened.runner_report_id
+                answers.setdefault(opened.runner, []).append(ack)
+        events: list[Event] = [Settled(runner, settled) for runner, settled in answers.items()]
+        return events + (self._drop(fenced, "the task was given to another executor") if fenced else [])
+
+    def _send(self, opened: _Open) -> None:
+        self._last_report_id += 1
+        opened.report.report_id = self._last_report_id
+        self._open[self._last_report_id] = opened
+        self._unsent.append(self._last_report_id)
+
+    def _close_report(self, opened: _Open) -> None:
+        held = self._held.get(opened.key)
+        if held is None:
+            return
+        held.open_reports -= 1
+        if opened.ends:
+            del self._held[opened.key]
+        else:
+            self._return_if_settled(opened.key, held)
+
+    def _replace_rejected(self, opened: _Open, reason: str) -> None:
+        """Report a failure in the place of a result that the planner cannot record."""
+        failure = Failure(
+            origin=FAILURE_ORIGIN_BACKEND,
+            message=f"the planner could not record the result: {reason}",
+            exception_type="dalsegno.errors:BackendError",
+        )
+        del self._open[opened.report.report_id]
+        opened.report = Report(token=opened.report.token, failed=TaskFailed(failure=failure))
+        opened.replaced = True
+        self._send(opened)
+
+    def _drop(self, keys: Sequence[TaskKey], reason: str) -> list[Event]:
+        """Forget tasks. Their open reports stay: they may have been recorded, and the planner answers each."""
+        stopped = []
+        for key in keys:
+            held = self._held.pop(key, None)
+            if held is None or held.ended:
+                continue
+            if not held.leaving:
+                self._lane(held).in_hand -= 1
+                stopped.append(key)
+        return [Stop(stopped, reason)] if stopped else []
+
+    # How messages are made.
+
+    def _take_credit(self) -> Credit | None:
+        if self.draining:
+            return None
+        steps, bodies = self._steps.take_offer(), self._bodies.take_offer()
+        return Credit(steps=steps, bodies=bodies) if steps or bodies else None
+
+    def _take_reports(self) -> ExecutorServiceWorkRequest | None:
+        request = ExecutorServiceWorkRequest()
+        reports, size = request.reports.reports, 0
+        while self._unsent and len(reports) < REPORTS_IN_MESSAGE:
+            opened = self._open.get(self._unsent[0])
+            if opened is not None:
+                size += opened.report.ByteSize()
+                if size > BYTES_IN_MESSAGE and reports:
+                    break
+                reports.append(opened.report)
+            self._unsent.popleft()
+        return request if reports else None
+
+    def _return_if_settled(self, key: TaskKey, held: _Held) -> None:
+        if held.leaving and not held.open_reports:
+            del self._held[key]
+            self._outbox.returned.append(token_of(key))
+
+    def _lane(self, held: _Held) -> _Lane:
+        return self._bodies if held.is_body else self._steps
+

@@ -1,0 +1,310 @@
+"""Which recorded call a durable call of a body is, and what is to be done with it.
+
+The rules are those of "How a flow replays". A body that is recovered after a crash, or resumed after a wait, meets the
+calls of its own execution (`Recorded.own`) at the positions that they had, and nothing else is accepted there. A body
+that replays meets the calls of its source:
+
+1.  Until the body has received something new, call k must be the recorded call k.
+2.  A reused call whose inputs differ (a) executes after all, if the body has received something new; (b) is reused
+    and marked stale, if flow inputs are overridden; (c) diverges otherwise.
+3.  Affected calls execute. After the prefix, calls are found by invocation ID; what is not recorded executes.
+4.  At the end, a body that reached no root and received nothing new has diverged; otherwise what is left is
+    `not_reached`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from dalsegno.errors import DivergenceKind
+from dalsegno_executor.runner.fingerprints import Comparison, Inputs, differing_inputs
+
+
+class CallKind(StrEnum):
+    """What a durable call is."""
+
+    STEP = "step"
+    WAIT = "wait"
+
+
+class Action(StrEnum):
+    """What the plan says of a recorded call."""
+
+    REUSE = "reuse"
+    EXECUTE = "execute"
+    AWAIT = "await"
+
+
+class OnStale(StrEnum):
+    """What happens to a reused call whose inputs differ only because flow inputs are overridden."""
+
+    REUSE = "reuse"
+    RERUN = "rerun"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A recorded call."""
+
+    number: int
+    position: int
+    kind: CallKind
+    name: str
+    invocation_id: str
+    action: Action
+    inputs: Inputs
+    own: bool = False
+    output_overridden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A call that the body makes."""
+
+    kind: CallKind
+    name: str
+    invocation_id: str
+    inputs: Inputs
+    after: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a replay treats the recorded calls of its source."""
+
+    overridden_inputs: frozenset[str] = frozenset()
+    on_stale: OnStale = OnStale.REUSE
+    roots: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """The recorded outcome is given to the body; `moved` says that it is recorded at another position."""
+
+    recorded: Recorded
+    position: int
+    stale_inputs: bool = False
+    moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """The call runs; `recorded` is the recorded call with its number, if there is one."""
+
+    number: int
+    position: int
+    recorded: Recorded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """The call was submitted before; its outcome comes by itself."""
+
+    recorded: Recorded
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The body does not repeat what is recorded."""
+
+    kind: DivergenceKind
+    position: int
+    expected: Recorded | None
+    actual: Made | None
+    inputs: tuple[str, ...] = ()
+
+
+Decision: TypeAlias = Reuse | Execute | Await | Divergence
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the end of a body means: the recorded calls that it did not make, or that it has diverged."""
+
+    not_reached: tuple[int, ...] = ()
+    divergence: Divergence | None = None
+
+
+class CallSequence:
+    """The durable call sequence of one run of a body.
+
+    Args:
+        recorded: What is recorded, in any order.
+        next_number: The number for the next call that is not recorded.
+        rules: Those of the replay; None where the body is started or recovered, so that every recorded call is its own.
+    """
+
+    def __init__(self, recorded: Iterable[Recorded], next_number: int, rules: Rules | None) -> None:
+        calls = sorted(recorded, key=lambda call: call.position)
+        self._rules = rules
+        self._own = {call.position: call for call in calls if call.own or rules is None}
+        self._source = {call.position: call for call in calls if call.position not in self._own}
+        self._by_id = {call.invocation_id: call for call in calls}
+        self._recorded = calls
+        self._last_own = max(self._own, default=0)
+        self._next_number = next_number
+        self._position = 0
+        self._made: set[int] = set()
+        # Calls whose values are new to a replay: those that it has executed, and those whose output is overridden.
+        self._fresh: set[int] = set()
+        self._received_new = (
+            rules is not None and bool(rules.overridden_inputs) and rules.on_stale is OnStale.RERUN
+        )
+
+    @property
+    def position(self) -> int:
+        """How many calls the body has made."""
+        return self._position
+
+    def make(self, made: Made) -> Decision:
+        """Take the body's next call, and say what is to be done."""
+        self._position += 1
+        found = self._find(made)
+        if isinstance(found, Divergence):
+            return found
+        decision = self._decide(found, made)
+        if isinstance(decision, Execute):
+            self._fresh.add(decision.number)
+        if found is not None:
+            self._made.add(found.number)
+        return decision
+
+    def receive(self, number: int) -> None:
+        """Note that the body has received the outcome of a call."""
+        if number in self._fresh:
+            self._received_new = True
+
+    def end(self, *, failed: bool = False) -> Ending:
+        """Say what the end of the body means; `failed` where an exception of its own has ended it."""
+        left = [call for call in self._recorded if call.number not in self._made]
+        not_reached = tuple(call.number for call in left)
+        if failed or not left:
+            return Ending(not_reached)
+        own = next((call for call in left if self._own.get(call.position) is call), None)
+        if own is not None:
+            return Ending(divergence=self._divergence(DivergenceKind.MISSING_CALL, own, None))
+        if self._received_new:
+            return Ending(not_reached)
+        reused = next((call for call in left if call.action is Action.REUSE), None)
+        if reused is not None:
+            return Ending(divergence=self._divergence(DivergenceKind.MISSING_CALL, reused, None))
+        roots = self._rules.roots if self._rules is not None else frozenset()
+        if roots and self._made.isdisjoint(roots):
+            return Ending(divergence=self._divergence(DivergenceKind.ROOT_NOT_REACHED, left[0], None))
+        return Ending(not_reached)
+
+    # Which recorded call it is.
+
+    def _find(self, made: Made) -> Recorded | None | Divergence:
+        own = self._own.get(self._position)
+        if own is not None:
+            return own if _same_call(own, made) else self._mismatch(own, made)
+        found = self._by_id.get(made.invocation_id)
+        if found is not None and self._own.get(found.position) is found:
+            return self._divergence(DivergenceKind.REORDERED_CALL, found, made)
+        if self._position < self._last_own or self._rules is None:
+            # Several calls can be under way at once. One that had not ended when the body was lost left no trace.
+            return found
+        return found if self._received_new else self._next_of_prefix(made, self._rules)
+
+    def _next_of_prefix(self, made: Made, rules: Rules) -> Recorded | None | Divergence:
+        expected = self._source.get(self._position)
+        if expected is not None:
+            return expected if _same_call(expected, made) else self._mismatch(expected, made)
+        # Past the end of a recording that was cut short nothing is expected. Where something was to re-execute,
+        # the body has made its calls without having received anything of theirs, and ought to repeat itself.
+        if rules.roots:
+            return self._divergence(DivergenceKind.EXTRA_CALL, None, made)
+        return None
+
+    def _mismatch(self, expected: Recorded, made: Made) -> Divergence:
+        found = self._by_id.get(made.invocation_id)
+        if found is not None and found.position > self._position and _same_call(found, made):
+            return self._divergence(DivergenceKind.REORDERED_CALL, expected, made)
+        if (
+            made.kind is expected.kind
+            and (found is None or not _same_call(found, made))
+            and not self._differences(expected, made)
+        ):
+            return self._divergence(DivergenceKind.RENAMED_CALL, expected, made)
+        return self._divergence(DivergenceKind.EXTRA_CALL, expected, made)
+
+    # What is to be done with it.
+
+    def _decide(self, found: Recorded | None, made: Made) -> Decision:
+        if found is None:
+            number, self._next_number = self._next_number, self._next_number + 1
+            return Execute(number, self._position)
+        own = self._own.get(found.position) is found
+        if found.action is Action.AWAIT:
+            self._fresh.add(found.number)
+            return Await(found, self._position)
+        if found.action is Action.EXECUTE or (found.kind is CallKind.WAIT and not own):
+            return Execute(found.number, self._position, found)
+        if own:
+            return self._reuse_own(found, made)
+        return self._reuse_recorded(found, made)
+
+    def _reuse_own(self, found: Recorded, made: Made) -> Decision:
+        self._fresh.add(found.number)
+        changed = self._changed(found, made)
+        if changed:
+            return self._divergence(DivergenceKind.INPUT_CHANGED, found, made, changed)
+        return Reuse(found, self._position)
+
+    def _reuse_recorded(self, found: Recorded, made: Made) -> Decision:
+        differences = self._differences(found, made)
+        if self._follows_fresh(found, made) or (differences and self._received_new):
+            return Execute(found.number, self._position, found)
+        if found.output_overridden:
+            self._fresh.add(found.number)
+        moved = self._position != found.position
+        changed = self._changed(found, made)
+        if not changed:
+            return Reuse(found, self._position, moved=moved)
+        rules = self._rules
+        if rules is None or not rules.overridden_inputs or rules.on_stale is OnStale.FAIL:
+            return self._divergence(DivergenceKind.INPUT_CHANGED, found, made, changed)
+        return Reuse(found, self._position, stale_inputs=True, moved=moved)
+
+    def _follows_fresh(self, found: Recorded, made: Made) -> bool:
+        """Return whether it takes something that is new, or comes after it: nothing downstream is ever reused."""
+        if not self._fresh:
+            return False
+        if not self._fresh.isdisjoint(made.after):
+            return True
+        return any(
+            number in self._fresh
+            for inputs in (found.inputs, made.inputs)
+            for fingerprint in inputs.values()
+            for number, _ in fingerprint.all_sources()
+        )
+
+    def _differences(self, found: Recorded, made: Made) -> dict[str, Comparison]:
+        overridden = self._rules.overridden_inputs if self._rules is not None else frozenset[str]()
+        return differing_inputs(found.inputs, made.inputs, overridden)
+
+    def _changed(self, found: Recorded, made: Made) -> tuple[str, ...]:
+        """Return the inputs that are proven to differ. A digest that is not canonical proves nothing."""
+        differences = self._differences(found, made)
+        return tuple(name for name, found in differences.items() if found is Comparison.DIFFERENT)
+
+    def _divergence(
+        self, kind: DivergenceKind, expected: Recorded | None, actual: Made | None, inputs: Sequence[str] = ()
+    ) -> Divergence:
+        overridden = self._rules.overridden_inputs if self._rules is not None else frozenset[str]()
+        position = self._position + 1 if actual is None else self._position
+        return Divergence(kind, position, expected, actual, tuple(inputs) or tuple(sorted(overridden)))
+
+
+def _same_call(recorded: Recorded, made: Made) -> bool:
+    return (recorded.kind, recorded.name, recorded.invocation_id) == (
+        made.kind,
+        made.name,
+        made.invocation_id,
+    )

@@ -1,0 +1,1 @@
+"""Rules and domain types: no clock, network, database or randomness in here."""

@@ -1,0 +1,1 @@
+"""Gives ready work to executors and records what they report."""

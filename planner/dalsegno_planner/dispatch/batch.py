@@ -1,0 +1,246 @@
+"""Gathers what streams report into the rows that one commit takes.
+
+Each row is a tuple in the order of the composite type of the same name in the migration `0002_dispatch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+from google.protobuf import timestamp_pb2
+
+from dalsegno.v1 import execution_pb2, executor_service_pb2, value_pb2
+from dalsegno_planner.dispatch.sessions import Session, Token
+
+Row = tuple[object, ...]
+
+_MAX_REPORTS = 1000
+_KINDS = {
+    execution_pb2.INVOCATION_KIND_UNSPECIFIED: "step",
+    execution_pb2.INVOCATION_KIND_STEP: "step",
+    execution_pb2.INVOCATION_KIND_WAIT: "wait",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """One report and the session that it came from."""
+
+    session: Session
+    report: executor_service_pb2.Report
+    token: Token
+
+    @classmethod
+    def of(cls, session: Session, report: executor_service_pb2.Report) -> Reported:
+        """Pair a report with its session."""
+        return cls(session, report, Token.of(report.token))
+
+    def as_backend_failure(self, message: str) -> Reported | None:
+        """Return a failure in place of a report that cannot be recorded, or None where it is such a failure already.
+
+        A call that cannot be recorded fails its body.
+        """
+        if self.report.failed.failure.origin == execution_pb2.FAILURE_ORIGIN_BACKEND:
+            return None
+        failure = execution_pb2.Failure(
+            origin=execution_pb2.FAILURE_ORIGIN_BACKEND, message=message.replace("\0", "\\0")
+        )
+        report = executor_service_pb2.Report(
+            report_id=self.report.report_id,
+            token=self.report.token,
+            failed=executor_service_pb2.TaskFailed(failure=failure),
+        )
+        return Reported(self.session, report, self.token)
+
+    @property
+    def ends_task(self) -> bool:
+        """Whether the task of the token has ended, as far as the executor is concerned."""
+        return self.report.WhichOneof("kind") != "call"
+
+
+@dataclass(slots=True)
+class Batch:
+    """The arguments of one commit. The items number the reports."""
+
+    items: list[Reported]
+    results: list[Row] = field(default_factory=list)
+    calls: list[Row] = field(default_factory=list)
+    attempts: list[Row] = field(default_factory=list)
+    ends: list[Row] = field(default_factory=list)
+    returned: list[Row] = field(default_factory=list)
+    superseded: dict[int, int] = field(default_factory=dict)
+    """Reports that a later one of the same batch makes needless, with that one."""
+
+    @classmethod
+    def of(cls, items: list[Reported], returned: Iterable[tuple[Session, Token]] = ()) -> Batch:
+        """Convert reports into rows."""
+        batch = cls(items)
+        last_call: dict[tuple[UUID, int], int] = {}
+        last_result: dict[Token, int] = {}
+        for item, reported in enumerate(items):
+            kind = reported.report.WhichOneof("kind")
+            if kind == "call":
+                key = (reported.token.execution_id, reported.report.call.number)
+                if key in last_call:
+                    batch.superseded[last_call[key]] = item
+                last_call[key] = item
+            elif reported.token in last_result:
+                batch.superseded[item] = last_result[reported.token]
+            else:
+                last_result[reported.token] = item
+        for item, reported in enumerate(items):
+            if item not in batch.superseded:
+                batch._add(item, reported)
+        batch.returned = [(*token, session.id) for session, token in returned]
+        return batch
+
+    def __bool__(self) -> bool:
+        return bool(self.items or self.returned)
+
+    def may_free_work(self) -> bool:
+        """Whether something may be ready after the commit that was not before."""
+        return bool(self.results or self.returned or any(row[4] == "submitted" for row in self.calls))
+
+    def halves(self) -> Iterator[Batch]:
+        """Return two batches that are this one together, to find what cannot be committed."""
+        middle = len(self.items) // 2
+        yield Batch.of(self.items[:middle])
+        yield Batch.of(self.items[middle:])
+
+    def _add(self, item: int, reported: Reported) -> None:
+        match reported.report.WhichOneof("kind"):
+            case "call":
+                self._add_call(item, reported)
+            case "completed" | "attempt_failed":
+                self.results.append(_result_row(item, reported))
+            case "failed" if reported.token.number != 0:
+                self.results.append(_result_row(item, reported))
+            case "failed" | "returned" | "suspended":
+                self.ends.append(_end_row(item, reported))
+            case _:
+                pass
+
+    def _add_call(self, item: int, reported: Reported) -> None:
+        call = reported.report.call
+        row = _call_row(item, reported, call)
+        self.calls.append(row)
+        if call.HasField("failed"):
+            last = call.failed
+            self.attempts.append(
+                (item, reported.token.execution_id, call.number, len(call.failed_attempts) + 1,
+                 reported.session.executor, moment(last, "started_at"), moment(last, "finished_at"),
+                 last.failure.SerializeToString())
+            )  # fmt: skip
+        self.attempts.extend(
+            (item, reported.token.execution_id, call.number, attempt.attempt, attempt.executor,
+             moment(attempt, "started_at"), moment(attempt, "finished_at"), attempt.failure.SerializeToString())
+            for attempt in call.failed_attempts
+        )  # fmt: skip
+
+
+def take(inbox: list[Reported]) -> list[Reported]:
+    """Remove and return as much of the inbox as one commit takes."""
+    items = inbox[:_MAX_REPORTS]
+    del inbox[:_MAX_REPORTS]
+    return items
+
+
+def moment(message: object, name: str) -> datetime | None:
+    """Return the time in a field of a message, or None where it is not set."""
+    if not message.HasField(name):  # type: ignore[attr-defined]
+        return None
+    timestamp: timestamp_pb2.Timestamp = getattr(message, name)
+    return timestamp.ToDatetime(tzinfo=UTC)
+
+
+def _result_row(item: int, reported: Reported) -> Row:
+    report, token, session = reported.report, reported.token, reported.session
+    head = (item, token.execution_id, token.number, token.epoch, session.id)
+    match report.WhichOneof("kind"):
+        case "completed":
+            ok = report.completed
+            return (*head, "completed", ok.outputs.SerializeToString(), None, ok.code_digest,
+                    moment(ok, "started_at"), moment(ok, "finished_at"), 0.0, session.executor)  # fmt: skip
+        case "failed":
+            bad = report.failed
+            return (*head, "failed", None, bad.failure.SerializeToString(), bad.code_digest,
+                    moment(bad, "started_at"), moment(bad, "finished_at"), 0.0, session.executor)  # fmt: skip
+        case _:
+            attempt = report.attempt_failed.attempt
+            delay = report.attempt_failed.delay.ToTimedelta().total_seconds()
+            return (*head, "retry", None, attempt.failure.SerializeToString(), "",
+                    moment(attempt, "started_at"), moment(attempt, "finished_at"), delay, session.executor)  # fmt: skip
+
+
+def _end_row(item: int, reported: Reported) -> Row:
+    report, token = reported.report, reported.token
+    head = (item, token.execution_id, token.epoch, reported.session.id)
+    match report.WhichOneof("kind"):
+        case "returned":
+            done = report.returned
+            return (*head, "returned", done.result.SerializeToString(), None, list(done.not_reached), [])
+        case "failed":
+            bad = report.failed
+            return (*head, "failed", None, bad.failure.SerializeToString(), list(bad.not_reached), [])
+        case _:
+            return (*head, "suspended", None, None, [], list(report.suspended.waits))
+
+
+def _call_row(item: int, reported: Reported, call: executor_service_pb2.Call) -> Row:
+    token = reported.token
+    action = call.WhichOneof("action") or "started"
+    outputs = failure = started = finished = None
+    digest, delay, timeout = "", 0.0, None
+    match action:
+        case "completed":
+            outputs = call.completed.outputs.SerializeToString()
+            started, finished = moment(call.completed, "started_at"), moment(call.completed, "finished_at")
+            digest = call.completed.code_digest
+        case "failed":
+            failure = call.failed.failure.SerializeToString()
+            started, finished = moment(call.failed, "started_at"), moment(call.failed, "finished_at")
+            digest = call.failed.code_digest
+        case "submitted":
+            digest = call.submitted.code_digest
+            delay = call.submitted.delay.ToTimedelta().total_seconds()
+        case "started":
+            started = moment(call.started, "started_at")
+        case "wait" if call.wait.HasField("timeout"):
+            timeout = call.wait.timeout.ToTimedelta().total_seconds()
+    attempt = len(call.failed_attempts) + (1 if action in ("completed", "failed") else 0)
+    upstream, flow_inputs = references(call.inputs)
+    after = sorted(set(call.after) - upstream)
+    return (
+        item, token.execution_id, token.epoch, reported.session.id, action, call.number, call.position,
+        _KINDS[call.kind], call.name, call.invocation_id, call.definition.module, call.definition.pinned_digest, digest,
+        call.inputs.SerializeToString(), sorted(upstream | set(after)), after, sorted(flow_inputs),
+        call.options.SerializeToString(), outputs, failure, attempt, started, finished, delay,
+        call.reused.stale_inputs, call.wait.question, call.wait.schema, call.wait.metadata, timeout,
+    )  # fmt: skip
+
+
+def references(inputs: value_pb2.Inputs) -> tuple[set[int], set[str]]:
+    """Return the numbers of the invocations and the names of the flow inputs that inputs refer to."""
+    numbers: set[int] = set()
+    names: set[str] = set()
+    pending = list(inputs.bindings.values())
+    while pending:
+        binding = pending.pop()
+        match binding.WhichOneof("kind"):
+            case "output":
+                numbers.add(binding.output.number)
+                numbers.update(other.number for other in binding.output.alternatives)
+            case "flow_input":
+                names.add(binding.flow_input)
+            case "list":
+                pending.extend(binding.list.items)
+            case "tuple":
+                pending.extend(binding.tuple.items)
+            case "map":
+                pending.extend(entry.value for entry in binding.map.entries)
+            case _:
+                pass
+    return numbers, names

@@ -1,0 +1,74 @@
+"""Wake-ups within one planner: who waits for a change of an execution, and for work that became ready.
+
+A wake-up carries no state. Whoever is woken looks at Postgres, so that a lost one costs a poll and never a result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from uuid import UUID
+
+
+class Bus:
+    """Connects those who change executions with those who wait for the changes."""
+
+    def __init__(self) -> None:
+        self._watchers: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
+        self._on_work: list[Callable[[], None]] = []
+        self._on_cancel: list[Callable[[UUID], None]] = []
+
+    def execution_changed(self, execution_id: UUID) -> None:
+        """Wake those who wait for a change of this execution, in this planner."""
+        for watcher in self._watchers.pop(execution_id, ()):
+            if not watcher.done():
+                watcher.set_result(None)
+
+    def watch(self, execution_id: UUID) -> asyncio.Future[None]:
+        """Return a future that is done at the next change. Take it before looking at the state that it guards."""
+        future = asyncio.get_running_loop().create_future()
+        self._watchers[execution_id].add(future)
+        return future
+
+    async def wait_for_change(self, execution_id: UUID, timeout: float) -> None:
+        """Return at the next change of the execution, or after `timeout` seconds."""
+        await self.wait(execution_id, self.watch(execution_id), timeout)
+
+    async def wait(self, execution_id: UUID, change: asyncio.Future[None], timeout: float) -> None:
+        """Return when `change`, from `watch`, is done, or after `timeout` seconds."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(change, timeout)
+        self.unwatch(execution_id, change)
+
+    def unwatch(self, execution_id: UUID, change: asyncio.Future[None]) -> None:
+        """Give up a future from `watch`."""
+        watchers = self._watchers.get(execution_id)
+        if watchers is not None:
+            watchers.discard(change)
+            if not watchers:
+                del self._watchers[execution_id]
+
+    def wake_everyone(self) -> None:
+        """Wake all who wait: some wake-ups may have been lost."""
+        for execution_id in list(self._watchers):
+            self.execution_changed(execution_id)
+
+    def work_ready(self) -> None:
+        """Say that there may be work to claim."""
+        for listener in self._on_work:
+            listener()
+
+    def cancelled(self, execution_id: UUID) -> None:
+        """Say that an execution was cancelled, so that what runs of it is told to stop."""
+        for listener in self._on_cancel:
+            listener(execution_id)
+
+    def on_work(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever there may be work to claim."""
+        self._on_work.append(listener)
+
+    def on_cancel(self, listener: Callable[[UUID], None]) -> None:
+        """Call `listener` with each execution that is cancelled in this planner."""
+        self._on_cancel.append(listener)

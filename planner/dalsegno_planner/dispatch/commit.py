@@ -1,0 +1,208 @@
+"""The commit loop: everything that streams report while a commit is under way goes into the next one.
+
+Batches grow under load by themselves; alone, a report waits for nothing. One round trip records what was reported,
+makes ready what that unblocks, and claims work for the sessions that have credit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+from uuid import UUID
+
+import asyncpg
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from dalsegno.v1 import executor_service_pb2
+from dalsegno_planner.dispatch.batch import Batch, Reported, take
+from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token
+from dalsegno_planner.store.sql import load
+
+_QUERIES = load("dispatch")
+_CONNECTION_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    OSError,
+)
+_TRY_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_INBOX_LIMIT = 20_000
+
+log = structlog.get_logger(__name__)
+
+
+class Outcome(Protocol):
+    """What a commit returns, for those who have to be told."""
+
+    async def committed(self, claimed: Sequence[Any], resolved: Sequence[Any], changed: Sequence[UUID]) -> None:
+        """Deliver claimed tasks and resolved calls, and wake who waits for changed executions."""
+
+    def connection_lost(self) -> None:
+        """Forget what cannot be known any more: whether the last claim was made."""
+
+
+class CommitLoop:
+    """Owns the connection that dispatch writes through."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[asyncpg.Connection[Any]]],
+        sessions: Sessions,
+        outcome: Outcome,
+    ) -> None:
+        self._connect = connect
+        self._sessions = sessions
+        self._outcome = outcome
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._inbox: list[Reported] = []
+        self._returned: list[tuple[Session, Token]] = []
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the loop."""
+        self._task = asyncio.create_task(self._run(), name="commit-loop")
+
+    async def stop(self) -> None:
+        """Finish the commit that is under way and stop."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if self._connection is not None:
+            await self._connection.close(timeout=5)
+
+    async def report(self, reports: Sequence[Reported]) -> None:
+        """Take reports in. Waits while the inbox is full, which slows the stream that they come from."""
+        self._inbox.extend(reports)
+        self._wake.set()
+        if len(self._inbox) > _INBOX_LIMIT:
+            self._room.clear()
+            await self._room.wait()
+
+    def give_back(self, session: Session, tokens: Sequence[Token]) -> None:
+        """Hand tasks back unfinished."""
+        self._returned.extend((session, token) for token in tokens)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look for work to claim."""
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while (batch := self._next_batch()) or any(session.wants_work() for session in self._sessions):
+                # A stop lets the commit that is under way finish, so that nothing is claimed and forgotten.
+                commit = asyncio.ensure_future(self._commit(batch))
+                try:
+                    await asyncio.shield(commit)
+                except asyncio.CancelledError:
+                    await asyncio.wait([commit], timeout=5)
+                    raise
+
+    def _next_batch(self) -> Batch:
+        batch = Batch.of(take(self._inbox), self._returned)
+        self._returned = []
+        if len(self._inbox) < _INBOX_LIMIT // 2:
+            self._room.set()
+        return batch
+
+    async def _commit(self, batch: Batch) -> None:
+        if batch.may_free_work():
+            for session in self._sessions:
+                session.may_find_work = True
+        asked = [session for session in self._sessions if session.wants_work()]
+        claims = [(s.id, s.generation, s.steps_credit, s.bodies_credit, list(s.routes)) for s in asked]
+        try:
+            row = await self._execute(batch, claims)
+        except asyncpg.PostgresError as error:
+            await self._isolate(batch, error)
+            return
+        claimed = row["claimed"] or ()
+        _settle_credit(asked, claimed)
+        _acknowledge(batch, set(row["durable"] or ()))
+        if row["requeued"]:
+            for session in self._sessions:
+                session.may_find_work = True
+            self._wake.set()
+        await self._outcome.committed(claimed, row["resolved"] or (), [*(row["changed"] or ()), *(row["ended"] or ())])
+
+    async def _execute(self, batch: Batch, claims: Sequence[tuple[object, ...]]) -> Any:
+        arguments = (batch.results, batch.calls, batch.attempts, batch.ends, batch.returned, claims)
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((*_CONNECTION_LOST, *_TRY_AGAIN)),
+            wait=wait_random_exponential(multiplier=0.05, max=2),
+        ):
+            with attempt:
+                try:
+                    if self._connection is None:
+                        self._connection = await self._connect()
+                    return await self._connection.fetchrow(_QUERIES["commit"], *arguments)
+                except _CONNECTION_LOST as error:
+                    log.warning("database_unreachable", error=str(error), reports=len(batch.items))
+                    if self._connection is not None:
+                        self._connection.terminate()
+                        self._connection = None
+                        # Whether the commit was made is unknown: reports are known again by their tokens, but tasks
+                        # may have been claimed that nobody was told of. Executors reconnect and say what they hold.
+                        self._outcome.connection_lost()
+                        arguments = (*arguments[:5], [])
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _isolate(self, batch: Batch, error: asyncpg.PostgresError) -> None:
+        """Commit the halves of a batch that cannot be committed; refuse the one report that remains."""
+        if len(batch.items) > 1:
+            for half in batch.halves():
+                await self._commit(half)
+            return
+        for session in self._sessions:
+            session.may_find_work = False
+        for reported in batch.items:
+            log.error("report_rejected", error=str(error), execution=str(reported.token.execution_id))
+            substitute = reported.as_backend_failure(f"the planner could not record the report: {error}")
+            if substitute is None:
+                _send_ack(reported, executor_service_pb2.ACK_STATUS_REJECTED, f"the database refused it: {error}")
+            else:
+                await self._commit(Batch.of([substitute]))
+
+
+def _settle_credit(asked: Sequence[Session], claimed: Sequence[Any]) -> None:
+    """Take what was claimed from the credit. A session that got less than it asked for finds no more for now."""
+    for session in asked:
+        mine = [row for row in claimed if row["session_id"] == session.id]
+        bodies = sum(row["number"] == 0 for row in mine)
+        steps = len(mine) - bodies
+        session.may_find_work = (steps == session.steps_credit and steps > 0) or (
+            bodies == session.bodies_credit and bodies > 0
+        )
+        session.steps_credit -= steps
+        session.bodies_credit -= bodies
+
+
+def _acknowledge(batch: Batch, durable: set[int]) -> None:
+    """Tell each session which of its reports are durable, and which came from a lease that was lost."""
+    for item, reported in enumerate(batch.items):
+        kept = batch.superseded.get(item, item)
+        if kept in durable:
+            _send_ack(reported, executor_service_pb2.ACK_STATUS_DURABLE)
+        else:
+            _send_ack(
+                reported,
+                executor_service_pb2.ACK_STATUS_FENCED,
+                "the task was given to another executor, or its execution has ended",
+            )
+        if reported.ends_task:
+            reported.session.ended(reported.token)
+
+
+def _send_ack(reported: Reported, status: executor_service_pb2.AckStatus.ValueType, reason: str = "") -> None:
+    ack = executor_service_pb2.Ack(report_id=reported.report.report_id, status=status, reason=reason)
+    reported.session.send(Message(acks=executor_service_pb2.Acks(acks=[ack])))

@@ -1,0 +1,108 @@
+"""What happens now and then: leases are extended and expire, unaccepted tasks go back, waits time out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+import structlog
+
+from dalsegno.v1 import executor_service_pb2
+from dalsegno_planner.dispatch.bus import Bus
+from dalsegno_planner.dispatch.commit import CommitLoop
+from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token
+from dalsegno_planner.settings import Settings
+from dalsegno_planner.store.sql import load
+from dalsegno_planner.store.waits import expire_waits
+
+_QUERIES = load("dispatch")
+
+log = structlog.get_logger(__name__)
+
+
+class Housekeeping:
+    """Runs beside the commit loop, on connections of the dispatcher's pool."""
+
+    def __init__(self, sessions: Sessions, bus: Bus, commit_loop: CommitLoop, settings: Settings) -> None:
+        self._sessions = sessions
+        self._bus = bus
+        self._commit_loop = commit_loop
+        self._settings = settings
+        self._alive: set[Session] = set()
+        self._running: set[tuple[Session, Token]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, pool: asyncpg.Pool[Any]) -> None:
+        """Start."""
+        self._task = asyncio.create_task(self._run(pool), name="housekeeping")
+
+    async def stop(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def alive(self, session: Session, running: Iterable[Token]) -> None:
+        """Note a sign of life, and what runs."""
+        self._alive.add(session)
+        self._running.update((session, token) for token in running)
+
+    async def _run(self, pool: asyncpg.Pool[Any]) -> None:
+        interval = min(self._settings.poll_interval, self._settings.heartbeat_interval / 2)
+        while True:
+            await asyncio.sleep(interval)
+            self._return_unaccepted()
+            try:
+                async with pool.acquire() as connection:
+                    await self._extend_leases(connection)
+                    await self._mark_running(connection)
+                    await self._expire(connection)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                log.warning("housekeeping_delayed", error=str(error))
+            # Behind the wake-ups: retries that are due, and work that another planner made ready.
+            self._bus.work_ready()
+
+    def _return_unaccepted(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for session in self._sessions:
+            overdue = session.overdue(now)
+            if overdue:
+                log.warning("tasks_not_accepted", executor=session.executor, tasks=len(overdue))
+                cancel = executor_service_pb2.Cancel(
+                    tokens=[token.message() for token in overdue], reason="it was not accepted in time"
+                )
+                session.send(Message(cancel=cancel))
+                for token in overdue:
+                    session.ended(token)
+                self._commit_loop.give_back(session, overdue)
+
+    async def _extend_leases(self, connection: Any) -> None:
+        alive, self._alive = self._alive, set()
+        if not alive:
+            return
+        rows = await connection.fetch(
+            _QUERIES["extend_sessions"], [session.id for session in alive], self._settings.lease_duration
+        )
+        kept = {row["id"] for row in rows}
+        for session in alive:
+            if session.id not in kept:
+                log.warning("lease_lost", executor=session.executor)
+                session.close()
+
+    async def _mark_running(self, connection: Any) -> None:
+        running, self._running = self._running, set()
+        if running:
+            tokens = [(*token, session.id) for session, token in running]
+            for row in await connection.fetch(_QUERIES["mark_running"], tokens):
+                self._bus.execution_changed(row["execution_id"])
+
+    async def _expire(self, connection: Any) -> None:
+        row = await connection.fetchrow(_QUERIES["close_sessions"], None)
+        if row["closed"]:
+            log.warning("leases_expired", executors=row["closed"], tasks=row["returned"])
+        for execution_id in await expire_waits(connection):
+            self._bus.execution_changed(execution_id)

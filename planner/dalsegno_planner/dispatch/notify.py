@@ -1,0 +1,88 @@
+"""Wake-ups between planners, through LISTEN and NOTIFY on a connection of their own.
+
+NOTIFY takes a lock of the whole database through its commit, so it stays out of the commit loop: what changed is
+gathered and sent in one statement, at most every few milliseconds, and not at all while no other planner listens.
+A poll stands behind it, so a wake-up that is lost costs a second and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from dalsegno_planner.dispatch.bus import Bus
+from dalsegno_planner.store.sql import load
+
+_CHANNEL = "dalsegno_executions"
+_GATHER_SECONDS = 0.01
+_RECONNECT_SECONDS = 1.0
+_QUERIES = load("dispatch")
+
+log = structlog.get_logger(__name__)
+
+
+class Notifier:
+    """Tells other planners what changed, and wakes this one's waiters when others do."""
+
+    def __init__(self, dsn: str, bus: Bus) -> None:
+        self._dsn = dsn
+        self._bus = bus
+        self._changed: set[str] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start."""
+        self._task = asyncio.create_task(self._run(), name="notifier")
+
+    async def stop(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def announce(self, changed: Sequence[UUID], resolved: Sequence[Any]) -> None:
+        """Tell the other planners that these executions have changed."""
+        if changed or resolved:
+            self._changed.update(str(execution_id) for execution_id in changed)
+            self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                connection = await asyncpg.connect(
+                    self._dsn, timeout=10, server_settings={"application_name": "dalsegno-notify"}
+                )
+                try:
+                    await connection.add_listener(_CHANNEL, self._heard)
+                    await self._send(connection)
+                finally:
+                    connection.terminate()
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                log.debug("notifier_disconnected", error=str(error))
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _send(self, connection: asyncpg.Connection[Any]) -> None:
+        others, looked = 0, -1e9
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(_GATHER_SECONDS)
+            self._wake.clear()
+            changed, self._changed = self._changed, set()
+            if loop.time() - looked > 1:
+                others, looked = await connection.fetchval(_QUERIES["count_listeners"]) - 1, loop.time()
+            if others > 0 and changed:
+                await connection.execute(_QUERIES["notify"], _CHANNEL, list(changed))
+
+    def _heard(self, connection: object, pid: int, channel: object, payload: object) -> None:
+        with suppress(ValueError):
+            self._bus.execution_changed(UUID(str(payload)))
+        self._bus.work_ready()

@@ -1,0 +1,86 @@
+"""Makes the messages for executors from the rows that a claim returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from dalsegno.v1 import definition_pb2, executor_service_pb2, replay_service_pb2, value_pb2
+from dalsegno_planner.core.ids import BODY
+from dalsegno_planner.dispatch.batch import references
+from dalsegno_planner.dispatch.sessions import Token
+
+_ON_STALE = {
+    "reuse": replay_service_pb2.ON_STALE_REUSE,
+    "rerun": replay_service_pb2.ON_STALE_RERUN,
+    "fail": replay_service_pb2.ON_STALE_FAIL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTask:
+    """A task that was claimed, as the database returns it."""
+
+    session_id: UUID
+    token: Token
+    row: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> ClaimedTask:
+        """Wrap a row of the composite type `claimed_task`."""
+        return cls(row["session_id"], Token(row["execution_id"], row["number"], row["epoch"]), row)
+
+    @property
+    def is_body(self) -> bool:
+        """Whether it is the body of a flow."""
+        return self.token.number == BODY
+
+    @property
+    def has_recorded_calls(self) -> bool:
+        """Whether the body's recorded calls have to be read."""
+        return bool(self.row["recorded_count"])
+
+    def message(self) -> executor_service_pb2.Task:
+        """Return the task as a message; a body's recorded calls are left out."""
+        row = self.row
+        task = executor_service_pb2.Task(
+            token=self.token.message(),
+            project=row["project"],
+            definition=definition_pb2.DefinitionRef(
+                module=row["module"], name=row["name"], pinned_digest=row["pinned_digest"]
+            ),
+        )
+        if self.is_body:
+            self._fill_body(task.body)
+        else:
+            self._fill_step(task.step)
+        return task
+
+    def _fill_step(self, step: executor_service_pb2.StepTask) -> None:
+        row = self.row
+        step.invocation_id = row["invocation_id"]
+        step.attempt = row["attempt"]
+        step.inputs.ParseFromString(row["inputs"])
+        step.options.ParseFromString(row["options"])
+        for number, outputs in zip(row["upstream"] or (), row["upstream_outputs"] or (), strict=True):
+            upstream = step.upstream.add(number=number)
+            if outputs is not None:
+                upstream.outputs.ParseFromString(outputs)
+        if row["flow_inputs"]:
+            everything = value_pb2.FlowInputs.FromString(row["flow_inputs"])
+            for name in references(step.inputs)[1]:
+                if name in everything.values:
+                    step.flow_inputs.values[name].CopyFrom(everything.values[name])
+
+    def _fill_body(self, body: executor_service_pb2.BodyTask) -> None:
+        body.inputs.ParseFromString(self.row["flow_inputs"] or b"")
+        body.next_number = self.row["next_number"]
+        body.recorded.SetInParent()
+        if self.row["replay"] is not None:
+            replay = json.loads(self.row["replay"])
+            body.replay.overridden_inputs.extend(replay.get("inputs", ()))
+            body.replay.on_stale = _ON_STALE[replay.get("on_stale") or "reuse"]
+            body.replay.roots.extend(replay.get("roots", ()))

@@ -1,0 +1,1 @@
+"""The services: convert, call, convert back. `rpc.status` alone maps errors to status codes."""

@@ -1,0 +1,278 @@
+"""Domain types to messages and back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from dalsegno.errors import UsageError
+from dalsegno.v1.definition_pb2 import DefinitionKind, DefinitionRef, StepOptions
+from dalsegno.v1.execution_pb2 import Attempt as AttemptMessage
+from dalsegno.v1.execution_pb2 import Execution as ExecutionMessage
+from dalsegno.v1.execution_pb2 import ExecutionState as ExecutionStateMessage
+from dalsegno.v1.execution_pb2 import Failure
+from dalsegno.v1.execution_pb2 import Invocation as InvocationMessage
+from dalsegno.v1.execution_pb2 import InvocationKind as InvocationKindMessage
+from dalsegno.v1.execution_pb2 import InvocationState as InvocationStateMessage
+from dalsegno.v1.value_pb2 import FlowInputs, Inputs, Outputs, Payload
+from dalsegno.v1.wait_service_pb2 import Wait as WaitMessage
+from dalsegno.v1.wait_service_pb2 import WaitState as WaitStateMessage
+from dalsegno_planner.core.execution import (
+    Attempt,
+    Execution,
+    ExecutionKind,
+    ExecutionState,
+    Invocation,
+    InvocationKind,
+    InvocationState,
+    Wait,
+    WaitState,
+)
+
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+
+EXECUTION_KINDS: Mapping[int, ExecutionKind] = {
+    DefinitionKind.DEFINITION_KIND_FLOW: ExecutionKind.FLOW,
+    DefinitionKind.DEFINITION_KIND_PIPELINE: ExecutionKind.PIPELINE,
+}
+_KIND_MESSAGES = {kind: message for message, kind in EXECUTION_KINDS.items()}
+
+
+def execution_message(execution: Execution, *, pending_reason: str = "", result: Payload | None = None) -> ExecutionMessage:
+    """Return the message for an execution.
+
+    Args:
+        execution: What it says.
+        pending_reason: Why it does not go on.
+        result: A pipeline's result; a flow's is in its row.
+    """
+    message = ExecutionMessage(
+        id=str(execution.id),
+        project=execution.project,
+        name=execution.name,
+        flow=execution.flow,
+        kind=_KIND_MESSAGES[execution.kind],
+        state=execution_state_message(execution.state),
+        created_at=timestamp(execution.created_at),
+        started_at=timestamp(execution.started_at),
+        finished_at=timestamp(execution.finished_at),
+        debug=execution.debug,
+        single_step=execution.single_step,
+        pending_reason=pending_reason,
+        definition=DefinitionRef(
+            module=execution.module, name=execution.flow, pinned_digest=execution.pinned_digest
+        ),
+        invocation_count=execution.invocation_count,
+        requested_by=execution.requested_by,
+    )
+    if execution.source_id is not None:
+        message.original_exec_id = str(execution.source_id)
+    if execution.inputs:
+        message.inputs.CopyFrom(FlowInputs.FromString(execution.inputs))
+    if execution.result is not None:
+        message.result.CopyFrom(Payload.FromString(execution.result))
+    elif result is not None:
+        message.result.CopyFrom(result)
+    if execution.failure is not None:
+        message.failure.CopyFrom(Failure.FromString(execution.failure))
+    overridden = (execution.replay or {}).get("inputs")
+    if isinstance(overridden, list):
+        message.overridden_inputs.extend(str(name) for name in overridden)
+    return message
+
+
+def invocation_message(invocation: Invocation, *, state: str = "", with_values: bool = True) -> InvocationMessage:
+    """Return the message for an invocation.
+
+    Args:
+        invocation: What it says.
+        state: The state that an event tells of, where it is not the present one.
+        with_values: Whether inputs and outputs are wanted.
+    """
+    message = InvocationMessage(
+        number=invocation.number,
+        position=invocation.position,
+        invocation_id=invocation.invocation_id,
+        call_id=str(invocation.call_id),
+        original_call_id=str(invocation.call_id) if invocation.reused else "",
+        name=invocation.name,
+        kind=InvocationKindMessage.Value(f"INVOCATION_KIND_{invocation.kind.name}"),
+        state=InvocationStateMessage.Value(f"INVOCATION_STATE_{(state or invocation.state).upper()}"),
+        definition=DefinitionRef(
+            module=invocation.module, name=invocation.name, pinned_digest=invocation.pinned_digest
+        ),
+        code_digest=invocation.code_digest,
+        after=invocation.after,
+        output_overridden=invocation.output_overridden,
+        stale_inputs=invocation.stale_inputs,
+        attempt=invocation.attempt,
+        started_at=timestamp(invocation.started_at),
+        finished_at=timestamp(invocation.finished_at),
+        overridden_inputs=invocation.overridden_inputs,
+    )
+    if invocation.options:
+        message.options.CopyFrom(StepOptions.FromString(invocation.options))
+    if invocation.failure is not None:
+        message.failure.CopyFrom(Failure.FromString(invocation.failure))
+    if with_values:
+        message.inputs.CopyFrom(Inputs.FromString(invocation.inputs))
+        if invocation.outputs is not None:
+            message.outputs.CopyFrom(Outputs.FromString(invocation.outputs))
+    return message
+
+
+def attempt_message(attempt: Attempt) -> AttemptMessage:
+    """Return the message for an attempt."""
+    return AttemptMessage(
+        attempt=attempt.attempt,
+        started_at=timestamp(attempt.started_at),
+        finished_at=timestamp(attempt.finished_at),
+        failure=Failure.FromString(attempt.failure) if attempt.failure is not None else None,
+        executor=attempt.executor,
+    )
+
+
+def wait_message(wait: Wait) -> WaitMessage:
+    """Return the message for a wait."""
+    return WaitMessage(
+        number=wait.number,
+        invocation_id=wait.invocation_id,
+        name=wait.name,
+        question=wait.question,
+        schema=wait.schema,
+        state=wait_state_message(wait.state),
+        asked_at=timestamp(wait.asked_at),
+        deadline=timestamp(wait.deadline),
+        metadata=wait.metadata,
+        answer=Payload.FromString(wait.answer) if wait.answer is not None else None,
+        answered_by=wait.answered_by,
+        answered_at=timestamp(wait.answered_at),
+    )
+
+
+def wait_state_message(state: WaitState) -> WaitStateMessage:
+    """Return the message for the state of a wait."""
+    return WaitStateMessage.Value(f"WAIT_STATE_{state.name}")
+
+
+def execution_state_message(state: ExecutionState) -> ExecutionStateMessage:
+    """Return the message for the state of an execution."""
+    return ExecutionStateMessage.Value(f"EXECUTION_STATE_{state.name}")
+
+
+def execution_state(message: int, field: str) -> ExecutionState:
+    """Return the state that a message says.
+
+    Raises:
+        UsageError: It says none.
+    """
+    if message not in ExecutionStateMessage.values() or message == ExecutionStateMessage.EXECUTION_STATE_UNSPECIFIED:
+        raise UsageError(f"{field} has the unknown state {message}", reason="UNKNOWN_STATE", fields={"field": field})
+    return ExecutionState(_value_name(ExecutionStateMessage.Name(message), "EXECUTION_STATE_"))
+
+
+def invocation_state(message: int) -> InvocationState:
+    """Return the state that a message says; the message must say one."""
+    return InvocationState(_value_name(InvocationStateMessage.Name(message), "INVOCATION_STATE_"))
+
+
+def invocation_kind(message: int) -> InvocationKind:
+    """Return the kind that a message says; a step where it says none."""
+    wait = message == InvocationKindMessage.INVOCATION_KIND_WAIT
+    return InvocationKind.WAIT if wait else InvocationKind.STEP
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """Return the message for a time."""
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def moment(message: Timestamp) -> datetime:
+    """Return the time that a message says.
+
+    Raises:
+        UsageError: It is outside the years 1 to 9999.
+    """
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"a timestamp is out of range: {error}", reason="INVALID_TIMESTAMP") from None
+
+
+def optional_uuid(text: str, field: str) -> UUID | None:
+    """Return the UUID that a field says; None where it is empty.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if not text:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        raise UsageError(
+            f"{field} is {text!r}, which is not a UUID", reason="INVALID_UUID", fields={"field": field, "value": text}
+        ) from None
+
+
+def page_size(asked: int, default: int, most: int) -> int:
+    """Return how many entries a page has."""
+    return min(asked or default, most)
+
+
+def page_token(place: str) -> str:
+    """Return the token that leads to a place."""
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def page_place(token: str) -> str:
+    """Return the place that a token leads to; empty for an empty one.
+
+    Raises:
+        UsageError: The token is not one of ours.
+    """
+    try:
+        padded = token + "=" * (-len(token) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise invalid_page_token(token) from None
+
+
+def page_number(token: str) -> int:
+    """Return the number that a token leads to; 0 for an empty one.
+
+    Raises:
+        UsageError: The token is not one of ours.
+    """
+    place = page_place(token) or "0"
+    if not place.isdecimal() or int(place) >= 2**31:
+        raise invalid_page_token(token)
+    return int(place)
+
+
+def invalid_page_token(token: str) -> UsageError:
+    """Return the error for a token that leads nowhere."""
+    return UsageError(
+        f"the page token {token!r} is not one that this planner gave; start again with an empty one",
+        reason="INVALID_PAGE_TOKEN",
+        fields={"page_token": token},
+    )
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of something: 1 to 200 characters that print."""
+    return _NAME.fullmatch(text) is not None
+
+
+def _value_name(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).lower()

@@ -1,0 +1,199 @@
+"""The one place where errors become gRPC statuses with details."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import asyncpg
+import grpc
+import structlog
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from obstore.exceptions import BaseError as ObjectStoreError
+
+from dalsegno.errors import (
+    AuthError,
+    BackendError,
+    ContextError,
+    DalsegnoError,
+    DivergenceError,
+    ExecutionError,
+    NotFoundError,
+    StateError,
+    UsageError,
+    WaitTimeoutError,
+)
+
+DOMAIN = "dalsegno"
+DETAILS_KEY = "grpc-status-details-bin"
+
+_STATUS_CODES: tuple[tuple[type[DalsegnoError], grpc.StatusCode], ...] = (
+    (UsageError, grpc.StatusCode.INVALID_ARGUMENT),
+    (StateError, grpc.StatusCode.FAILED_PRECONDITION),
+    (NotFoundError, grpc.StatusCode.NOT_FOUND),
+    (ContextError, grpc.StatusCode.FAILED_PRECONDITION),
+    (AuthError, grpc.StatusCode.UNAUTHENTICATED),
+    (BackendError, grpc.StatusCode.UNAVAILABLE),
+    (WaitTimeoutError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (ExecutionError, grpc.StatusCode.ABORTED),
+)
+
+# Trailing metadata is limited (8 KiB by default), and a message of thousands of problems helps nobody.
+_MOST_PROBLEMS = 25
+_LONGEST_MESSAGE = 2_000
+_LONGEST_FIELD = 300
+
+_CONNECTION_ERRORS = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DiskFullError,
+    OSError,
+)
+
+_log = structlog.get_logger("dalsegno.planner.rpc")
+
+
+def as_dalsegno_error(error: Exception) -> DalsegnoError | None:
+    """Return the error that a client is told; None for one that nobody foresaw."""
+    if isinstance(error, DalsegnoError):
+        return error
+    if isinstance(error, ObjectStoreError):
+        return BackendError(
+            f"the object store failed: {error}", reason="OBJECT_STORE_FAILED", fields={"store": "objects"}
+        )
+    if isinstance(error, _CONNECTION_ERRORS) or _is_closed_connection(error):
+        return BackendError(
+            "the planner's database cannot be reached now; the planner reconnects by itself, so try again",
+            reason="DATABASE_UNAVAILABLE",
+        )
+    return None
+
+
+def status_of(error: DalsegnoError) -> status_pb2.Status:
+    """Return the status, its details included: ErrorInfo always, and what its class calls for."""
+    code = next((code for kind, code in _STATUS_CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    status = status_pb2.Status(code=code.value[0], message=_cut(error.message, _LONGEST_MESSAGE))
+    for detail in (_error_info(error), *_class_details(error)):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+class ErrorMapping(grpc.aio.ServerInterceptor):
+    """Turns every error of every service into a status.
+
+    Args:
+        refusal: Returns why no request can be served now; None where all is well.
+        exempt: Services that are served nevertheless.
+    """
+
+    def __init__(self, refusal: Callable[[], DalsegnoError | None], exempt: frozenset[str]) -> None:
+        self._refusal = refusal
+        self._exempt = exempt
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.split("/")[1] in self._exempt:
+            return handler
+        serving = {"request_deserializer": handler.request_deserializer, "response_serializer": handler.response_serializer}
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), **serving)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), **serving)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(self._single(handler.stream_unary, method), **serving)
+        return grpc.unary_unary_rpc_method_handler(self._single(handler.unary_unary, method), **serving)
+
+    def _single(self, behaviour: Any, method: str) -> Any:
+        async def respond(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                self._check()
+                return await behaviour(request, context)
+            except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the client gets a status
+                await _abort(context, error, method)
+
+        return respond
+
+    def _streaming(self, behaviour: Any, method: str) -> Any:
+        async def respond(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            try:
+                self._check()
+                async for response in behaviour(request, context):
+                    yield response
+            except Exception as error:  # noqa: BLE001 - as above
+                await _abort(context, error, method)
+
+        return respond
+
+    def _check(self) -> None:
+        refusal = self._refusal()
+        if refusal is not None:
+            raise refusal
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    told = as_dalsegno_error(error)
+    if told is None:
+        _log.error("unexpected_error", method=method, exc_info=error)
+        told = DalsegnoError(
+            "the planner failed in a way that was not foreseen; its log has the traceback", reason="INTERNAL"
+        )
+    elif isinstance(told, BackendError):
+        _log.warning("backend_error", method=method, reason=told.reason, error=str(error) or type(error).__name__)
+    status = status_of(told)
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    await context.abort(code, status.message, trailing_metadata=((DETAILS_KEY, status.SerializeToString()),))
+
+
+def _error_info(error: DalsegnoError) -> Message:
+    fields = {name: _cut(str(value), _LONGEST_FIELD) for name, value in error.fields.items()}
+    if isinstance(error, DivergenceError):
+        fields["kind"] = error.kind.value
+    return error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=fields)
+
+
+def _class_details(error: DalsegnoError) -> Iterator[Message]:
+    problems = [(one.field, _cut(one.description, _LONGEST_FIELD)) for one in error.problems[:_MOST_PROBLEMS]]
+    left_out = len(error.problems) - len(problems)
+    if left_out > 0:
+        problems.append(("", f"and {left_out} more problems"))
+    if isinstance(error, UsageError):
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=text) for field, text in problems
+        ]
+        yield error_details_pb2.BadRequest(field_violations=violations)
+    elif isinstance(error, NotFoundError):
+        kind, name = next(iter(error.fields.items()), ("", ""))
+        yield error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name, description=_cut(error.message, 500))
+    elif isinstance(error, StateError | ExecutionError | ContextError):
+        listed = problems or [("", _cut(error.message, 500))]
+        yield error_details_pb2.PreconditionFailure(
+            violations=[
+                error_details_pb2.PreconditionFailure.Violation(type=error.reason, subject=field, description=text)
+                for field, text in listed
+            ]
+        )
+
+
+def _is_closed_connection(error: Exception) -> bool:
+    return isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

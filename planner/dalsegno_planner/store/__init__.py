@@ -1,0 +1,1 @@
+"""Postgres: one module per aggregate, its SQL in `queries/<module>.sql`."""

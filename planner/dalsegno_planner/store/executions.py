@@ -1,0 +1,309 @@
+"""Rows of executions: created, found, listed, cancelled."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from asyncpg import Record
+
+from dalsegno.errors import BackendError, NotFoundError, StateError, UsageError
+from dalsegno_planner.core import run_names
+from dalsegno_planner.core.execution import (
+    DEFAULT_PROJECT,
+    Execution,
+    ExecutionKind,
+    ExecutionState,
+    NewExecution,
+    Outcome,
+)
+from dalsegno_planner.core.ids import ExecutionId, parse_id
+from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.sql import load
+
+SQL = load("executions")
+
+SHORTEST_PART = 4
+"""Hexadecimal digits that a shortened ID has at least."""
+
+_HEX = re.compile(r"[0-9a-f-]+")
+_NAME_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFilter:
+    """Which executions are listed; an empty field lets all pass."""
+
+    project: str = ""
+    flow: str = ""
+    states: Sequence[ExecutionState] = ()
+    source_id: ExecutionId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateSummary:
+    """What a watcher needs to know of an execution."""
+
+    state: ExecutionState
+    last_event: int
+
+
+async def get(connection: Connection, execution_id: UUID) -> Execution | None:
+    """Return an execution by its ID."""
+    return _execution(await connection.fetchrow(SQL["get"], execution_id))
+
+
+async def get_by_request(connection: Connection, request_id: UUID) -> Execution | None:
+    """Return the execution that this request created."""
+    return _execution(await connection.fetchrow(SQL["get_by_request"], request_id))
+
+
+async def find(connection: Connection, text: str, project: str = "") -> Execution:
+    """Return the execution that a user means: by ID, run name, or a unique prefix or suffix of an ID.
+
+    Raises:
+        UsageError: Nothing was given.
+        NotFoundError: There is none, with the closest run names.
+        StateError: There are several, with their IDs.
+    """
+    wanted, home = text.strip(), project or DEFAULT_PROJECT
+    if not wanted:
+        raise UsageError(
+            "no execution was named; give its ID, a unique part of it, or its run name", reason="MISSING_EXECUTION"
+        )
+    whole = _whole_id(wanted)
+    found = await get(connection, whole) if whole is not None else None
+    found = found or _execution(await connection.fetchrow(SQL["get_by_name"], home, wanted))
+    if found is None and whole is None:
+        found = await _find_by_part(connection, wanted)
+    if found is None:
+        raise await _not_found(connection, wanted, home, whole)
+    return found
+
+
+async def list_page(
+    connection: Connection, only: ExecutionFilter, before: UUID | None, limit: int
+) -> list[Execution]:
+    """Return executions, the newest first, without their inputs and results."""
+    states = [state.value for state in only.states]
+    rows = await connection.fetch(SQL["list"], only.project, only.flow, states, only.source_id, before, limit)
+    return [_from_row(row) for row in rows]
+
+
+async def states(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, StateSummary]:
+    """Return the states of many executions in one round trip; those that do not exist are left out."""
+    rows = await connection.fetch(SQL["states"], list(ids))
+    return {row["id"]: StateSummary(ExecutionState(row["state"]), row["last_event"]) for row in rows}
+
+
+async def unserved_routes(connection: Connection, ids: Iterable[UUID]) -> Mapping[UUID, str]:
+    """Return, for each execution with ready work that no connected executor can take, the route of such work."""
+    rows = await connection.fetch(SQL["unserved"], list(ids))
+    return {row["execution_id"]: row["route"] for row in rows}
+
+
+async def start_flow(connection: Connection, new: NewExecution) -> Execution:
+    """Create a flow's execution with its body's task; the one that exists where the request was made before.
+
+    Raises:
+        UsageError: The name is taken.
+    """
+
+    async def insert(named: NewExecution) -> Execution | None:
+        created_at = await connection.fetchval(SQL["start_flow"], *_columns(named), named.route)
+        return _pending(named, created_at) if created_at is not None else None
+
+    return await _create(connection, new, insert)
+
+
+async def start_pipeline(connection: Connection, new: NewExecution, step_count: int) -> Execution:
+    """Create the row of a pipeline's execution whose graph is stored; one without steps has completed at once.
+
+    Raises:
+        UsageError: The name is taken.
+    """
+
+    async def insert(named: NewExecution) -> Execution | None:
+        created_at = await connection.fetchval(SQL["start_pipeline"], *_columns(named), step_count)
+        return await get(connection, named.id) if created_at is not None else None
+
+    return await _create(connection, new, insert)
+
+
+async def record_finished(
+    connection: Connection, new: NewExecution, outcome: Outcome, step_count: int, failures: int
+) -> Execution:
+    """Create the row of an imported execution whose graph is stored.
+
+    Raises:
+        UsageError: The name is taken.
+    """
+    how = (outcome.state.value, step_count, failures, outcome.result, outcome.failure)
+    when = (outcome.started_at, outcome.finished_at)
+
+    async def insert(named: NewExecution) -> Execution | None:
+        created_at = await connection.fetchval(SQL["record_finished"], *_columns(named), *how, *when)
+        return await get(connection, named.id) if created_at is not None else None
+
+    return await _create(connection, new, insert)
+
+
+async def cancel(connection: Connection, execution_id: UUID, failure: bytes) -> bool:
+    """End an execution and what it holds. Must run in a transaction.
+
+    Returns:
+        Whether it was this call that cancelled it.
+
+    Raises:
+        StateError: It has ended otherwise.
+    """
+    # Tasks first, as the commits of executors do: a report that is being written ends before this goes on.
+    tasks = await connection.fetch(SQL["delete_tasks"], execution_id)
+    state = ExecutionState(await connection.fetchval(SQL["lock_state"], execution_id))
+    match state:
+        case ExecutionState.CANCELLED:
+            return False
+        case ExecutionState.COMPLETED | ExecutionState.FAILED:
+            raise StateError(
+                f"execution {execution_id} has {state} already, so there is nothing to cancel",
+                reason="EXECUTION_FINISHED",
+                fields={"execution": str(execution_id), "state": state.value},
+            )
+        case ExecutionState.PENDING | ExecutionState.RUNNING | ExecutionState.WAITING:
+            pass
+    tasks += await connection.fetch(SQL["delete_tasks"], execution_id)
+    given_out = [task["number"] for task in tasks if task["given_out"]]
+    changed = await connection.fetch(SQL["cancel_invocations"], execution_id, given_out)
+    await connection.execute(SQL["abort_waits"], execution_id)
+    await connection.execute(
+        SQL["cancel"],
+        execution_id,
+        failure,
+        [row["number"] for row in changed],
+        [row["state"] for row in changed],
+        max((task["epoch"] for task in tasks if task["number"] == 0), default=0),
+    )
+    return True
+
+
+async def _create(
+    connection: Connection, new: NewExecution, insert: Callable[[NewExecution], Awaitable[Execution | None]]
+) -> Execution:
+    for _ in range(_NAME_TRIES):
+        named = replace(new, name=new.name or run_names.run_name(secrets.randbits(run_names.BITS)))
+        created = await insert(named)
+        if created is None and new.request_id is not None:
+            created = await get_by_request(connection, new.request_id)
+        if created is not None:
+            return created
+        if new.name:
+            raise _name_taken(new)
+    raise BackendError("no free run name was found; give the run a name of its own", reason="NO_FREE_NAME")
+
+
+def _pending(new: NewExecution, created_at: datetime) -> Execution:
+    return Execution(
+        id=new.id,
+        project=new.project,
+        name=new.name,
+        flow=new.flow,
+        kind=new.kind,
+        state=ExecutionState.PENDING,
+        module=new.module,
+        pinned_digest=new.pinned_digest,
+        source_id=None,
+        debug=new.debug,
+        single_step=False,
+        requested_by="",
+        invocation_count=0,
+        last_event=1,
+        created_at=created_at,
+        started_at=None,
+        finished_at=None,
+        inputs=new.inputs,
+        result=None,
+        failure=None,
+        result_binding=new.result_binding,
+        replay=None,
+    )
+
+
+def _columns(new: NewExecution) -> tuple[Any, ...]:
+    return (
+        new.id,
+        new.project,
+        new.name,
+        new.flow,
+        new.kind.value,
+        new.module,
+        new.pinned_digest,
+        new.code_digest,
+        new.debug,
+        new.request_id,
+        new.inputs,
+        new.result_binding,
+    )
+
+
+def _execution(row: Record | None) -> Execution | None:
+    return None if row is None else _from_row(row)
+
+
+def _from_row(row: Record) -> Execution:
+    return Execution(**{**row, "kind": ExecutionKind(row["kind"]), "state": ExecutionState(row["state"])})
+
+
+def _whole_id(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+async def _find_by_part(connection: Connection, text: str) -> Execution | None:
+    digits = text.lower().replace("-", "")
+    if not _HEX.fullmatch(text.lower()) or not SHORTEST_PART <= len(digits) < 32:
+        return None
+    lowest, highest = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+    rows = await connection.fetch(SQL["ids_by_prefix"], lowest, highest)
+    rows = rows or await connection.fetch(SQL["ids_by_suffix"], digits)
+    if len(rows) > 1:
+        shown = [f"{row['id']} ({row['name']})" for row in rows[:5]] + ["…"] * (len(rows) > 5)
+        raise StateError(
+            f"{text!r} is the beginning or end of several executions' IDs: {', '.join(shown)}; give more of the ID",
+            reason="AMBIGUOUS_EXECUTION",
+            fields={"execution": text},
+        )
+    return await get(connection, rows[0]["id"]) if rows else None
+
+
+async def _not_found(connection: Connection, text: str, project: str, whole: UUID | None) -> NotFoundError:
+    hint = "list them with: dalsegno executions list"
+    if whole is not None:
+        owner = await get(connection, parse_id(whole).execution_id)
+        if owner is not None:
+            hint = f"it is the ID of a call or artifact of execution {owner.id} ({owner.name})"
+    else:
+        names = [row["name"] for row in await connection.fetch(SQL["similar_names"], project)]
+        close = difflib.get_close_matches(text, names, n=3)
+        if close:
+            hint = f"did you mean {', '.join(close)}?"
+    return NotFoundError(
+        f"no execution has the ID or, in project {project!r}, the run name {text!r}; {hint}",
+        reason="EXECUTION_NOT_FOUND",
+        fields={"execution": text, "project": project},
+    )
+
+
+def _name_taken(new: NewExecution) -> UsageError:
+    return UsageError(
+        f"the run name {new.name!r} is taken in project {new.project!r}; choose another, or leave it out to get one",
+        reason="NAME_TAKEN",
+        fields={"name": new.name, "project": new.project},
+    )

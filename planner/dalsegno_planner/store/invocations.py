@@ -1,0 +1,168 @@
+"""Invocations and edges: written in bulk, read through lineages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from asyncpg import Record
+
+from dalsegno_planner.core.execution import Attempt, ExecutionKind, Invocation, InvocationKind, InvocationState
+from dalsegno_planner.core.ids import ExecutionId
+from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.sql import load
+
+SQL = load("invocations")
+
+MOST_ATTEMPTS = 1_000
+
+
+class InvocationRow(NamedTuple):
+    """A new row, its fields in the order of the COPY; a tuple because there may be millions."""
+
+    execution_id: ExecutionId
+    number: int
+    position: int
+    invocation_id: str
+    name: str
+    kind: str
+    state: str
+    module: str
+    pinned_digest: str
+    code_digest: str
+    attempt: int
+    blocked_by: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    upstream: list[int]
+    after: list[int]
+    reads_inputs: list[str]
+    inputs: bytes
+    outputs: bytes | None
+    failure: bytes | None
+    options: bytes
+
+
+class EdgeRow(NamedTuple):
+    """A new edge."""
+
+    execution_id: ExecutionId
+    upstream: int
+    downstream: int
+
+
+class TaskRow(NamedTuple):
+    """A new task of a step."""
+
+    execution_id: ExecutionId
+    number: int
+    is_body: bool
+    route: str
+
+
+@dataclass(frozen=True, slots=True)
+class GraphRows:
+    """A part of a graph, ready to be stored."""
+
+    invocations: Sequence[InvocationRow]
+    edges: Sequence[EdgeRow]
+    tasks: Sequence[TaskRow] = ()
+
+
+async def insert_graph(connection: Connection, rows: GraphRows) -> None:
+    """Store a part of a graph. Must run in a transaction.
+
+    Raises:
+        asyncpg.UniqueViolationError: An invocation ID is used twice.
+    """
+    for table, columns, records in (
+        ("invocations", InvocationRow._fields, rows.invocations),
+        ("edges", EdgeRow._fields, rows.edges),
+        ("tasks", TaskRow._fields, rows.tasks),
+    ):
+        if records:
+            await connection.copy_records_to_table(table, records=records, columns=columns)
+
+
+async def list_page(
+    connection: Connection, execution_id: ExecutionId, kind: ExecutionKind, after: int, limit: int
+) -> tuple[list[Invocation], int | None]:
+    """Return invocations by their number, reused ones included.
+
+    Returns:
+        The page, and the number after which the next one starts; None where this is the last.
+    """
+    rows = await connection.fetch(SQL["page"], execution_id, after, limit)
+    following = rows[-1]["number"] if len(rows) == limit else None
+    return [_from_row(execution_id, kind, row) for row in rows if _belongs(row)], following
+
+
+async def get_some(
+    connection: Connection, execution_id: ExecutionId, kind: ExecutionKind, numbers: Iterable[int]
+) -> list[Invocation]:
+    """Return the invocations with these numbers, by number; those that are not there are left out."""
+    rows = await connection.fetch(SQL["some"], execution_id, list(numbers))
+    return [_from_row(execution_id, kind, row) for row in rows if _belongs(row)]
+
+
+async def outputs(connection: Connection, execution_id: UUID, numbers: Iterable[int]) -> dict[int, bytes | None]:
+    """Return what the consumers of these invocations receive, as serialized Outputs."""
+    rows = await connection.fetch(SQL["outputs"], execution_id, list(numbers))
+    return {row["number"]: row["outputs"] for row in rows}
+
+
+async def list_attempts(connection: Connection, execution_id: UUID, number: int) -> list[Attempt]:
+    """Return the failed attempts of an invocation, or of all where the number is 0, in the order of their end."""
+    rows = await connection.fetch(SQL["attempts"], execution_id, number, MOST_ATTEMPTS)
+    return [Attempt(**dict(row)) for row in rows]
+
+
+def _belongs(row: Record) -> bool:
+    """Whether the execution has it: what an earlier one in the lineage did not reach was not recorded there."""
+    return row["depth"] == 0 or row["state"] != "not_reached"
+
+
+def _from_row(execution_id: ExecutionId, kind: ExecutionKind, row: Record) -> Invocation:
+    return Invocation(
+        execution_id=execution_id,
+        owner_id=row["owner_id"],
+        supplier_id=row["supplier_id"],
+        number=row["number"],
+        position=row["position"],
+        invocation_id=row["invocation_id"],
+        name=row["name"],
+        kind=InvocationKind(row["kind"]),
+        state=_state(row, kind),
+        module=row["module"],
+        pinned_digest=row["pinned_digest"],
+        code_digest=row["code_digest"],
+        attempt=row["attempt"],
+        stale_inputs=row["stale_inputs"],
+        output_overridden=row["output_overridden"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        after=tuple(row["after"]),
+        overridden_inputs=tuple(row["overridden_inputs"]),
+        inputs=row["inputs"],
+        outputs=row["outputs"],
+        failure=row["failure"],
+        options=row["options"],
+    )
+
+
+def _state(row: Record, kind: ExecutionKind) -> InvocationState:
+    if row["depth"] > 0:
+        return InvocationState.REUSED
+    state = InvocationState(row["state"])
+    if state is not InvocationState.PENDING:
+        return state
+    if not row["has_task"]:
+        # It runs in the body of the flow, which has no task for it.
+        direct = kind is ExecutionKind.FLOW and row["started_at"] is not None
+        return InvocationState.RUNNING if direct else InvocationState.PENDING
+    if row["given_out"]:
+        return InvocationState.RUNNING if row["running"] else InvocationState.LEASED
+    return InvocationState.READY if row["available"] else InvocationState.PENDING

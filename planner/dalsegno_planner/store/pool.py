@@ -1,0 +1,57 @@
+"""The connections of the services."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, TypeVar
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+
+Result = TypeVar("Result")
+
+_CONNECT_TIMEOUT = 10.0
+
+
+async def open_pool(dsn: str, *, max_size: int, application_name: str = "dalsegno-planner") -> Pool:
+    """Open a pool that connects when it is first used, so that the database may still be down."""
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=max_size,
+        init=prepare_connection,
+        reset=_leave_as_it_is,
+        timeout=_CONNECT_TIMEOUT,
+        server_settings={"application_name": application_name, "jit": "off"},
+    )
+
+
+async def prepare_connection(connection: Connection) -> None:
+    """Make a new connection read and write jsonb as Python values."""
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+async def _leave_as_it_is(connection: Connection) -> None:
+    """Take the place of asyncpg's reset, a round trip at each release: nothing here changes a session's settings.
+
+    An open transaction is rolled back before this is called.
+    """
+
+
+async def in_transaction(pool: Pool, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    """Run `work` in a transaction, again from the start where Postgres ended it to break a deadlock."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type((asyncpg.DeadlockDetectedError, asyncpg.SerializationError)),
+        stop=stop_after_attempt(5),
+        wait=wait_random_exponential(multiplier=0.01, max=0.2),
+        reraise=True,
+    ):
+        with attempt:
+            async with pool.acquire() as connection, connection.transaction():
+                return await work(connection)
+    raise AssertionError("tenacity either returns or raises")

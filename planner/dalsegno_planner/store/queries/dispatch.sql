@@ -1,0 +1,56 @@
+-- name: commit
+SELECT durable, claimed, resolved, ended, changed, requeued
+FROM dispatch_commit($1::task_result[], $2::body_call[], $3::failed_attempt[], $4::body_end[], $5::task_token[], $6::claim[])
+
+-- name: open_session
+SELECT generation, lost FROM open_session($1, $2, $3, $4::text[], $5, $6::task_token[])
+
+-- name: add_routes
+INSERT INTO session_routes (route, session_id) SELECT route, $2 FROM unnest($1::text[]) route ON CONFLICT DO NOTHING
+
+-- name: close_sessions
+SELECT closed, returned FROM close_sessions($1)
+
+-- name: extend_sessions
+-- The sessions that still exist live on for another lease; the others have been given up.
+UPDATE sessions SET expires_at = clock_timestamp() + make_interval(secs => $2)
+WHERE id = ANY ($1::uuid[]) RETURNING id
+
+-- name: mark_running
+WITH started AS (
+    UPDATE tasks t SET running = true
+    FROM unnest($1::task_token[]) k
+    WHERE t.execution_id = k.execution_id AND t.number = k.number AND t.epoch = k.epoch
+      AND t.session_id = k.session_id AND NOT t.running
+    RETURNING t.execution_id, t.number
+), counted AS (
+    UPDATE executions e SET last_event = e.last_event + s.count
+    FROM (SELECT execution_id, count(*) FROM started WHERE number > 0 GROUP BY execution_id) s
+    WHERE e.id = s.execution_id
+    RETURNING e.id, e.last_event - s.count AS before
+), recorded AS (
+    INSERT INTO events (execution_id, event, number, state)
+    SELECT s.execution_id, c.before + row_number() OVER (PARTITION BY s.execution_id ORDER BY s.number), s.number, 'running'
+    FROM started s JOIN counted c ON c.id = s.execution_id WHERE s.number > 0
+)
+SELECT DISTINCT execution_id FROM started
+
+-- name: recorded_calls
+-- What a body finds recorded, in the order of the calls. Waits that an ancestor recorded are asked again.
+SELECT i.number, i.position, i.kind, i.name, i.invocation_id, i.state, i.inputs, i.failure, i.stale_inputs,
+       i.overridden_inputs, coalesce(i.override_outputs, i.outputs) AS outputs,
+       i.override_outputs IS NOT NULL AS output_overridden,
+       i.execution_id = $1 AND i.supplier_id IS NULL AS own,
+       i.called AND (i.blocked_by > 0 OR t.number IS NOT NULL) AS outstanding,
+       w.state AS wait_state
+FROM effective_invocations($1) i
+LEFT JOIN tasks t ON t.execution_id = $1 AND t.number = i.number
+LEFT JOIN waits w ON w.execution_id = i.execution_id AND w.number = i.number
+WHERE i.called OR i.state <> 'not_reached'
+ORDER BY i.position, i.number
+
+-- name: count_listeners
+SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dalsegno-notify' AND datname = current_database()
+
+-- name: notify
+SELECT pg_notify($1, word) FROM unnest($2::text[]) word

@@ -1,0 +1,153 @@
+-- Executions. The columns of a full row are those of core.execution.Execution, in their order.
+
+-- name: get
+SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
+       invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay
+FROM executions WHERE id = $1;
+
+-- name: get_by_request
+SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
+       invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay
+FROM executions WHERE request_id = $1;
+
+-- name: get_by_name
+SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
+       invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay
+FROM executions WHERE project = $1 AND name = $2;
+
+-- name: ids_by_prefix
+-- $1 and $2 are the lowest and the highest UUID that start so.
+SELECT id, name FROM executions WHERE id BETWEEN $1 AND $2 ORDER BY id DESC LIMIT 6;
+
+-- name: ids_by_suffix
+-- Looks at every execution: the last resort of a person who has only the end of an ID.
+SELECT id, name FROM executions WHERE replace(id::text, '-', '') LIKE '%' || $1 ORDER BY id DESC LIMIT 6;
+
+-- name: similar_names
+SELECT name FROM executions WHERE project = $1 ORDER BY id DESC LIMIT 200;
+
+-- name: list
+-- Messages stay in the table: $1 project, $2 flow, $3 states, $4 source, $5 before this ID, $6 how many.
+SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
+       invocation_count, last_event, created_at, started_at, finished_at, ''::bytea AS inputs, NULL::bytea AS result,
+       failure, NULL::bytea AS result_binding, replay
+FROM executions
+WHERE ($1 = '' OR project = $1)
+  AND ($2 = '' OR flow = $2)
+  AND (cardinality($3::text[]) = 0 OR state = ANY ($3))
+  AND ($4::uuid IS NULL OR source_id = $4)
+  AND ($5::uuid IS NULL OR id < $5)
+ORDER BY id DESC
+LIMIT $6;
+
+-- name: states
+SELECT id, state, last_event FROM executions WHERE id = ANY ($1::uuid[]);
+
+-- name: start_flow
+-- Everything that a flow needs to run, in one round trip. No row comes back where the name or the request is taken.
+WITH execution AS (
+    INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, debug, request_id,
+                            inputs, result_binding, last_event)
+    VALUES ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11, $12, 1)
+    ON CONFLICT DO NOTHING
+    RETURNING id, created_at
+), own_lineage AS (
+    INSERT INTO lineage (execution_id, depth, ancestor_id, number_limit)
+    SELECT id, 0, id, 2147483647 FROM execution
+), body AS (
+    INSERT INTO tasks (execution_id, number, is_body, route) SELECT id, 0, true, $13 FROM execution
+), event AS (
+    INSERT INTO events (execution_id, event, number, state, at) SELECT id, 1, 0, 'pending', created_at FROM execution
+)
+SELECT created_at FROM execution;
+
+-- name: start_pipeline
+-- The row of an execution whose graph is already there. No row comes back where the name or the request is taken.
+WITH execution AS (
+    INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, debug, request_id,
+                            inputs, result_binding, last_event, next_number, invocation_count, unfinished,
+                            started_at, finished_at)
+    VALUES ($1, $2, $3, $4, $5, CASE WHEN $13 = 0 THEN 'completed' ELSE 'pending' END, $6, $7, $8, $9, $10, $11, $12,
+            CASE WHEN $13 = 0 THEN 2 ELSE 1 END, $13 + 1, $13, $13,
+            CASE WHEN $13 = 0 THEN clock_timestamp() END, CASE WHEN $13 = 0 THEN clock_timestamp() END)
+    ON CONFLICT DO NOTHING
+    RETURNING id, created_at
+), own_lineage AS (
+    INSERT INTO lineage (execution_id, depth, ancestor_id, number_limit)
+    SELECT id, 0, id, 2147483647 FROM execution
+), event AS (
+    INSERT INTO events (execution_id, event, number, state, at)
+    SELECT id, 1, 0, 'pending', created_at FROM execution
+    UNION ALL
+    SELECT id, 2, 0, 'completed', created_at FROM execution WHERE $13 = 0
+)
+SELECT created_at FROM execution;
+
+-- name: record_finished
+-- The row of an imported execution, whose graph is already there. No row comes back where the name is taken.
+WITH execution AS (
+    INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, debug, request_id,
+                            inputs, result_binding, last_event, next_number, invocation_count, failures,
+                            result, failure, started_at, finished_at)
+    VALUES ($1, $2, $3, $4, $5, $13, $6, $7, $8, $9, $10, $11, $12, 1, $14 + 1, $14, $15,
+            $16, $17, $18, coalesce($19, clock_timestamp()))
+    ON CONFLICT DO NOTHING
+    RETURNING id, state, created_at
+), own_lineage AS (
+    INSERT INTO lineage (execution_id, depth, ancestor_id, number_limit)
+    SELECT id, 0, id, 2147483647 FROM execution
+), event AS (
+    INSERT INTO events (execution_id, event, number, state, at) SELECT id, 1, 0, state, created_at FROM execution
+)
+SELECT created_at FROM execution;
+
+-- name: unserved
+-- Ready work that no connected executor can take. Of a large execution a few tasks speak for all.
+SELECT open.id AS execution_id, min(ready.route) AS route
+FROM unnest($1::uuid[]) AS open (id)
+CROSS JOIN LATERAL (
+    SELECT DISTINCT route
+    FROM (
+        SELECT route FROM tasks
+        WHERE execution_id = open.id AND session_id IS NULL AND available_at <= clock_timestamp()
+        LIMIT 100
+    ) AS some
+) AS ready
+WHERE NOT EXISTS (
+    SELECT FROM session_routes AS served JOIN sessions ON sessions.id = served.session_id
+    WHERE served.route = ready.route AND sessions.expires_at > clock_timestamp()
+)
+GROUP BY open.id;
+
+-- name: lock_state
+SELECT state FROM executions WHERE id = $1 FOR UPDATE;
+
+-- name: cancel_invocations
+-- What runs or waits is cancelled; what has not come to run never will. $2 are the numbers whose tasks were given out.
+UPDATE invocations
+SET state = CASE WHEN state = 'waiting' OR number = ANY ($2::integer[]) OR started_at IS NOT NULL
+                 THEN 'cancelled' ELSE 'not_reached' END,
+    finished_at = clock_timestamp()
+WHERE execution_id = $1 AND state IN ('pending', 'waiting')
+RETURNING number, state;
+
+-- name: delete_tasks
+DELETE FROM tasks WHERE execution_id = $1 RETURNING number, epoch, session_id IS NOT NULL AS given_out;
+
+-- name: abort_waits
+UPDATE waits SET state = 'aborted' WHERE execution_id = $1 AND state = 'pending';
+
+-- name: cancel
+-- $3 and $4 are the numbers and states of the invocations that changed with it.
+WITH execution AS (
+    UPDATE executions
+    SET state = 'cancelled', finished_at = clock_timestamp(), failure = $2, unfinished = 0,
+        body_epoch = greatest(body_epoch, $5), last_event = last_event + cardinality($3::integer[]) + 1
+    WHERE id = $1
+    RETURNING id, last_event
+)
+INSERT INTO events (execution_id, event, number, state)
+SELECT id, last_event - cardinality($3) - 1 + place, number, state
+FROM execution, unnest($3::integer[], $4::text[]) WITH ORDINALITY AS changed (number, state, place)
+UNION ALL
+SELECT id, last_event, 0, 'cancelled' FROM execution;

@@ -1,0 +1,58 @@
+-- Invocations as an execution sees them: of each number, the row of the nearest execution in its lineage that has one.
+
+-- name: page
+-- $1 execution, $2 after this number, $3 how many.
+-- Each execution of the lineage contributes no more than a page, in the order of its primary key.
+SELECT DISTINCT ON (row.number)
+       row.execution_id AS owner_id, row.depth, coalesce(row.supplier_id, row.execution_id) AS supplier_id, row.number,
+       row.position, row.invocation_id, row.name, row.kind, row.state, row.module, row.pinned_digest, row.code_digest,
+       row.attempt, row.stale_inputs, row.override_outputs IS NOT NULL AS output_overridden, row.started_at,
+       row.finished_at, row.after, row.overridden_inputs, row.inputs,
+       coalesce(row.override_outputs, row.outputs) AS outputs, row.failure, row.options,
+       task.number IS NOT NULL AS has_task, task.session_id IS NOT NULL AS given_out, coalesce(task.running, false) AS running,
+       coalesce(task.available_at <= clock_timestamp(), false) AS available
+FROM lineage
+CROSS JOIN LATERAL (
+    SELECT invocations.*, lineage.depth FROM invocations
+    WHERE invocations.execution_id = lineage.ancestor_id
+      AND invocations.number > $2 AND invocations.number < lineage.number_limit
+    ORDER BY invocations.number
+    LIMIT $3
+) AS row
+LEFT JOIN tasks AS task ON task.execution_id = $1 AND task.number = row.number AND row.depth = 0
+WHERE lineage.execution_id = $1
+ORDER BY row.number, row.depth
+LIMIT $3;
+
+-- name: some
+-- $1 execution, $2 numbers.
+SELECT DISTINCT ON (row.number)
+       row.execution_id AS owner_id, lineage.depth, coalesce(row.supplier_id, row.execution_id) AS supplier_id, row.number,
+       row.position, row.invocation_id, row.name, row.kind, row.state, row.module, row.pinned_digest, row.code_digest,
+       row.attempt, row.stale_inputs, row.override_outputs IS NOT NULL AS output_overridden, row.started_at,
+       row.finished_at, row.after, row.overridden_inputs, row.inputs,
+       coalesce(row.override_outputs, row.outputs) AS outputs, row.failure, row.options,
+       task.number IS NOT NULL AS has_task, task.session_id IS NOT NULL AS given_out, coalesce(task.running, false) AS running,
+       coalesce(task.available_at <= clock_timestamp(), false) AS available
+FROM lineage
+JOIN invocations AS row
+  ON row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.number = ANY ($2::integer[])
+LEFT JOIN tasks AS task ON task.execution_id = $1 AND task.number = row.number AND lineage.depth = 0
+WHERE lineage.execution_id = $1
+ORDER BY row.number, lineage.depth;
+
+-- name: outputs
+-- What the consumers of some invocations receive: $1 execution, $2 numbers.
+SELECT DISTINCT ON (row.number) row.number, coalesce(row.override_outputs, row.outputs) AS outputs
+FROM lineage
+JOIN invocations AS row
+  ON row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.number = ANY ($2::integer[])
+WHERE lineage.execution_id = $1
+ORDER BY row.number, lineage.depth;
+
+-- name: attempts
+SELECT attempt, executor, started_at, finished_at, failure
+FROM attempts
+WHERE execution_id = $1 AND ($2 = 0 OR number = $2)
+ORDER BY finished_at, number, attempt
+LIMIT $3;

@@ -1,0 +1,125 @@
+"""Dal Segno records executions of Python flows and pipelines, and replays them from any sign.
+
+::
+
+    from dalsegno import flow, step
+
+    @step
+    def research(topic: str) -> str: ...
+
+    @step
+    def write_draft(notes: str) -> str: ...
+
+    @flow
+    def content_pipeline(topic: str) -> str:
+        return write_draft(research(topic))
+
+    handle = content_pipeline.run("kitchens")
+    content_pipeline.replay(handle.exec_id, from_="write_draft", overrides={"checkpoint.research": "…"})
+
+Everything is loaded at first use: importing this package alone loads neither gRPC nor Pydantic nor asyncio.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dalsegno.client import Client
+    from dalsegno.client.artifacts import Artifact, ArtifactRef
+    from dalsegno.client.executions import Checkpoint, Execution, Wait
+    from dalsegno.client.handles import ExecutionHandle
+    from dalsegno.client.plans import Plan
+    from dalsegno.decorators import checkpoint, flow, pipeline, step
+    from dalsegno.durable import StepFuture, as_completed, wait
+    from dalsegno.errors import (
+        AuthError,
+        BackendError,
+        ContextError,
+        DalsegnoError,
+        DivergenceError,
+        DivergenceKind,
+        ExecutionError,
+        Failure,
+        FailureOrigin,
+        NotFoundError,
+        Problem,
+        StateError,
+        UsageError,
+        UserCodeError,
+        WaitTimeoutError,
+        WaitValidationError,
+    )
+    from dalsegno.states import ExecutionState, InvocationState
+    from dalsegno.values import register_codec
+
+__all__ = [
+    "Artifact",
+    "ArtifactRef",
+    "AuthError",
+    "BackendError",
+    "Checkpoint",
+    "Client",
+    "ContextError",
+    "DalsegnoError",
+    "DivergenceError",
+    "DivergenceKind",
+    "Execution",
+    "ExecutionError",
+    "ExecutionHandle",
+    "ExecutionState",
+    "Failure",
+    "FailureOrigin",
+    "InvocationState",
+    "NotFoundError",
+    "Plan",
+    "Problem",
+    "StateError",
+    "StepFuture",
+    "UsageError",
+    "UserCodeError",
+    "Wait",
+    "WaitTimeoutError",
+    "WaitValidationError",
+    "as_completed",
+    "checkpoint",
+    "flow",
+    "pipeline",
+    "register_codec",
+    "step",
+    "wait",
+]
+
+_MODULES = {
+    "Artifact": "dalsegno.client.artifacts",
+    "ArtifactRef": "dalsegno.client.artifacts",
+    "Checkpoint": "dalsegno.client.executions",
+    "Client": "dalsegno.client",
+    "Execution": "dalsegno.client.executions",
+    "ExecutionHandle": "dalsegno.client.handles",
+    "ExecutionState": "dalsegno.states",
+    "InvocationState": "dalsegno.states",
+    "Plan": "dalsegno.client.plans",
+    "StepFuture": "dalsegno.durable",
+    "Wait": "dalsegno.client.executions",
+    "as_completed": "dalsegno.durable",
+    "checkpoint": "dalsegno.decorators",
+    "flow": "dalsegno.decorators",
+    "pipeline": "dalsegno.decorators",
+    "register_codec": "dalsegno.values",
+    "step": "dalsegno.decorators",
+    "wait": "dalsegno.durable",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES.get(name, "dalsegno.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,112 @@
+"""Asks a person what an execution waits for: shows question and schema, and asks again on a bad answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from dalsegno.cli.json_arguments import json_value
+from dalsegno.cli.views import WaitView
+from dalsegno.cli.wording import time_text
+from dalsegno.errors import UsageError
+
+A = TypeVar("A")
+
+_YES = frozenset({"y", "yes", "true", "continue"})
+_NO = frozenset({"n", "no", "false", "abort"})
+
+
+def ask_until_accepted(
+    wait: WaitView,
+    *,
+    show: Callable[[RenderableType], None],
+    read: Callable[[str], str],
+    send: Callable[[object], A],
+) -> A:
+    """Ask until an answer is accepted, and return what its acceptance returned.
+
+    Args:
+        wait: What is asked.
+        show: Shows something to the person.
+        read: Shows a prompt and reads a line.
+        send: Sends an answer.
+
+    Raises:
+        EOFError: If nobody answers any more.
+        DalsegnoError: If the answer cannot be given at all, such as when the wait has ended meanwhile.
+    """
+    show(question_text(wait))
+    while True:
+        line = read(prompt_of(wait.schema))
+        try:
+            return send(parse_answer(line, wait.schema))
+        except UsageError as error:
+            show(Text(str(error), style="yellow"))
+            show(Text("The wait is still open; try again, or leave with Ctrl-C.", style="dim"))
+
+
+def question_text(wait: WaitView) -> RenderableType:
+    """Draw a question with what an answer must be."""
+    parts: list[RenderableType] = [
+        Text.assemble(("? ", "yellow"), (wait.question or "Shall it continue?", "bold"), (f"  ({wait.name})", "dim"))
+    ]
+    if wait.schema is not None:
+        parts.append(Padding.indent(Text(schema_text(wait.schema), style="dim"), 2))
+    if wait.deadline is not None:
+        parts.append(Padding.indent(Text(f"until {time_text(wait.deadline)}", style="dim"), 2))
+    return Group(*parts)
+
+
+def schema_text(schema: Mapping[str, object]) -> str:
+    """Return what an answer must be: a line for a simple type, else the JSON Schema."""
+    kind = schema.get("type")
+    choices = schema.get("enum")
+    if isinstance(choices, list):
+        return "one of " + ", ".join(json.dumps(one, ensure_ascii=False) for one in choices)
+    bare = {key: value for key, value in schema.items() if key not in ("type", "title", "description")}
+    if not bare and isinstance(kind, str) and kind != "object":
+        return {
+            "string": "a text",
+            "integer": "a whole number",
+            "number": "a number",
+            "boolean": "yes or no",
+            "array": "a list, as JSON",
+        }.get(kind, kind)
+    return "JSON that fits this schema:\n" + json.dumps(schema, indent=2, ensure_ascii=False)
+
+
+def prompt_of(schema: Mapping[str, object] | None) -> str:
+    """Return what stands before the cursor."""
+    if schema is None or schema.get("type") == "boolean":
+        return "[y/n] "
+    return "text> " if _is_text(schema) else "JSON> "
+
+
+def parse_answer(line: str, schema: Mapping[str, object] | None) -> object:
+    """Read what was typed: texts as they are, yes and no for truth values, everything else as JSON.
+
+    Raises:
+        UsageError: If it is none of them.
+    """
+    text = line.strip()
+    if schema is None or schema.get("type") == "boolean":
+        if text.lower() in _YES | _NO:
+            return text.lower() in _YES
+        raise UsageError(f"{text!r} is neither yes nor no; answer y or n", reason="NOT_AN_ANSWER")
+    if _is_text(schema):
+        return line
+    if not text:
+        raise UsageError("nothing was typed", reason="NOT_AN_ANSWER")
+    return json_value("the answer", text)
+
+
+def _is_text(schema: Mapping[str, object]) -> bool:
+    choices = schema.get("enum")
+    if isinstance(choices, list):
+        return all(isinstance(one, str) for one in choices)
+    return schema.get("type") == "string"

@@ -1,0 +1,151 @@
+"""Where a command's results and errors go: text for people, or one JSON document for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dalsegno.errors import DalsegnoError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+DEBUG_SETTING = "DALSEGNO_DEBUG"
+_PIPED_WIDTH = 160
+"""Of lines that no terminal breaks: wide enough that no name or ID is cut."""
+
+
+class OutputFormat(StrEnum):
+    """What a command prints on standard output."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Report:
+    """What one command prints.
+
+    Standard output gets the result: text, or exactly one JSON document. Everything else, progress and remarks, goes
+    to standard error.
+    """
+
+    def __init__(self, output: OutputFormat) -> None:
+        self.output = output
+
+    @property
+    def is_json(self) -> bool:
+        """Whether a program reads standard output."""
+        return self.output is OutputFormat.JSON
+
+    @cached_property
+    def console(self) -> Console:
+        """Standard output, for text."""
+        return _console(stderr=False)
+
+    @cached_property
+    def remarks(self) -> Console:
+        """Standard error."""
+        return _console(stderr=True)
+
+    def document(self, document: Mapping[str, object]) -> None:
+        """Print the one JSON document; nothing where text is asked for."""
+        if self.is_json:
+            print_document(document)
+
+    def show(self, *renderables: RenderableType) -> None:
+        """Print for people; nothing where a document is asked for."""
+        if not self.is_json:
+            for renderable in renderables:
+                self.console.print(renderable)
+
+    def remark(self, text: str) -> None:
+        """Say something beside the result."""
+        self.remarks.print(text, markup=False, highlight=False, soft_wrap=not self.remarks.is_terminal)
+
+
+def print_document(document: Mapping[str, object]) -> None:
+    """Print a JSON document on standard output."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def report_error(error: DalsegnoError, output: OutputFormat) -> None:
+    """Print an error where those who read the output look for it."""
+    if output is OutputFormat.JSON:
+        print_document(error_document(error))
+    else:
+        _print_error(str(error))
+    if debugging():
+        traceback.print_exception(error)
+
+
+def report_refusal(message: str, usage: str, output: OutputFormat) -> None:
+    """Print what is wrong with the command line itself, and where to read how it is right."""
+    if output is OutputFormat.JSON:
+        print_document(_document("UsageError", "COMMAND_LINE", message, [], {}))
+    else:
+        _print_error(f"{message}\n{usage}" if usage else message)
+
+
+def report_defect(error: Exception, output: OutputFormat) -> None:
+    """Print an error that no part of Dal Segno accounts for."""
+    kind = type(error).__name__
+    if output is OutputFormat.JSON:
+        print_document(_document(kind, "DEFECT", str(error), [], {}))
+    if debugging():
+        traceback.print_exception(error)
+    elif output is OutputFormat.TEXT:
+        where = traceback.extract_tb(error.__traceback__)[-1:]
+        place = f" ({where[0].filename}:{where[0].lineno})" if where else ""
+        _print_error(f"{kind}: {error}{place}\nThis is a defect. {DEBUG_SETTING}=1 shows the traceback.")
+
+
+def debugging() -> bool:
+    """Whether errors come with their traceback."""
+    return os.environ.get(DEBUG_SETTING, "") not in ("", "0")
+
+
+def error_document(error: DalsegnoError) -> dict[str, object]:
+    """Return an error as a document."""
+    problems = [{"field": one.field, "description": one.description} for one in error.problems]
+    return _document(type(error).__name__, error.reason, error.message, problems, error.fields)
+
+
+def _document(
+    kind: str,
+    reason: str,
+    message: str,
+    problems: Sequence[Mapping[str, str]],
+    fields: Mapping[str, str],
+) -> dict[str, object]:
+    error = {
+        "type": kind,
+        "reason": reason,
+        "message": message,
+        "problems": list(problems),
+        "fields": dict(fields),
+    }
+    return {"error": error}
+
+
+def _print_error(text: str) -> None:
+    from rich.text import Text
+
+    console = _console(stderr=True)
+    console.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=not console.is_terminal)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    options: dict[str, Any] = {"stderr": stderr, "highlight": False}
+    console = Console(**options)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return Console(width=_PIPED_WIDTH, **options)
+    return console

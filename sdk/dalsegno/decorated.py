@@ -1,0 +1,106 @@
+"""What flows, pipelines and steps have in common: a function with a name, a module and a digest."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from dalsegno.errors import UsageError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FORBIDDEN_IN_NAMES = frozenset(":@/")
+"""They mean something in selectors and routes."""
+
+
+class Decorated(Generic[P, R]):
+    """A function that Dal Segno knows.
+
+    Attributes:
+        function: The function itself, to be called with nothing recorded.
+        name: Its name in executions.
+        module: The module that defines it; the file's stem for a script that is run directly.
+        is_async: Whether it is an ``async def``.
+    """
+
+    kind: str
+    __name__: str
+
+    def __init__(self, function: Callable[P, R], name: str | None) -> None:
+        _check_function(self.kind, function)
+        self.function = function
+        self.name = _checked_name(self.kind, function.__name__ if name is None else name)
+        self.module = module_name(function)
+        self.is_async = inspect.iscoroutinefunction(function)
+        functools.update_wrapper(cast("Callable[P, R]", self), function)
+        _decorated.add(self)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The digest of its code and of the project's functions that it calls."""
+        from dalsegno.code_digest import code_digest
+
+        return code_digest(self.function)
+
+    def __reduce__(self) -> str:
+        return self.function.__qualname__
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.module}:{self.name}>"
+
+
+_decorated: weakref.WeakSet[Decorated[..., Any]] = weakref.WeakSet()
+
+
+def decorated_objects() -> tuple[Decorated[..., Any], ...]:
+    """Return every flow, pipeline and step that exists in this process."""
+    return tuple(_decorated)
+
+
+def module_name(function: Callable[..., Any]) -> str:
+    """Return the module of a function under the name by which every process knows it.
+
+    A script that is run directly is known by its file's stem, and a module run with ``-m`` by its own name.
+    """
+    if function.__module__ != "__main__":
+        return function.__module__
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    return Path(file).stem if file else "__main__"
+
+
+def _check_function(kind: str, function: object) -> None:
+    if isinstance(function, Decorated):
+        raise UsageError(f"@{kind} on {function!r}, which is decorated already", reason="NOT_A_FUNCTION")
+    if not inspect.isfunction(function):
+        raise UsageError(
+            f"@{kind} needs a function written with def, not {function!r}; options go by keyword: @{kind}(name=…)",
+            reason="NOT_A_FUNCTION",
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise UsageError(
+            f"@{kind} on {function.__name__!r}, which is a generator: what it yields cannot be recorded as "
+            "one result; return a list",
+            reason="GENERATOR",
+            fields={"function": function.__name__},
+        )
+
+
+def _checked_name(kind: str, name: object) -> str:
+    if not isinstance(name, str) or not name.strip() or name != name.strip() or not name.isprintable():
+        raise UsageError(f"@{kind}(name={name!r}): give a name that is not blank", reason="INVALID_NAME")
+    if FORBIDDEN_IN_NAMES.intersection(name):
+        raise UsageError(
+            f"@{kind}(name={name!r}): a name may not contain ':', '@' or '/', which mean something in selectors",
+            reason="INVALID_NAME",
+        )
+    return name

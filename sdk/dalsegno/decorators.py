@@ -1,0 +1,259 @@
+"""``@flow``, ``@step`` (also called ``@checkpoint``) and ``@pipeline``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+
+from dalsegno.decorated import Decorated, decorated_objects, module_name
+from dalsegno.errors import UsageError
+from dalsegno.steps import Step, StepCall, StepSettings
+
+if TYPE_CHECKING:
+    from dalsegno.client.executions import Execution
+    from dalsegno.client.handles import ExecutionHandle
+    from dalsegno.tracing import Graph
+
+__all__ = [
+    "Decorated",
+    "Flow",
+    "Pipeline",
+    "Step",
+    "StepCall",
+    "StepSettings",
+    "checkpoint",
+    "decorated_objects",
+    "flow",
+    "module_name",
+    "pipeline",
+    "step",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Flow(Decorated[P, R]):
+    """A function whose body runs on an executor and makes durable calls as it goes."""
+
+    kind = "flow"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the flow and return its value; for an ``async def``, a coroutine that does."""
+        from dalsegno.client import starts
+
+        if self.is_async:
+            return cast("R", starts.flow_value_async(self, args, kwargs))
+        return cast("R", starts.start_flow(self, args, kwargs).wait())
+
+    @overload
+    def run(self: Flow[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> ExecutionHandle[T]: ...
+    @overload
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> ExecutionHandle[R]: ...
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> ExecutionHandle[Any]:
+        """Start an execution and return its handle.
+
+        Raises:
+            UsageError: If the arguments do not fit, or a value cannot be stored.
+            BackendError: If the planner cannot be reached.
+            ContextError: Inside a body or a step.
+        """
+        from dalsegno.client import starts
+
+        return starts.start_flow(self, args, kwargs)
+
+    def replay(
+        self,
+        exec_id: object,
+        *,
+        from_: str | Sequence[str] | None = None,
+        skip: Sequence[str] | None = None,
+        skip_successful_steps: bool = False,
+        overrides: Mapping[str, object] | None = None,
+        step_input_overrides: Mapping[str, Mapping[str, object]] | None = None,
+        rerun_changed_code: bool = False,
+        on_stale: str | None = None,
+        expect_plan: str | None = None,
+        inputs: Mapping[str, object] | None = None,
+        **flow_inputs: object,
+    ) -> ExecutionHandle[Any]:
+        """Replay an execution of this flow with the code as it is here; see ``Client.executions.replay``.
+
+        Returns:
+            The handle of the new execution.
+        """
+        from dalsegno.client import starts
+        from dalsegno.client.replay_request import ReplayRequest
+
+        request = ReplayRequest(
+            from_=from_,
+            skip=skip,
+            skip_successful_steps=skip_successful_steps,
+            overrides=overrides,
+            step_input_overrides=step_input_overrides,
+            rerun_changed_code=rerun_changed_code,
+            on_stale=on_stale,
+            expect_plan=expect_plan,
+            inputs=inputs,
+            flow_inputs=flow_inputs,
+        )
+        return starts.replay_flow(self, exec_id, request)
+
+
+class Pipeline(Decorated[P, R]):
+    """A function whose body is traced once into a fixed graph, which then runs."""
+
+    kind = "pipeline"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Execution:
+        """Trace, run, wait, and return the execution.
+
+        Raises:
+            UserCodeError: If a step failed; ``exec_id`` says in which execution.
+        """
+        from dalsegno.client import starts
+
+        return starts.run_pipeline(self, args, kwargs)
+
+    def trace(self, *args: P.args, **kwargs: P.kwargs) -> Graph:
+        """Return the graph that a run with these arguments would have; nothing runs."""
+        from dalsegno.tracing import trace
+
+        return trace(self, args, kwargs)
+
+    def replay(
+        self,
+        *,
+        pipeline_run: object = None,
+        pipeline: object = None,
+        skip: Sequence[str] | None = None,
+        skip_successful_steps: bool = False,
+        input_overrides: Mapping[str, object] | None = None,
+        step_input_overrides: Mapping[str, Mapping[str, object]] | None = None,
+        rerun_changed_code: bool = False,
+        expect_plan: str | None = None,
+        debug: bool = False,
+    ) -> Execution:
+        """Replay a run with the code as it is here, wait, and return the new execution.
+
+        Args:
+            pipeline_run: The run: its name, its ID or a unique prefix of it; the latest finished run where
+                none is given.
+            pipeline: The pipeline whose latest finished run is meant; this one where none is given.
+            skip: Invocation IDs, or ``all:NAME``, whose outputs are reused; everything else re-executes.
+            skip_successful_steps: Reuse whatever succeeded and is not touched by an override.
+            input_overrides: Parameters of the pipeline that are replaced.
+            step_input_overrides: Inputs of single invocations that are replaced.
+            rerun_changed_code: Re-execute steps whose code has changed, also among what would be reused.
+            expect_plan: The digest of the plan that was agreed to.
+            debug: Run in this process. This release cannot.
+        """
+        from dalsegno.client import starts
+        from dalsegno.client.replay_request import ReplayRequest
+
+        if debug:
+            raise UsageError(f"{self.name}.replay(debug=True) is not built yet", reason="NOT_BUILT")
+        request = ReplayRequest(
+            skip=skip,
+            skip_successful_steps=skip_successful_steps,
+            step_input_overrides=step_input_overrides,
+            rerun_changed_code=rerun_changed_code,
+            expect_plan=expect_plan,
+            inputs=input_overrides,
+            everything=skip is None and not skip_successful_steps,
+        )
+        return starts.replay_pipeline(self, pipeline_run, pipeline, request)
+
+
+@overload
+def step(function: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retries: int = 0,
+    timeout: float | timedelta | None = None,
+    retry_delay: float | timedelta = 1.0,
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retries: int = 0,
+    timeout: float | timedelta | None = None,
+    retry_delay: float | timedelta = 1.0,
+) -> Any:
+    """Make a function a step: one durable unit of user code. ``checkpoint`` is the same decorator.
+
+    Several outputs are declared by the return annotation: ``tuple[Annotated[X, "a"], Annotated[Y, "b"]]``.
+
+    Args:
+        function: The function, where the decorator is used without parentheses.
+        name: Its name in executions; the function's own where none is given.
+        retries: How often a failed attempt is tried again.
+        timeout: Seconds, or a timedelta, that one attempt may take.
+        retry_delay: Seconds, or a timedelta, before the first retry; doubled for each further one.
+
+    Raises:
+        UsageError: If the function is a generator, or an option makes no sense.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Step[..., Any]:
+        return Step(function, name, retries=retries, timeout=timeout, retry_delay=retry_delay)
+
+    return decorate if function is None else decorate(function)
+
+
+checkpoint = step
+
+
+@overload
+def flow(function: Callable[P, R], /) -> Flow[P, R]: ...
+@overload
+def flow(*, name: str | None = None) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+def flow(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+    """Make a function a flow: its body runs on an executor, and the steps that it calls are recorded.
+
+    Args:
+        function: The function, where the decorator is used without parentheses.
+        name: Its name in executions; the function's own where none is given.
+
+    Raises:
+        UsageError: If the function is a generator.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Flow[..., Any]:
+        return Flow(function, name)
+
+    return decorate if function is None else decorate(function)
+
+
+@overload
+def pipeline(function: Callable[P, R], /) -> Pipeline[P, R]: ...
+@overload
+def pipeline(*, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
+def pipeline(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+    """Make a function a pipeline: its body is traced once into a fixed graph before anything runs.
+
+    Args:
+        function: The function, where the decorator is used without parentheses.
+        name: Its name in executions; the function's own where none is given.
+
+    Raises:
+        UsageError: If the function is a generator, or an ``async def``.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Pipeline[..., Any]:
+        if inspect.iscoroutinefunction(function):
+            raise UsageError(
+                f"pipeline {function.__name__!r} is an async def; its body only draws the graph, so write a "
+                "plain def (its steps may be async)",
+                reason="ASYNC_PIPELINE",
+            )
+        return Pipeline(function, name)
+
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,87 @@
+"""Flows, pipelines and steps as the messages that announce and name them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dalsegno.arguments import required_parameters
+from dalsegno.decorators import Decorated, Flow, Pipeline, Step, StepSettings
+from dalsegno.schemas import input_schemas
+
+if TYPE_CHECKING:
+    from dalsegno.v1.definition_pb2 import Definition, DefinitionKind, DefinitionRef, StepOptions
+
+DEFAULT_RETRY_DELAY = 1.0
+
+
+def kind_of(decorated: Decorated[..., Any]) -> DefinitionKind.ValueType:
+    """Return what a decorated object is."""
+    from dalsegno.v1 import definition_pb2
+
+    match decorated:
+        case Flow():
+            return definition_pb2.DEFINITION_KIND_FLOW
+        case Pipeline():
+            return definition_pb2.DEFINITION_KIND_PIPELINE
+        case Step():
+            return definition_pb2.DEFINITION_KIND_STEP
+    raise AssertionError(decorated)
+
+
+def definition_ref(decorated: Decorated[..., Any], *, pinned: bool) -> DefinitionRef:
+    """Return the name of a definition.
+
+    Args:
+        decorated: The flow, pipeline or step.
+        pinned: Whether exactly this version of its code is meant.
+    """
+    from dalsegno.v1.definition_pb2 import DefinitionRef
+
+    digest = decorated.digest if pinned else ""
+    return DefinitionRef(module=decorated.module, name=decorated.name, pinned_digest=digest)
+
+
+def definition_of(decorated: Decorated[..., Any]) -> Definition:
+    """Return a definition with the digest of its code and the schemas of its parameters."""
+    from dalsegno.v1.definition_pb2 import Definition
+
+    schemas = input_schemas(decorated.function)
+    return Definition(
+        kind=kind_of(decorated),
+        module=decorated.module,
+        name=decorated.name,
+        digest=decorated.digest,
+        input_schemas={
+            name: "" if schema is None else json.dumps(schema, sort_keys=True) for name, schema in schemas.items()
+        },
+        required_inputs=required_parameters(decorated.function),
+        outputs=decorated.options.outputs if isinstance(decorated, Step) else (),
+    )
+
+
+def step_options(settings: StepSettings) -> StepOptions:
+    """Return the message for the settings of a step."""
+    from google.protobuf.duration_pb2 import Duration
+
+    from dalsegno.v1.definition_pb2 import StepOptions
+
+    options = StepOptions(outputs=settings.outputs, retries=settings.retries)
+    if settings.timeout is not None:
+        options.timeout.CopyFrom(_duration(Duration(), settings.timeout))
+    if settings.retry_delay != DEFAULT_RETRY_DELAY:
+        options.retry_delay.CopyFrom(_duration(Duration(), settings.retry_delay))
+    return options
+
+
+def settings_of(options: StepOptions) -> StepSettings:
+    """Return the settings that a message says."""
+    timeout = options.timeout.ToNanoseconds() / 1e9 if options.HasField("timeout") else None
+    has_delay = options.HasField("retry_delay")
+    delay = options.retry_delay.ToNanoseconds() / 1e9 if has_delay else DEFAULT_RETRY_DELAY
+    return StepSettings(options.retries, timeout, delay, tuple(options.outputs) or ("output",))
+
+
+def _duration(message: Any, seconds: float) -> Any:
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message

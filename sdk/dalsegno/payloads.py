@@ -1,0 +1,109 @@
+"""Values as they travel: encoded, inline while they are small, by reference once they are not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dalsegno.errors import BackendError
+from dalsegno.object_store import ObjectStore, object_key
+from dalsegno.values import Encoded, check_size, checksum, decode, verify
+
+if TYPE_CHECKING:
+    from dalsegno.v1.value_pb2 import Payload
+
+DEFAULT_INLINE_LIMIT = 64 * 1024
+
+
+def to_payload(
+    encoded: Encoded,
+    store: ObjectStore | None,
+    inline_limit: int = DEFAULT_INLINE_LIMIT,
+    payload_limit: int | None = None,
+    *,
+    what: str = "the value",
+) -> Payload:
+    """Turn an encoded value into a payload; a large one is in the store when this returns.
+
+    Args:
+        encoded: The value.
+        store: Takes what is larger than the inline limit; without one everything travels inline.
+        inline_limit: Bytes.
+        payload_limit: Bytes; the default or ``DALSEGNO_PAYLOAD_LIMIT`` where none is given.
+        what: How an error names the value.
+
+    Raises:
+        UsageError: With reason ``PAYLOAD_TOO_LARGE``.
+        BackendError: If the store cannot be written.
+    """
+    check_size(encoded, payload_limit, what=what)
+    if store is None or encoded.size <= inline_limit:
+        return inline_payload(encoded)
+    payload = referenced_payload(encoded)
+    store.put(payload.object_key, encoded.data)
+    return payload
+
+
+def inline_payload(encoded: Encoded) -> Payload:
+    """Return a payload that carries its content."""
+    from dalsegno.v1.value_pb2 import Payload
+
+    return Payload(
+        codec=encoded.codec,
+        digest=encoded.digest,
+        size=encoded.size,
+        canonical=encoded.canonical,
+        inline=encoded.data,
+    )
+
+
+def referenced_payload(encoded: Encoded) -> Payload:
+    """Return a payload that says where the content is, or is going to be."""
+    from dalsegno.v1.value_pb2 import Payload
+
+    return Payload(
+        codec=encoded.codec,
+        digest=encoded.digest,
+        size=encoded.size,
+        canonical=encoded.canonical,
+        object_key=object_key(encoded.checksum),
+    )
+
+
+def read_payload(payload: Payload, store: ObjectStore | None) -> Encoded:
+    """Return the content of a payload, checked: by its digest inline, by its address in the store.
+
+    Raises:
+        BackendError: If the content is not what was stored, or there is no store to read it from.
+        NotFoundError: If the object is gone.
+    """
+    if payload.WhichOneof("content") != "object_key":
+        encoded = Encoded(payload.codec, payload.inline, payload.digest, payload.canonical)
+        if payload.digest:
+            verify(encoded)
+        return encoded
+    if store is None:
+        raise BackendError(
+            f"the value {payload.object_key} is in an object store, and none is known here",
+            reason="OBJECT_STORE",
+            fields={"object_key": payload.object_key},
+        )
+    data = store.get(payload.object_key)
+    if object_key(checksum(data)) != payload.object_key:
+        raise BackendError(
+            f"the object {payload.object_key} does not have the content that its key was made of; the store "
+            "has lost or changed it",
+            reason="CORRUPT_VALUE",
+            fields={"object_key": payload.object_key},
+        )
+    return Encoded(payload.codec, data, payload.digest, payload.canonical)
+
+
+def from_payload(payload: Payload, store: ObjectStore | None) -> Any:
+    """Return the value of a payload: a new object at every call.
+
+    Raises:
+        BackendError: If the content is not what was stored, or cannot be read.
+        NotFoundError: If the object is gone.
+        UsageError: If its codec is not known here.
+    """
+    return decode(read_payload(payload, store))

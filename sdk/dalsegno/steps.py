@@ -1,0 +1,252 @@
+"""Steps, and the options of their calls."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from dalsegno.decorated import FORBIDDEN_IN_NAMES, Decorated
+from dalsegno.durable import StepFuture, active_body, current_body, inside_step, refuse_inside
+from dalsegno.errors import ContextError, UsageError
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from dalsegno.client.executions import Execution
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StepSettings:
+    """How a step is run.
+
+    Attributes:
+        retries: How often a failed attempt is tried again.
+        timeout: Seconds that one attempt may take; None sets no limit.
+        retry_delay: Seconds before the first retry; doubled for each further one.
+        outputs: The names of the outputs, in order.
+    """
+
+    retries: int
+    timeout: float | None
+    retry_delay: float
+    outputs: tuple[str, ...]
+
+
+class Step(Decorated[P, R]):
+    """One durable unit of user code.
+
+    Called in the body of a flow, it runs once and its outputs are recorded; a replay may reuse them. Called
+    in the body of a pipeline, it becomes a node of the graph. Called anywhere else, it is its plain function.
+
+    Two options belong to a single call, ``id=`` (the invocation ID, instead of the step's name with a number)
+    and ``after=`` (one call or a list of calls that it comes after, though it takes nothing from them). They
+    can be given with the arguments, ``train(data, id="first")``, except where the function has a parameter of
+    that
+    name: then they are the function's. `with_options` gives them in every case, and is what type checkers
+        understand.
+    """
+
+    kind = "step"
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        name: str | None = None,
+        *,
+        retries: int = 0,
+        timeout: float | timedelta | None = None,
+        retry_delay: float | timedelta = 1.0,
+    ) -> None:
+        super().__init__(function, name)
+        self._retries = _checked_retries(self.name, retries)
+        self._timeout = None if timeout is None else _seconds(self.name, "timeout", timeout, least=math.ulp(0.0))
+        self._retry_delay = _seconds(self.name, "retry_delay", retry_delay, least=0.0)
+        parameters = inspect.signature(function).parameters
+        self._call_options = frozenset({"id", "after"} - set(parameters))
+
+    @functools.cached_property
+    def options(self) -> StepSettings:
+        """How it is run; the outputs come from the return annotation."""
+        from dalsegno.schemas import output_names
+
+        return StepSettings(self._retries, self._timeout, self._retry_delay, tuple(output_names(self.function)))
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if inside_step.get():
+            raise ContextError(
+                f"step {self.name!r} is called inside a step, where a call cannot be recorded; call "
+                f"{self.__name__}.function(…) for its plain function, or move the call to the body of the "
+                "flow",
+                reason="STEP_INSIDE_STEP",
+                fields={"step": self.name},
+            )
+        if current_body.get() is None:
+            return self.function(*args, **kwargs)
+        given_id, after, kwargs_left = self._split_options(kwargs)
+        return self._call(args, kwargs_left, given_id, after)
+
+    @overload
+    def submit(self: Step[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> StepFuture[T]: ...
+    @overload
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> StepFuture[R]: ...
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> StepFuture[Any]:
+        """Make a call that runs beside the body, on any executor, and return its future.
+
+        Raises:
+            ContextError: Outside a flow.
+        """
+        given_id, after, kwargs_left = self._split_options(kwargs)
+        return self._submit(args, kwargs_left, given_id, after)
+
+    def map(self, *iterables: Iterable[Any], **constants: Any) -> list[StepFuture[Any]]:
+        """Submit one call for each element, as the built-in `map` does, and return the futures in order.
+
+        Args:
+            *iterables: The positional arguments: the n-th call takes the n-th element of each.
+            **constants: Keyword arguments that every call takes; ``after=`` among them.
+
+        Raises:
+            UsageError: If the iterables differ in length, or ``id=`` is given.
+            ContextError: Outside a flow.
+        """
+        given_id, after, constants_left = self._split_options(constants)
+        if given_id is not None:
+            raise UsageError(f"{self.name}.map(id={given_id!r}): one ID cannot name several calls", reason="ID_IN_MAP")
+        rows = _rows(self.name, iterables)
+        return [self._submit(row, constants_left, None, after) for row in rows]
+
+    def with_options(self, *, id: str | None = None, after: object = None) -> StepCall[P, R]:
+        """Give options to a single call: ``train.with_options(id="first", after=clean)(data)``.
+
+        Args:
+            id: The invocation ID; it must be unique in the execution.
+            after: What the call comes after: outputs, futures, invocation IDs or steps (their latest call);
+                one of them, or a list.
+        """
+        return StepCall(self, _checked_id(self.name, id), _entries(after))
+
+    def replay(
+        self,
+        *,
+        step_run_id: str | UUID | None = None,
+        pipeline_run: object = None,
+        pipeline: object = None,
+        invocation_id: str | None = None,
+        input_overrides: Mapping[str, object] | None = None,
+        debug: bool = False,
+    ) -> Execution:
+        """Run this step alone again, with the inputs that one of its calls had.
+
+        Raises:
+            UsageError: This release cannot replay a single step.
+        """
+        refuse_inside(f"{self.name}.replay()", "call it from a script or another process")
+        raise UsageError(
+            f"{self.name}.replay() is not built yet; replay the execution with from_={self.name!r} instead",
+            reason="NOT_BUILT",
+        )
+
+    def _split_options(self, kwargs: Mapping[str, Any]) -> tuple[str | None, Sequence[object], dict[str, Any]]:
+        given = self._call_options.intersection(kwargs)
+        if not given:
+            return None, (), dict(kwargs)
+        left = {name: value for name, value in kwargs.items() if name not in given}
+        given_id = kwargs["id"] if "id" in given else None
+        after = kwargs.get("after") if "after" in given else None
+        return _checked_id(self.name, given_id), _entries(after), left
+
+    def _call(self, args: tuple[object, ...], kwargs: dict[str, Any], id: str | None, after: Sequence[object]) -> R:
+        body = active_body(f"{self.name}()")
+        if not self.is_async or body.draws_graph:
+            return cast("R", body.call(self, args, kwargs, id=id, after=after))
+        if not _loop_runs_here():
+            raise ContextError(
+                f"step {self.name!r} is an async def, and this body is not: make the flow an async def and "
+                f"await the call, or use {self.__name__}.submit(…).result()",
+                reason="ASYNC_STEP_IN_SYNC_BODY",
+                fields={"step": self.name},
+            )
+        return cast("R", body.async_call(self, args, kwargs, id=id, after=after))
+
+    def _submit(
+        self, args: tuple[object, ...], kwargs: dict[str, Any], id: str | None, after: Sequence[object]
+    ) -> StepFuture[Any]:
+        return active_body(f"{self.name}.submit()").submit(self, args, kwargs, id=id, after=after)
+
+
+class StepCall(Generic[P, R]):
+    """A step with the options of one call."""
+
+    __slots__ = ("_after", "_id", "_step")
+
+    def __init__(self, step: Step[P, R], id: str | None, after: Sequence[object]) -> None:
+        self._step = step
+        self._id = id
+        self._after = after
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._step._call(args, dict(kwargs), self._id, self._after)
+
+    @overload
+    def submit(self: StepCall[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> StepFuture[T]: ...
+    @overload
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> StepFuture[R]: ...
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> StepFuture[Any]:
+        """Make a call that runs beside the body; see `Step.submit`."""
+        return self._step._submit(args, dict(kwargs), self._id, self._after)
+
+
+def _checked_id(step: str, id: object) -> str | None:
+    if id is None or (isinstance(id, str) and id.strip() == id != "" and not FORBIDDEN_IN_NAMES.intersection(id)):
+        return id
+    raise UsageError(
+        f"{step}(id={id!r}): an invocation ID is a text that is not blank, without ':', '@' and '/'",
+        reason="INVALID_ID",
+    )
+
+
+def _checked_retries(step: str, retries: object) -> int:
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise UsageError(f"step {step!r}: retries={retries!r} is not a whole number from 0", reason="INVALID_OPTION")
+    return retries
+
+
+def _seconds(step: str, option: str, value: object, *, least: float) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not least <= seconds < math.inf:
+        raise UsageError(
+            f"step {step!r}: {option}={value!r} is no duration; give seconds or a timedelta",
+            reason="INVALID_OPTION",
+        )
+    return float(seconds)
+
+
+def _entries(after: object) -> Sequence[object]:
+    # A list may itself be an output, so that who knows the outputs takes it apart.
+    return () if after is None else (after,)
+
+
+def _loop_runs_here() -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
+
+
+def _rows(step: str, iterables: tuple[Iterable[Any], ...]) -> list[tuple[Any, ...]]:
+    if not iterables:
+        raise UsageError(f"{step}.map() needs an iterable to map over", reason="MAP_WITHOUT_ITERABLE")
+    columns = [list(iterable) for iterable in iterables]
+    lengths = {len(column) for column in columns}
+    if len(lengths) > 1:
+        shown = ", ".join(str(len(column)) for column in columns)
+        raise UsageError(f"{step}.map(): the iterables differ in length: {shown}", reason="MAP_LENGTHS")
+    return list(zip(*columns, strict=True))

@@ -1,0 +1,153 @@
+"""Postgres servers for the tests: one a session for each major version, a database for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import subprocess
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from dalsegno.local.accounts import server_account
+from dalsegno.local.postgres import (
+    SOCKET_NAME,
+    EmbeddedPostgres,
+    PostgresInstallation,
+    find_embedded,
+    find_installed,
+)
+from dalsegno.local.sockets import socket_folder
+
+EMBEDDED_MAJOR = 18
+OLDEST_MAJOR = 15
+
+# What is written survives the death of a process, not that of the machine: tests need no more.
+_SETTINGS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "128MB", "max_connections": "200"}
+
+
+class PostgresServer:
+    """A running server whose databases come and go with the tests."""
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self.server = server
+        self.major = server.installation.major
+        self._numbers = itertools.count(1)
+
+    def dsn(self, database: str) -> str:
+        """The connection string of a database of this server."""
+        return self.server.dsn_of(database)
+
+    def create_database(self, *, migrated: bool) -> str:
+        """Creates a database, empty or with the planner's current schema, and returns its name."""
+        name = f"test_{next(self._numbers)}"
+        template = self.migrated_template if migrated else "template0"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drops a database, whoever is still connected to it."""
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    @cached_property
+    def migrated_template(self) -> str:
+        """The database that the migrations have run in, once for the whole session."""
+        from dalsegno_planner.store.migrations import migrate
+
+        name = "migrated"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        _in_thread(lambda: asyncio.run(migrate(self.dsn(name))))
+        self.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        return name
+
+    def execute(self, sql: str, *, database: str = "postgres") -> str:
+        """Runs one statement and returns its rows as text, columns apart by ``|``."""
+        psql = [
+            self.server.installation.program("psql"),
+            "--no-psqlrc",
+            "--quiet",
+            "--tuples-only",
+            "--no-align",
+        ]
+        command = [*psql, "--set", "ON_ERROR_STOP=1", "--dbname", self.dsn(database), "--command", sql]
+        result = subprocess.run(
+            command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        if result.returncode != 0:
+            msg = f"{sql}: {result.stderr.strip()}"
+            raise AssertionError(msg)
+        return result.stdout.strip()
+
+
+def find_postgres(major: int) -> PostgresInstallation | None:
+    """The embedded Postgres or the system's own, whichever has this major version."""
+    embedded = find_embedded()
+    return embedded if embedded.major == major else find_installed(major)
+
+
+@contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """A temporary folder with a short path, which the Postgres account can enter if we are root."""
+    folder = Path(tempfile.mkdtemp(prefix="dalsegno-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def local_postgres(
+    installation: PostgresInstallation,
+    folder: Path,
+    *,
+    settings: Mapping[str, str] = _SETTINGS,
+    die_with_parent: bool = False,
+) -> EmbeddedPostgres:
+    """A server whose data folder is in ``folder``, named after its major version; it has not been started."""
+    account = server_account()
+    return EmbeddedPostgres(
+        installation.reachable_by(account),
+        folder / str(installation.major),
+        socket_folder(folder / "run", SOCKET_NAME, account),
+        account=account,
+        settings=settings,
+        die_with_parent=die_with_parent,
+        durable_initialisation=False,
+    )
+
+
+@contextmanager
+def running_postgres(installation: PostgresInstallation) -> Iterator[PostgresServer]:
+    """Runs a server in a temporary folder; it stops with this process, even if that is killed."""
+    with reachable_folder() as folder:
+        server = local_postgres(installation, folder, die_with_parent=True)
+        try:
+            with warnings.catch_warnings():
+                # Newer Pythons warn of a fork beside threads; here pytest-timeout's may be the only other one.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                server.start()
+            yield PostgresServer(server)
+        finally:
+            server.stop()
+
+
+def _in_thread(work: Callable[[], None]) -> None:
+    """Runs ``work`` where there is no event loop, and raises what it raised."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,164 @@
+"""A hand on the dispatch functions: executions are written directly, commits are made one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from dalsegno_planner.entropy import new_execution_id
+from dalsegno_planner.store.sql import load
+
+QUERIES = load("dispatch")
+ROUTES = ["default/m:f", "default/m:s"]
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+LONG_LEASE = 3600.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """A task that was claimed."""
+
+    execution_id: UUID
+    number: int
+    epoch: int
+    session_id: UUID
+
+
+@dataclass
+class Committed:
+    """What one commit returned."""
+
+    durable: set[int]
+    claimed: list[Held]
+    rows: list[Any]
+    resolved: list[Any]
+    ended: list[UUID]
+
+
+@dataclass
+class Ledger:
+    """Writes executions and commits reports, as the commit loop does."""
+
+    connection: asyncpg.Connection[Any]
+    items: count[int] = field(default_factory=count)
+
+    @classmethod
+    async def open(cls, dsn: str) -> Ledger:
+        """Connect."""
+        return cls(await asyncpg.connect(dsn))
+
+    async def session(self, lease: float = LONG_LEASE, in_hand: Sequence[Held] = (), key: UUID | None = None) -> UUID:
+        """Open a session that serves every route."""
+        session_id = key or uuid4()
+        tokens = [(h.execution_id, h.number, h.epoch, h.session_id) for h in in_hand]
+        await self.connection.fetchrow(
+            QUERIES["open_session"], session_id, "worker", "default", ROUTES, lease, tokens
+        )
+        return session_id
+
+    async def pipeline(self, upstream: Mapping[int, Sequence[int]]) -> UUID:
+        """Write a pipeline: the upstream numbers of each number."""
+        execution_id = new_execution_id()
+        await self._execution(execution_id, "pipeline", unfinished=len(upstream))
+        for number, producers in upstream.items():
+            await self.connection.execute(
+                """INSERT INTO invocations (execution_id, number, position, invocation_id, name, state, module,
+                                            blocked_by, upstream)
+                   VALUES ($1, $2, $2, 's_' || $2::integer, 's', 'pending', 'm', $3, $4)""",
+                execution_id, number, len(producers), list(producers),
+            )  # fmt: skip
+            await self.connection.executemany(
+                "INSERT INTO edges VALUES ($1, $2, $3)", [(execution_id, producer, number) for producer in producers]
+            )
+            if not producers:
+                await self._task(execution_id, number, is_body=False)
+        return execution_id
+
+    async def flow(self) -> UUID:
+        """Write a flow whose body is ready."""
+        execution_id = new_execution_id()
+        await self._execution(execution_id, "flow", unfinished=0)
+        await self._task(execution_id, 0, is_body=True)
+        return execution_id
+
+    async def commit(
+        self,
+        *,
+        results: Sequence[tuple[object, ...]] = (),
+        calls: Sequence[tuple[object, ...]] = (),
+        ends: Sequence[tuple[object, ...]] = (),
+        returned: Sequence[Held] = (),
+        claims: Sequence[tuple[UUID, int, int]] = (),
+        generation: int = 1,
+    ) -> Committed:
+        """Commit once. `claims` are (session, steps, bodies)."""
+        row = await self.connection.fetchrow(
+            QUERIES["commit"], results, calls, [], ends,
+            [(h.execution_id, h.number, h.epoch, h.session_id) for h in returned],
+            [(session, generation, steps, bodies, ROUTES) for session, steps, bodies in claims],
+        )  # fmt: skip
+        assert row is not None
+        rows = sorted(row["claimed"] or [], key=lambda r: (r["execution_id"], r["number"]))
+        held = [Held(r["execution_id"], r["number"], r["epoch"], r["session_id"]) for r in rows]
+        return Committed(set(row["durable"]), held, rows, list(row["resolved"] or []), list(row["ended"] or []))
+
+    async def claim(self, session: UUID, steps: int = 100, bodies: int = 100) -> list[Held]:
+        """Claim for one session."""
+        return (await self.commit(claims=[(session, steps, bodies)])).claimed
+
+    def result(self, held: Held, outcome: str = "completed", delay: float = 0.0) -> tuple[object, ...]:
+        """The row that reports the end of a step's task."""
+        outputs = b"" if outcome == "completed" else None
+        failure = None if outcome == "completed" else b"\x12\x04oops"
+        return (next(self.items), held.execution_id, held.number, held.epoch, held.session_id, outcome, outputs, failure,
+                "", NOON, NOON, delay, "worker")  # fmt: skip
+
+    def call(
+        self, body: Held, number: int, action: str = "completed", upstream: Sequence[int] = ()
+    ) -> tuple[object, ...]:
+        """The row that reports a durable call."""
+        kind = "wait" if action == "wait" else "step"
+        outputs = b"" if action == "completed" else None
+        return (next(self.items), body.execution_id, body.epoch, body.session_id, action, number, number, kind, "s",
+                f"s_{number}", "m", "", "", b"", list(upstream), [], [], b"", outputs, None, 1, NOON, NOON, 0.0, False,
+                "", "", "", None)  # fmt: skip
+
+    def end(self, body: Held, outcome: str = "returned", waits: Sequence[int] = ()) -> tuple[object, ...]:
+        """The row that reports the end of a body."""
+        return (next(self.items), body.execution_id, body.epoch, body.session_id, outcome, b"", None, [], list(waits))
+
+    async def state(self, execution_id: UUID) -> str:
+        """The state of an execution."""
+        return str(await self.connection.fetchval("SELECT state FROM executions WHERE id = $1", execution_id))
+
+    async def states(self, execution_id: UUID) -> dict[int, str]:
+        """The states of its invocations."""
+        rows = await self.connection.fetch("SELECT number, state FROM invocations WHERE execution_id = $1", execution_id)
+        return {row["number"]: row["state"] for row in rows}
+
+    async def events(self, execution_id: UUID) -> list[tuple[int, int, str]]:
+        """Its events, as (event, number, state)."""
+        rows = await self.connection.fetch(
+            "SELECT event, number, state FROM events WHERE execution_id = $1 ORDER BY event", execution_id
+        )
+        return [(row["event"], row["number"], row["state"]) for row in rows]
+
+    async def _execution(self, execution_id: UUID, kind: str, unfinished: int) -> None:
+        await self.connection.execute(
+            """INSERT INTO executions (id, project, name, flow, kind, state, module, unfinished, next_number)
+               VALUES ($1, 'default', $2, 'f', $3, 'pending', 'm', $4::integer, $4::integer + 1)""",
+            execution_id, str(execution_id), kind, unfinished,
+        )  # fmt: skip
+        await self.connection.execute("INSERT INTO lineage VALUES ($1, 0, $1, 2147483647)", execution_id)
+
+    async def _task(self, execution_id: UUID, number: int, *, is_body: bool) -> None:
+        await self.connection.execute(
+            "INSERT INTO tasks (execution_id, number, is_body, route) VALUES ($1, $2, $3, $4)",
+            execution_id, number, is_body, ROUTES[0] if is_body else ROUTES[1],
+        )  # fmt: skip

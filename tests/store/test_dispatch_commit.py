@@ -1,0 +1,250 @@
+"""The invariants of DESIGN §4, in the function that every commit is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+
+from tests.store.ledger import Held, Ledger
+
+
+@pytest.fixture
+async def ledger(database: str) -> AsyncIterator[Ledger]:
+    opened = await Ledger.open(database)
+    yield opened
+    await opened.connection.close()
+
+
+async def test_a_chain_runs_to_its_end_and_its_events_have_no_gaps(ledger: Ledger) -> None:
+    execution = await ledger.pipeline({1: [], 2: [1], 3: [2]})
+    session = await ledger.session()
+    (first,) = await ledger.claim(session)
+    step = await ledger.commit(results=[ledger.result(first)], claims=[(session, 5, 5)])
+    assert [held.number for held in step.claimed] == [2], "a successor is claimed in the round trip that frees it"
+    step = await ledger.commit(results=[ledger.result(step.claimed[0])], claims=[(session, 5, 5)])
+    step = await ledger.commit(results=[ledger.result(step.claimed[0])], claims=[(session, 5, 5)])
+    assert step.ended == [execution]
+    assert await ledger.state(execution) == "completed"
+    assert [event for event, _, _ in await ledger.events(execution)] == [1, 2, 3, 4, 5]
+    assert (await ledger.events(execution))[-1] == (5, 0, "completed")
+
+
+async def test_two_producers_in_one_batch_free_their_consumer_once(ledger: Ledger) -> None:
+    await ledger.pipeline({1: [], 2: [], 3: [1, 2]})
+    session = await ledger.session()
+    producers = await ledger.claim(session)
+    step = await ledger.commit(results=[ledger.result(held) for held in producers], claims=[(session, 5, 0)])
+    assert [held.number for held in step.claimed] == [3]
+    assert await ledger.claim(session) == []
+
+
+async def test_credit_bounds_what_is_claimed_per_kind(ledger: Ledger) -> None:
+    await ledger.pipeline({number: [] for number in range(1, 10)})
+    for _ in range(3):
+        await ledger.flow()
+    session = await ledger.session()
+    claimed = await ledger.claim(session, steps=4, bodies=2)
+    assert sorted(held.number == 0 for held in claimed) == [False] * 4 + [True] * 2
+
+
+async def test_no_task_is_given_to_two_sessions(ledger: Ledger) -> None:
+    await ledger.pipeline({number: [] for number in range(1, 10)})
+    one, two = await ledger.session(), await ledger.session()
+    step = await ledger.commit(claims=[(one, 6, 0), (two, 6, 0)])
+    assert sorted(held.number for held in step.claimed) == list(range(1, 10))
+    assert sum(held.session_id == one for held in step.claimed) == 6
+
+
+async def test_a_late_report_of_a_lost_lease_changes_nothing(ledger: Ledger) -> None:
+    execution = await ledger.pipeline({1: []})
+    slow, quick = await ledger.session(lease=-1), await ledger.session()
+    (lost,) = await ledger.claim(slow)
+    await ledger.connection.fetchrow("SELECT * FROM close_sessions(NULL)")
+    (won,) = await ledger.claim(quick)
+    late = ledger.result(lost)
+    step = await ledger.commit(results=[late])
+    assert step.durable == set()
+    assert await ledger.states(execution) == {1: "pending"}
+    accepted = ledger.result(won)
+    assert (await ledger.commit(results=[accepted])).durable == {accepted[0]}
+    assert (await ledger.commit(results=[late])).durable == set()
+
+
+async def test_a_repeat_with_the_token_that_won_is_durable(ledger: Ledger) -> None:
+    execution = await ledger.pipeline({1: [], 2: [1]})
+    session = await ledger.session()
+    (held,) = await ledger.claim(session)
+    report = ledger.result(held)
+    assert (await ledger.commit(results=[report])).durable == {report[0]}
+    assert (await ledger.commit(results=[report])).durable == {report[0]}
+    assert len(await ledger.claim(session)) == 1, "the successor was freed once"
+    assert await ledger.states(execution) == {1: "completed", 2: "pending"}
+
+
+async def test_a_failure_stops_its_descendants_only(ledger: Ledger) -> None:
+    execution = await ledger.pipeline({1: [], 2: [1], 3: [2], 4: []})
+    session = await ledger.session()
+    bad, good = await ledger.claim(session)
+    assert (await ledger.commit(results=[ledger.result(bad, "failed")])).ended == []
+    assert await ledger.states(execution) == {1: "failed", 2: "not_reached", 3: "not_reached", 4: "pending"}
+    assert (await ledger.commit(results=[ledger.result(good)])).ended == [execution]
+    assert await ledger.state(execution) == "failed"
+    failure = await ledger.connection.fetchval("SELECT failure FROM executions WHERE id = $1", execution)
+    assert failure == b"\x12\x04oops"
+
+
+async def test_a_retry_is_claimed_again_when_it_is_due_and_its_attempt_is_kept(ledger: Ledger) -> None:
+    execution = await ledger.pipeline({1: []})
+    session = await ledger.session()
+    (held,) = await ledger.claim(session)
+    report = ledger.result(held, "retry", delay=3600)
+    step = await ledger.commit(results=[report], claims=[(session, 1, 0)])
+    assert (step.durable, step.claimed) == ({report[0]}, [])
+    await ledger.connection.execute("UPDATE tasks SET available_at = clock_timestamp()")
+    step = await ledger.commit(claims=[(session, 1, 0)])
+    assert (step.claimed[0].epoch, step.rows[0]["attempt"]) == (2, 2)
+    await ledger.commit(results=[ledger.result(step.claimed[0])])
+    attempts = await ledger.connection.fetch("SELECT attempt FROM attempts WHERE execution_id = $1", execution)
+    assert [row["attempt"] for row in attempts] == [1]
+
+
+async def test_what_an_executor_does_not_hold_when_it_comes_back_goes_to_others(ledger: Ledger) -> None:
+    await ledger.pipeline({1: [], 2: []})
+    session = await ledger.session()
+    kept, forgotten = await ledger.claim(session)
+    row = await ledger.connection.fetchrow(
+        "SELECT * FROM open_session($1, 'worker', 'default', '{}', 60, $2)",
+        session,
+        [(kept.execution_id, kept.number, kept.epoch, session), (kept.execution_id, 9, 1, session)],
+    )
+    assert row is not None
+    assert row["generation"] == 2
+    assert [token["number"] for token in row["lost"]] == [9]
+    other = await ledger.session()
+    assert [held.number for held in await ledger.claim(other)] == [forgotten.number]
+
+
+async def test_an_older_stream_claims_nothing(ledger: Ledger) -> None:
+    await ledger.pipeline({1: []})
+    session = await ledger.session()
+    await ledger.session(key=session)
+    assert (await ledger.commit(claims=[(session, 1, 0)], generation=1)).claimed == []
+    assert len((await ledger.commit(claims=[(session, 1, 0)], generation=2)).claimed) == 1
+
+
+async def test_returned_tasks_are_given_again_with_a_new_token(ledger: Ledger) -> None:
+    await ledger.pipeline({1: []})
+    session = await ledger.session()
+    (held,) = await ledger.claim(session)
+    step = await ledger.commit(returned=[held], claims=[(session, 1, 0)])
+    assert [(again.number, again.epoch) for again in step.claimed] == [(1, 2)]
+    assert (await ledger.commit(results=[ledger.result(held)])).durable == set()
+
+
+async def test_a_flow_records_its_calls_and_its_return(ledger: Ledger) -> None:
+    execution, session, body = await _flow_with_body(ledger)
+    assert await ledger.state(execution) == "running"
+    call = ledger.call(body, 1)
+    assert (await ledger.commit(calls=[call])).durable == {call[0]}
+    assert (await ledger.commit(calls=[call])).durable == {call[0]}, "a repeat is durable"
+    second = ledger.call(body, 2, upstream=[1])
+    end = ledger.end(body)
+    step = await ledger.commit(calls=[second], ends=[end])
+    assert step.durable == {second[0], end[0]}
+    assert await ledger.state(execution) == "completed"
+    assert (await ledger.commit(ends=[end])).durable == {end[0]}
+    assert (await ledger.commit(calls=[second])).durable == {second[0]}
+    assert (await ledger.commit(calls=[ledger.call(body, 3)])).durable == set()
+    assert await ledger.states(execution) == {1: "completed", 2: "completed"}
+    counts = await ledger.connection.fetchrow(
+        "SELECT invocation_count, next_number FROM executions WHERE id = $1", execution
+    )
+    assert tuple(counts or ()) == (2, 3)
+    assert await ledger.claim(session) == []
+
+
+async def test_a_body_that_was_given_to_another_executor_is_fenced(ledger: Ledger) -> None:
+    execution, _, body = await _flow_with_body(ledger, lease=-1)
+    await ledger.connection.fetchrow("SELECT * FROM close_sessions(NULL)")
+    other = await ledger.session()
+    (again,) = await ledger.claim(other)
+    assert again.epoch == body.epoch + 1
+    step = await ledger.commit(calls=[ledger.call(body, 1)], ends=[ledger.end(body)])
+    assert step.durable == set()
+    assert await ledger.states(execution) == {}
+    assert await ledger.state(execution) == "running"
+
+
+async def test_submitted_calls_go_to_executors_and_their_outcome_to_the_body(ledger: Ledger) -> None:
+    execution, session, body = await _flow_with_body(ledger)
+    step = await ledger.commit(
+        calls=[ledger.call(body, 1, "submitted"), ledger.call(body, 2, "submitted", upstream=[1])],
+        claims=[(session, 5, 0)],
+    )
+    (first,) = step.claimed
+    step = await ledger.commit(results=[ledger.result(first)], claims=[(session, 5, 0)])
+    assert [(r["session_id"], r["number"], r["epoch"]) for r in step.resolved] == [(session, 1, body.epoch)]
+    (second,) = step.claimed
+    assert second.number == 2
+    step = await ledger.commit(results=[ledger.result(second, "failed")])
+    assert [(r["number"], r["failure"]) for r in step.resolved] == [(2, b"\x12\x04oops")]
+    assert await ledger.states(execution) == {1: "completed", 2: "failed"}
+
+
+async def test_a_submitted_call_whose_upstream_fails_is_not_reached_and_the_body_is_told(ledger: Ledger) -> None:
+    execution, session, body = await _flow_with_body(ledger)
+    calls = [ledger.call(body, 1, "submitted"), ledger.call(body, 2, "submitted", upstream=[1])]
+    (first,) = (await ledger.commit(calls=calls, claims=[(session, 5, 0)])).claimed
+    step = await ledger.commit(results=[ledger.result(first, "failed")])
+    assert {r["number"]: r["failure"] for r in step.resolved} == {1: b"\x12\x04oops", 2: b"\x12\x04oops"}
+    assert await ledger.states(execution) == {1: "failed", 2: "not_reached"}
+
+
+async def test_a_started_call_is_overwritten_by_its_outcome_and_by_no_other(ledger: Ledger) -> None:
+    execution, _, body = await _flow_with_body(ledger)
+    await ledger.commit(calls=[ledger.call(body, 1, "started")])
+    assert await ledger.states(execution) == {1: "pending"}
+    await ledger.commit(calls=[ledger.call(body, 1)])
+    await ledger.commit(calls=[ledger.call(body, 1, "started")])
+    assert await ledger.states(execution) == {1: "completed"}
+
+
+async def test_a_suspended_flow_waits_with_no_task(ledger: Ledger) -> None:
+    execution, session, body = await _flow_with_body(ledger)
+    end = ledger.end(body, "suspended", waits=[1])
+    step = await ledger.commit(calls=[ledger.call(body, 1, "wait")], ends=[end], claims=[(session, 0, 5)])
+    assert end[0] in step.durable
+    assert step.claimed == []
+    assert await ledger.state(execution) == "waiting"
+    assert await ledger.connection.fetchval("SELECT count(*) FROM tasks") == 0
+    epoch = await ledger.connection.fetchval("SELECT body_epoch FROM executions WHERE id = $1", execution)
+    assert epoch == body.epoch
+
+
+async def test_a_wait_that_is_answered_while_the_body_suspends_is_not_missed(ledger: Ledger) -> None:
+    execution, session, body = await _flow_with_body(ledger)
+    await ledger.commit(calls=[ledger.call(body, 1, "wait")])
+    await ledger.connection.execute("UPDATE waits SET state = 'answered'")
+    end = ledger.end(body, "suspended", waits=[1])
+    step = await ledger.commit(ends=[end], claims=[(session, 0, 5)])
+    assert end[0] in step.durable
+    assert [(held.number, held.epoch) for held in step.claimed] == [(0, body.epoch + 1)]
+    assert await ledger.state(execution) == "running"
+
+
+async def test_a_body_that_returns_leaves_nothing_running(ledger: Ledger) -> None:
+    execution, session, body = await _flow_with_body(ledger)
+    calls = [ledger.call(body, 1, "submitted"), ledger.call(body, 2, "submitted", upstream=[1])]
+    (first,) = (await ledger.commit(calls=calls, claims=[(session, 5, 0)])).claimed
+    await ledger.commit(ends=[ledger.end(body)])
+    assert (await ledger.commit(results=[ledger.result(first)])).durable == set()
+    assert await ledger.states(execution) == {1: "cancelled", 2: "cancelled"}
+
+
+async def _flow_with_body(ledger: Ledger, lease: float = 3600.0) -> tuple[UUID, UUID, Held]:
+    execution = await ledger.flow()
+    session = await ledger.session(lease=lease)
+    (body,) = await ledger.claim(session)
+    return execution, session, body
