@@ -46,11 +46,7 @@ def _parsed(source: str) -> ast.Module | None:
 
 def function_node(tree: ast.Module, code: CodeType) -> Function | None:
     """The definition that a code object was compiled from."""
-    nodes = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, Function) and _name(node) == code.co_name and _first_line(node) == code.co_firstlineno
-    ]
+    nodes = _functions(tree).get((code.co_name, code.co_firstlineno), [])
     if len(nodes) < 2:
         return nodes[0] if nodes else None
     # Several lambdas on a line: the last instruction returns the body, and has its position.
@@ -59,6 +55,15 @@ def function_node(tree: ast.Module, code: CodeType) -> Function | None:
         if isinstance(node, ast.Lambda) and (node.body.lineno, node.body.col_offset) == (line, column):
             return node
     return None
+
+
+@lru_cache(maxsize=128)
+def _functions(tree: ast.Module) -> dict[tuple[str, int], list[Function]]:
+    found: dict[tuple[str, int], list[Function]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, Function):
+            found.setdefault((_name(node), _first_line(node)), []).append(node)
+    return found
 
 
 def class_node(tree: ast.Module, qualname: str) -> ast.ClassDef | None:
@@ -198,7 +203,7 @@ class OutsideNames(ast.NodeVisitor):
 
     def names(self) -> set[str]:
         """Names such as ``scale`` and ``geometry.area``."""
-        hidden = self._bound - self._global
+        hidden = self._bound - self._global - self.imports.keys()
         return {name for name in self._used if name.partition(".")[0] not in hidden}
 
     def visit_Name(self, node: ast.Name) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -256,6 +257,26 @@ def test_changed_bytes_are_noticed(value: object) -> None:
             values.verify(replace(encoded, data=data))
 
 
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_bundle_is_a_usage_error(data: st.DataObject) -> None:
+    whole = bytearray(values.encode([b"0" * 5000, {"x": b"1" * 5000}]).data)
+    position = data.draw(st.integers(4, 150))
+    whole[position] = data.draw(st.integers(0, 255))
+    for read in (values.seal, values.loads):
+        with suppress(UsageError):
+            read("bundle", bytes(whole))
+
+
+def test_depth_of_stored_json_is_limited() -> None:
+    deep = b"[" * 200_000 + b"]" * 200_000
+    for read in (values.seal, values.loads):
+        with pytest.raises(UsageError, match="too deeply"):
+            read("json", deep)
+    with pytest.raises(BackendError):
+        values.verify(Encoded("json", deep, b"", True))
+
+
 @pytest.mark.parametrize("codec", ["json", "bundle", "npy", "arrow", "text", "gone"])
 def test_garbage_is_a_usage_error(codec: str) -> None:
     with pytest.raises(UsageError):
@@ -299,6 +320,7 @@ def test_shown_as_json() -> None:
 
 _SCRIPT = """
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from dalsegno import values
 @dataclass
@@ -322,9 +344,7 @@ def test_classes_of_a_script_are_found_by_other_processes(tmp_path: Path) -> Non
     script.write_text(_SCRIPT)
 
     def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
-        )
+        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
     recorded = run(str(script))

@@ -53,9 +53,7 @@ class Opaque:
 def simple(a: int, b: list[str], c: Config, /, *rest: int, d: Any = 1, e=2, **more: str) -> None: ...  # type: ignore[no-untyped-def]
 
 
-def strange(
-    a: somewhere.Type, b: Opaque, c: list[Opaque], d: Callable[[int], str], e: int
-) -> somewhere.Type: ...
+def strange(a: somewhere.Type, b: Opaque, c: list[Opaque], d: Callable[[int], str], e: int) -> somewhere.Type: ...
 
 
 def test_schemas_of_arguments() -> None:

@@ -29,9 +29,7 @@ class Segment:
 
 def pack(tree: Any, parts: Sequence[Encoded]) -> bytes:
     """Lay out a structure and its parts."""
-    header = write_json(
-        {"value": tree, "parts": [{"codec": part.codec, "size": part.size} for part in parts]}
-    )
+    header = write_json({"value": tree, "parts": [{"codec": part.codec, "size": part.size} for part in parts]})
     return b"".join([_MAGIC, len(header).to_bytes(4, "big"), header, *(part.data for part in parts)])
 
 
@@ -45,13 +43,14 @@ def unpack(data: bytes) -> tuple[Any, list[Segment]]:
         raise Refusal("not a bundle: it does not start with DSB1", reason="CORRUPT_VALUE")
     position = _START + int.from_bytes(data[4:_START], "big")
     header = read_json(data[_START:position])
+    try:
+        tree, parts = header["value"], [(str(part["codec"]), int(part["size"])) for part in header["parts"]]
+    except (LookupError, TypeError, ValueError) as error:
+        raise Refusal(f"not a bundle: its header is wrong: {error!r}", reason="CORRUPT_VALUE") from None
     segments = []
-    for entry in header["parts"]:
-        end = position + entry["size"]
-        segments.append(Segment(entry["codec"], data[position:end]))
-        position = end
+    for codec, size in parts:
+        segments.append(Segment(codec, data[position : position + size]))
+        position += max(size, 0)
     if position != len(data):
-        raise Refusal(
-            f"not a whole bundle: {len(data)} bytes where its header says {position}", reason="CORRUPT_VALUE"
-        )
-    return header["value"], segments
+        raise Refusal(f"not a whole bundle: {len(data)} bytes where its header says {position}", reason="CORRUPT_VALUE")
+    return tree, segments

@@ -122,9 +122,7 @@ def _read_dataclass(node: dict[str, Any], reader: Reader) -> Any:
         try:
             object.__setattr__(built, name, value)
         except AttributeError:
-            raise Refusal(
-                f"{cls.__qualname__} has no field {name!r} any more", reason="CLASS_CHANGED"
-            ) from None
+            raise Refusal(f"{cls.__qualname__} has no field {name!r} any more", reason="CLASS_CHANGED") from None
     return built
 
 

@@ -116,7 +116,7 @@ def has_tags(data: bytes) -> bool:
     return b'"$type"' in data
 
 
-def canonical_text(tree: Any, part_digest: Callable[[int], str] | None = None) -> str:
+def canonical_text(tree: Any, part_digest: Callable[[Any], str] | None = None) -> str:
     """JSON text in which the order of dicts and sets does not count, nor the numbering of parts.
 
     Args:
@@ -126,14 +126,14 @@ def canonical_text(tree: Any, part_digest: Callable[[int], str] | None = None) -
     return _write_sorted(_canonical_tree(tree, part_digest))
 
 
-def _canonical_tree(tree: Any, part_digest: Callable[[int], str] | None) -> Any:
+def _canonical_tree(tree: Any, part_digest: Callable[[Any], str] | None) -> Any:
     if type(tree) is list:
         return [_canonical_tree(item, part_digest) for item in tree]
     if type(tree) is not dict:
         return tree
     tag = tree.get(TYPE_KEY)
     if tag == PART and part_digest is not None:
-        return {TYPE_KEY: PART, "digest": part_digest(tree["value"])}
+        return {TYPE_KEY: PART, "digest": part_digest(tree.get("value"))}
     inner = {key: _canonical_tree(item, part_digest) for key, item in tree.items()}
     if tag in ("dict", "set", "frozenset", "counter") and type(inner.get("value")) is list:
         inner["value"] = sorted(inner["value"], key=_write_sorted)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from dalsegno.errors import BackendError, UsageError
 from dalsegno.values.bundle import BUNDLE, pack, unpack
@@ -23,6 +24,8 @@ from dalsegno.values.plain import (
 )
 from dalsegno.values.refusal import NESTED_TOO_DEEPLY, Refusal, unsupported
 from dalsegno.values.tree import TreeReader, TreeWriter
+
+T = TypeVar("T")
 
 ALLOW_PICKLE_SETTING = "DALSEGNO_ALLOW_PICKLE"
 LONG_TEXT = 16 * 1024
@@ -120,6 +123,8 @@ class Codecs:
             return self._seal(codec, data)
         except Refusal as refusal:
             raise refusal.as_usage_error() from refusal.__cause__
+        except RecursionError:
+            raise UsageError(NESTED_TOO_DEEPLY, reason="INVALID_JSON") from None
 
     def verify(self, encoded: Encoded) -> None:
         """Check that the bytes are those that the digest was taken of.
@@ -129,10 +134,9 @@ class Codecs:
         """
         try:
             whole = digest_of(encoded.codec, encoded.data) == encoded.digest or (
-                encoded.codec in (JSON, BUNDLE)
-                and self._seal(encoded.codec, encoded.data).digest == encoded.digest
+                encoded.codec in (JSON, BUNDLE) and self._seal(encoded.codec, encoded.data).digest == encoded.digest
             )
-        except Refusal:
+        except (Refusal, RecursionError):
             whole = False
         if not whole:
             raise BackendError(
@@ -200,9 +204,8 @@ class Codecs:
     def _decode_data(self, name: str, data: bytes) -> Any:
         if name == BUNDLE:
             tree, segments = unpack(data)
-            return TreeReader(
-                lambda number: self._decode_data(segments[number].codec, segments[number].data)
-            ).value(tree)
+            part = _numbered(segments)
+            return TreeReader(lambda number: self._decode_data(part(number).codec, part(number).data)).value(tree)
         codec = self._codec_named(name)
         try:
             return codec.decode(data)
@@ -228,8 +231,18 @@ _NONE = Encoded(JSON, b"null", json_digest(b"null"), True)
 
 
 def _bundle(data: bytes, tree: Any, parts: list[Encoded]) -> Encoded:
-    form = canonical_text(tree, lambda number: parts[number].digest.hex())
+    part = _numbered(parts)
+    form = canonical_text(tree, lambda number: part(number).digest.hex())
     return Encoded(BUNDLE, data, digest_of(BUNDLE, form.encode()), all(part.canonical for part in parts))
+
+
+def _numbered(parts: Sequence[T]) -> Callable[[object], T]:
+    def part(number: object) -> T:
+        if type(number) is not int or not 0 <= number < len(parts):
+            raise Refusal(f"there is no part {number!r}; there are {len(parts)}", reason="CORRUPT_VALUE")
+        return parts[number]
+
+    return part
 
 
 def _library_codecs(value: object) -> tuple[Codec, ...]:

@@ -140,9 +140,7 @@ def _write_moment(tag: str, value: datetime | time, **more: Any) -> Any:
         more["zone"] = zone.key
         value = value.replace(tzinfo=None)
     elif zone is not None and type(zone) is not timezone:
-        raise Refusal(
-            f"the time zone {zone!r} of a {tag} cannot be stored; use zoneinfo.ZoneInfo or datetime.timezone"
-        )
+        raise Refusal(f"the time zone {zone!r} of a {tag} cannot be stored; use zoneinfo.ZoneInfo or datetime.timezone")
     if value.fold:
         more["fold"] = value.fold
     return tagged(tag, value.isoformat(), **more)
@@ -156,9 +154,7 @@ def _read_moment(node: dict[str, Any], parse: Callable[[str], Any]) -> Any:
 
 
 def _text_form(tag: str, write: Callable[[Any], str], read: Callable[[str], Any]) -> Form:
-    return Form(
-        tag, lambda value, writer: tagged(tag, write(value)), lambda node, reader: read(node["value"])
-    )
+    return Form(tag, lambda value, writer: tagged(tag, write(value)), lambda node, reader: read(node["value"]))
 
 
 def _items_form(tag: str, read: Callable[[list[Any]], Any]) -> Form:

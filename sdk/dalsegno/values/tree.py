@@ -11,9 +11,7 @@ from dalsegno.values.plain import PART, TYPE_KEY
 from dalsegno.values.refusal import Refusal
 from dalsegno.values.standard import FORMS, PLAIN_WRITERS, READ_ONLY_FORMS, Form, tagged
 
-_FORMS_BY_TAG: dict[str, Form] = {
-    form.tag: form for form in (*FORMS.values(), *READ_ONLY_FORMS, *OBJECT_FORMS)
-}
+_FORMS_BY_TAG: dict[str, Form] = {form.tag: form for form in (*FORMS.values(), *READ_ONLY_FORMS, *OBJECT_FORMS)}
 _NUMPY_TAG = "numpy"
 
 
@@ -103,9 +101,7 @@ class TreeReader:
         try:
             return self._decode_part(node["value"]) if form is None else form.read(node, self)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise Refusal(
-                f"not a valid {tag}: {type(error).__name__}: {error}", reason="INVALID_JSON"
-            ) from error
+            raise Refusal(f"not a valid {tag}: {type(error).__name__}: {error}", reason="INVALID_JSON") from error
 
 
 def _numpy_form(value: object) -> Form | None:
