@@ -16,7 +16,7 @@ import pytest
 
 from tests.postgres import EMBEDDED_MAJOR, OLDEST_MAJOR, PostgresServer, find_postgres, running_postgres
 
-_ON_BOTH_BY_DEFAULT = ("store", "rpc")
+_ON_BOTH_BY_DEFAULT = (("tests", "store"), ("tests", "rpc"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +38,8 @@ def _majors(metafunc: pytest.Metafunc) -> list[int]:
     chosen = metafunc.config.getoption("postgres")
     if chosen in (str(OLDEST_MAJOR), str(EMBEDDED_MAJOR)):
         return [int(chosen)]
-    on_both = chosen == "both" or metafunc.definition.path.parent.name in _ON_BOTH_BY_DEFAULT
+    place = metafunc.definition.path.relative_to(metafunc.config.rootpath)
+    on_both = chosen == "both" or place.parts[:2] in _ON_BOTH_BY_DEFAULT
     return [EMBEDDED_MAJOR, OLDEST_MAJOR] if on_both else [EMBEDDED_MAJOR]
 
 

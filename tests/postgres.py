@@ -75,9 +75,7 @@ class PostgresServer:
             "--no-align",
         ]
         command = [*psql, "--set", "ON_ERROR_STOP=1", "--dbname", self.dsn(database), "--command", sql]
-        result = subprocess.run(
-            command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
+        result = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if result.returncode != 0:
             msg = f"{sql}: {result.stderr.strip()}"
             raise AssertionError(msg)

@@ -441,4 +441,3 @@ class Session:
 
     def _lane(self, held: _Held) -> _Lane:
         return self._bodies if held.is_body else self._steps
-

@@ -75,7 +75,7 @@ def read_settings() -> Settings:
         UsageError: Naming every variable that is missing or wrong.
     """
     try:
-        return Settings()
+        return Settings()  # type: ignore[call-arg] # the environment gives them
     except ValidationError as error:
         lines = [f"{_PREFIX}{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors()]
         raise UsageError(

@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dalsegno.client import Client
     from dalsegno.client.artifacts import Artifact, ArtifactRef
-    from dalsegno.client.executions import Checkpoint, Execution, Wait
+    from dalsegno.client.checkpoints import Checkpoint
+    from dalsegno.client.executions import Execution
     from dalsegno.client.handles import ExecutionHandle
     from dalsegno.client.plans import Plan
+    from dalsegno.client.waits import Wait
     from dalsegno.decorators import checkpoint, flow, pipeline, step
     from dalsegno.durable import StepFuture, as_completed, wait
     from dalsegno.errors import (
@@ -94,7 +96,7 @@ __all__ = [
 _MODULES = {
     "Artifact": "dalsegno.client.artifacts",
     "ArtifactRef": "dalsegno.client.artifacts",
-    "Checkpoint": "dalsegno.client.executions",
+    "Checkpoint": "dalsegno.client.checkpoints",
     "Client": "dalsegno.client",
     "Execution": "dalsegno.client.executions",
     "ExecutionHandle": "dalsegno.client.handles",
@@ -102,7 +104,7 @@ _MODULES = {
     "InvocationState": "dalsegno.states",
     "Plan": "dalsegno.client.plans",
     "StepFuture": "dalsegno.durable",
-    "Wait": "dalsegno.client.executions",
+    "Wait": "dalsegno.client.waits",
     "as_completed": "dalsegno.durable",
     "checkpoint": "dalsegno.decorators",
     "flow": "dalsegno.decorators",

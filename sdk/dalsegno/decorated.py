@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from dalsegno.errors import UsageError
+from dalsegno.values.classes import main_module_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +29,8 @@ class Decorated(Generic[P, R]):
     """
 
     kind: str
+    follows_steps = False
+    """Whether its digest covers the steps that it names; in a body these have digests of their own."""
     __name__: str
 
     def __init__(self, function: Callable[P, R], name: str | None) -> None:
@@ -46,7 +47,7 @@ class Decorated(Generic[P, R]):
         """The digest of its code and of the project's functions that it calls."""
         from dalsegno.code_digest import code_digest
 
-        return code_digest(self.function)
+        return code_digest(self.function, follow_steps=self.follows_steps)
 
     def __reduce__(self) -> str:
         return self.function.__qualname__
@@ -70,12 +71,7 @@ def module_name(function: Callable[..., Any]) -> str:
     """
     if function.__module__ != "__main__":
         return function.__module__
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return str(spec.name)
-    file = getattr(main, "__file__", None)
-    return Path(file).stem if file else "__main__"
+    return main_module_name() or "__main__"
 
 
 def _check_function(kind: str, function: object) -> None:

@@ -80,7 +80,7 @@ for _use, _names in _USES.items():
         setattr(OutputPlaceholder, f"__{_name}__", _refusal(_use))
 
 
-class Parameter(wrapt.ObjectProxy):  # type: ignore[misc]
+class Parameter(wrapt.ObjectProxy[Any]):
     """A parameter of a pipeline: behaves as its value, and remembers whether anybody looked."""
 
     def __init__(self, name: str, value: object, digest: bytes, looked_at: set[str]) -> None:
@@ -93,7 +93,7 @@ class Parameter(wrapt.ObjectProxy):  # type: ignore[misc]
         self._self_looked_at.add(self._self_name)
         return super().__getattr__(name)
 
-    @property
+    @property  # type: ignore[misc]  # wrapt declares an attribute, and has a property
     def __class__(self) -> Any:
         self._self_looked_at.add(self._self_name)
         return self.__wrapped__.__class__

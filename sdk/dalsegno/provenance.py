@@ -140,12 +140,12 @@ class Provenance:
         return source if encode(value).digest == source.digest else None
 
     def _holds_source(self, value: Any, seen: set[int]) -> bool:
-        if not self._sources or id(value) in seen:
+        if id(value) in seen:
             return False
         seen.add(id(value))
         known = self._sources
         for item in value.values() if type(value) is dict else value:
-            if id(item) in known:
+            if id(item) in known or type(item) is StepFuture:
                 return True
             if type(item) in _CONTAINERS and self._holds_source(item, seen):
                 return True
@@ -154,15 +154,15 @@ class Provenance:
     def _composite(self, value: Any) -> Binding:
         from dalsegno.v1.value_pb2 import Binding
 
-        # The digest is that of the whole value, so that it does not depend on which parts are known as
-        # outputs.
-        encoded = encode(value)
-        binding = Binding(digest=encoded.digest, canonical=encoded.canonical)
+        binding = Binding()
         if type(value) is dict:
             self._bind_entries(binding, value)
         else:
             items = binding.list.items if type(value) is list else binding.tuple.items
             items.extend(self.bind(item) for item in value)
+        # The digest is that of the whole value, so that it does not depend on which parts are known as outputs.
+        encoded = encode(value)
+        binding.digest, binding.canonical = encoded.digest, encoded.canonical
         return binding
 
     def _bind_entries(self, binding: Binding, value: dict[object, object]) -> None:

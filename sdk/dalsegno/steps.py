@@ -57,6 +57,7 @@ class Step(Decorated[P, R]):
     """
 
     kind = "step"
+    follows_steps = True
 
     def __init__(
         self,

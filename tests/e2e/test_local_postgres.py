@@ -10,19 +10,21 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
 from dalsegno.errors import BackendError
+from dalsegno.local import accounts
 from dalsegno.local.accounts import Account, credentials, server_account
 from dalsegno.local.configuration import OWN_SETTINGS_FILE
 from dalsegno.local.databases import data_folders, embedded_postgres, upgrade
 from dalsegno.local.home import EngineHome
-from dalsegno.local.postgres import SOCKET_NAME, EmbeddedPostgres
-from dalsegno.local.postmaster import PID_FILE, find_postmaster, read_pid_file
+from dalsegno.local.initialisation import ensure_data_folder
+from dalsegno.local.postgres import SOCKET_NAME, EmbeddedPostgres, PostgresInstallation
+from dalsegno.local.postmaster import PID_FILE, find_orphans, find_postmaster, read_pid_file
 from dalsegno.local.processes import wait_ended
 from tests.postgres import (
     EMBEDDED_MAJOR,
@@ -46,11 +48,28 @@ def account() -> Account | None:
 
 
 @pytest.fixture
-def server(postgres: PostgresServer, folder: Path) -> Iterator[EmbeddedPostgres]:
+def fresh_server(postgres: PostgresServer, folder: Path) -> Iterator[EmbeddedPostgres]:
     """A stopped server of the test's own, without a data folder yet."""
     server = local_postgres(postgres.server.installation, folder)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def initialised(postgres: PostgresServer) -> Iterator[Path]:
+    """A data folder that was never started: most tests begin with a copy, because making one takes a second."""
+    with reachable_folder() as folder:
+        installation = postgres.server.installation
+        data_dir = folder / str(installation.major)
+        ensure_data_folder(data_dir, installation, server_account(), durable=False)
+        yield data_dir
+
+
+@pytest.fixture
+def server(fresh_server: EmbeddedPostgres, initialised: Path) -> EmbeddedPostgres:
+    """A stopped server of the test's own, with a data folder."""
+    subprocess.run(["cp", "-a", initialised, fresh_server.data_dir], check=True)
+    return fresh_server
 
 
 @pytest.fixture
@@ -75,8 +94,31 @@ def postmaster_of(server: EmbeddedPostgres) -> psutil.Process:
     return postmaster
 
 
+def kill_postmaster_of(server: EmbeddedPostgres) -> psutil.Process:
+    postmaster = postmaster_of(server)
+    postmaster.kill()
+    assert wait_ended(postmaster, 10)
+    return postmaster
+
+
 def execute(server: EmbeddedPostgres, sql: str) -> str:
     return PostgresServer(server).execute(sql, database="dalsegno")
+
+
+@contextmanager
+def busy_client(server: EmbeddedPostgres) -> Iterator[None]:
+    """Keeps one backend in a query that ends with its connection only."""
+
+    def query() -> None:
+        with pytest.raises(AssertionError, match="connection"):
+            execute(server, "DO $$ BEGIN PERFORM pg_advisory_lock(1); LOOP END LOOP; END $$")
+
+    client = threading.Thread(target=query)
+    client.start()
+    while execute(server, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") != "1":
+        pass
+    yield
+    client.join()
 
 
 def test_starts_once_and_keeps_its_data(server: EmbeddedPostgres) -> None:
@@ -116,6 +158,45 @@ def test_drops_the_rights_of_root(server: EmbeddedPostgres, account: Account | N
     assert server.data_dir.stat().st_uid == account.uid
 
 
+@pytest.fixture
+def system_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for the folder in which root's engine keeps what Postgres cannot reach elsewhere."""
+    monkeypatch.setattr(accounts, "SYSTEM_FOLDER", folder / "system")
+    return folder / "system"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's Postgres runs as somebody else")
+def test_a_home_in_a_closed_folder_stays_closed(folder: Path, system_folder: Path, account: Account | None) -> None:
+    assert account is not None
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    home = EngineHome(closed / "home")
+    home.create()
+    databases = home.database_folder(account)
+    assert databases.parent == system_folder
+    assert account.can_enter(databases)
+    assert home.database_folder(account) == databases
+    assert (databases / "home").read_text().strip() == str(home.root)
+    assert closed.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's Postgres runs as somebody else")
+def test_programs_in_a_closed_folder_are_copied(folder: Path, system_folder: Path, account: Account | None) -> None:
+    assert account is not None
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    bin_dir = closed / "pginstall18" / "bin"
+    for part in ("bin", "lib", "share"):
+        (bin_dir.parent / part).mkdir(parents=True)
+    (bin_dir / "postgres").write_text("#!/bin/sh\necho postgres 18.1\n")
+    (bin_dir / "postgres").chmod(0o700)
+    copy = PostgresInstallation.at(bin_dir).reachable_by(account)
+    assert copy.bin_dir.is_relative_to(system_folder)
+    assert account.can_execute(copy.bin_dir / "postgres")
+    assert copy == PostgresInstallation.at(bin_dir).reachable_by(account)
+    assert copy.reachable_by(account) is copy
+
+
 def test_a_stale_pid_file_that_names_a_stranger(
     server: EmbeddedPostgres, start_stranger: Callable[[], psutil.Process]
 ) -> None:
@@ -135,9 +216,7 @@ def test_a_stale_pid_file_that_names_a_stranger(
     assert stranger.is_running()
 
 
-def test_a_stale_pid_file_that_names_another_postgres(
-    server: EmbeddedPostgres, postgres: PostgresServer
-) -> None:
+def test_a_stale_pid_file_that_names_another_postgres(server: EmbeddedPostgres, postgres: PostgresServer) -> None:
     server.start()
     pid_file = server.data_dir / PID_FILE
     text = pid_file.read_text()
@@ -156,8 +235,7 @@ def test_a_stale_pid_file_that_names_another_postgres(
 def test_a_killed_postmaster_is_replaced_and_loses_nothing(server: EmbeddedPostgres) -> None:
     server.start()
     execute(server, "CREATE TABLE t AS SELECT 1 AS x")
-    killed = postmaster_of(server)
-    killed.kill()
+    killed = kill_postmaster_of(server)
     server.start()
     assert postmaster_of(server) != killed
     assert execute(server, "SELECT x FROM t") == "1"
@@ -168,26 +246,33 @@ def test_a_busy_backend_that_outlives_its_postmaster_is_ended(
 ) -> None:
     monkeypatch.setattr("dalsegno.local.postgres._ORPHANS_END_S", 0.3)
     server.start()
-    busy = "DO $$ BEGIN PERFORM pg_advisory_lock(1); LOOP END LOOP; END $$"
-    client = threading.Thread(target=lambda: pytest.raises(AssertionError, execute, server, busy))
-    client.start()
-    while execute(server, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") != "1":
-        pass
-    postmaster_of(server).kill()
-    server.start()
-    client.join()
+    with busy_client(server):
+        kill_postmaster_of(server)
+        server.start()
     assert execute(server, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == "0"
 
 
-def test_concurrent_starts_make_one_server(server: EmbeddedPostgres) -> None:
+def test_stopping_ends_what_a_killed_postmaster_left(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dalsegno.local.postgres._ORPHANS_END_S", 0.3)
+    server.start()
+    with busy_client(server):
+        kill_postmaster_of(server)
+        assert server.stop()
+        assert not find_orphans(server.data_dir)
+        assert not server.stop()
+
+
+def test_concurrent_starts_make_one_server(fresh_server: EmbeddedPostgres) -> None:
+    installation = fresh_server.installation
     script = textwrap.dedent(f"""
         from pathlib import Path
         from dalsegno.local.postgres import PostgresInstallation
+        from dalsegno.local.postmaster import find_postmaster
         from tests.postgres import local_postgres
-        installation = PostgresInstallation(Path({str(server.installation.bin_dir)!r}), {server.installation.major})
-        server = local_postgres(installation, Path({str(server.data_dir.parent)!r}))
+        installation = PostgresInstallation(Path({str(installation.bin_dir)!r}), {installation.major})
+        server = local_postgres(installation, Path({str(fresh_server.data_dir.parent)!r}))
         server.start()
-        print(server.data_dir.joinpath("postmaster.pid").read_text().split()[0])
+        print(find_postmaster(server.data_dir).pid)
     """)
     starters = [
         subprocess.Popen([sys.executable, "-W", "error", "-c", script], stdout=subprocess.PIPE, text=True)
@@ -195,29 +280,29 @@ def test_concurrent_starts_make_one_server(server: EmbeddedPostgres) -> None:
     ]
     pids = {starter.communicate()[0].strip() for starter in starters}
     assert {starter.returncode for starter in starters} == {0}
-    assert pids == {str(postmaster_of(server).pid)}
+    assert pids == {str(postmaster_of(fresh_server).pid)}
 
 
-def test_a_killed_initialisation_leaves_nothing(server: EmbeddedPostgres) -> None:
-    half_done = server.data_dir.with_name(f".{server.data_dir.name}.new-abcd")
+def test_a_killed_initialisation_leaves_nothing(fresh_server: EmbeddedPostgres) -> None:
+    half_done = fresh_server.data_dir.with_name(f".{fresh_server.data_dir.name}.new-abcd")
     half_done.mkdir()
     (half_done / "PG_VERSION").write_text("1")
-    server.start()
+    fresh_server.start()
     assert not half_done.exists()
 
 
-def test_a_data_folder_of_another_major_is_refused(server: EmbeddedPostgres) -> None:
-    server.data_dir.mkdir()
-    (server.data_dir / "PG_VERSION").write_text("12\n")
+def test_a_data_folder_of_another_major_is_refused(fresh_server: EmbeddedPostgres) -> None:
+    fresh_server.data_dir.mkdir()
+    (fresh_server.data_dir / "PG_VERSION").write_text("12\n")
     with pytest.raises(BackendError, match=r"holds data of PostgreSQL 12; this installation is PostgreSQL 1\d"):
-        server.start()
+        fresh_server.start()
 
 
-def test_a_folder_that_is_not_postgres_is_refused(server: EmbeddedPostgres) -> None:
-    server.data_dir.mkdir()
-    (server.data_dir / "holiday.jpg").touch()
+def test_a_folder_that_is_not_postgres_is_refused(fresh_server: EmbeddedPostgres) -> None:
+    fresh_server.data_dir.mkdir()
+    (fresh_server.data_dir / "holiday.jpg").touch()
     with pytest.raises(BackendError, match="has no PG_VERSION"):
-        server.start()
+        fresh_server.start()
 
 
 def test_a_server_that_does_not_start_shows_its_log(server: EmbeddedPostgres) -> None:

@@ -223,6 +223,19 @@ async def test_a_suspended_flow_waits_with_no_task(ledger: Ledger) -> None:
     assert epoch == body.epoch
 
 
+async def test_a_flow_with_a_running_step_waits_when_that_has_ended(ledger: Ledger) -> None:
+    execution, session, body = await _flow_with_body(ledger)
+    calls = [ledger.call(body, 1, "submitted"), ledger.call(body, 2, "wait")]
+    (step,) = (await ledger.commit(calls=calls, claims=[(session, 5, 0)])).claimed
+    await ledger.commit(ends=[ledger.end(body, "suspended", waits=[2])])
+    assert await ledger.state(execution) == "running"
+    await ledger.commit(results=[ledger.result(step)])
+    assert await ledger.state(execution) == "waiting"
+    events = await ledger.events(execution)
+    assert [event for event, _, _ in events] == list(range(1, len(events) + 1))
+    assert events[-1][1:] == (0, "waiting")
+
+
 async def test_a_wait_that_is_answered_while_the_body_suspends_is_not_missed(ledger: Ledger) -> None:
     execution, session, body = await _flow_with_body(ledger)
     await ledger.commit(calls=[ledger.call(body, 1, "wait")])

@@ -68,9 +68,7 @@ def compare(recorded: Fingerprint, made: Fingerprint, changed_inputs: frozenset[
     return Comparison.DIFFERENT if recorded.sources.isdisjoint(made.sources) else Comparison.SAME
 
 
-def differing_inputs(
-    recorded: Inputs, made: Inputs, changed_inputs: frozenset[str]
-) -> dict[str, Comparison]:
+def differing_inputs(recorded: Inputs, made: Inputs, changed_inputs: frozenset[str]) -> dict[str, Comparison]:
     """Return the inputs that are not known to be the same; one that only one side has is different."""
     found: dict[str, Comparison] = {}
     for name in dict.fromkeys((*recorded, *made)):
@@ -91,9 +89,7 @@ def _compare_parts(
 ) -> Comparison:
     if [key for key, _ in recorded] != [key for key, _ in made]:
         return Comparison.DIFFERENT
-    found = {
-        compare(before, now, changed_inputs) for (_, before), (_, now) in zip(recorded, made, strict=True)
-    }
+    found = {compare(before, now, changed_inputs) for (_, before), (_, now) in zip(recorded, made, strict=True)}
     for comparison in (Comparison.DIFFERENT, Comparison.UNKNOWN):
         if comparison in found:
             return comparison

@@ -152,9 +152,7 @@ class CallSequence:
         self._made: set[int] = set()
         # Calls whose values are new to a replay: those that it has executed, and those whose output is overridden.
         self._fresh: set[int] = set()
-        self._received_new = (
-            rules is not None and bool(rules.overridden_inputs) and rules.on_stale is OnStale.RERUN
-        )
+        self._received_new = rules is not None and bool(rules.overridden_inputs) and rules.on_stale is OnStale.RERUN
 
     @property
     def position(self) -> int:
@@ -200,7 +198,7 @@ class CallSequence:
 
     # Which recorded call it is.
 
-    def _find(self, made: Made) -> Recorded | None | Divergence:
+    def _find(self, made: Made) -> Recorded | Divergence | None:
         own = self._own.get(self._position)
         if own is not None:
             return own if _same_call(own, made) else self._mismatch(own, made)
@@ -212,7 +210,7 @@ class CallSequence:
             return found
         return found if self._received_new else self._next_of_prefix(made, self._rules)
 
-    def _next_of_prefix(self, made: Made, rules: Rules) -> Recorded | None | Divergence:
+    def _next_of_prefix(self, made: Made, rules: Rules) -> Recorded | Divergence | None:
         expected = self._source.get(self._position)
         if expected is not None:
             return expected if _same_call(expected, made) else self._mismatch(expected, made)

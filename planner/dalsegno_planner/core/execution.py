@@ -92,6 +92,7 @@ class NewExecution:
     request_id: UUID | None = None
     inputs: bytes = b""
     result_binding: bytes | None = None
+    shaping_inputs: tuple[str, ...] = ()
 
     @property
     def route(self) -> str:
@@ -136,6 +137,14 @@ class Execution:
     failure: bytes | None
     result_binding: bytes | None
     replay: Mapping[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateSummary:
+    """What a watcher needs to know of an execution."""
+
+    state: ExecutionState
+    last_event: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dalsegno_planner.core import problems
+from dalsegno_planner.core.execution import InvocationKind
 from dalsegno_planner.core.graph import Graph, Node
 from dalsegno_planner.core.ids import CallId, InvocationId, Number
-from dalsegno_planner.core.execution import InvocationKind
 from dalsegno_planner.core.problems import Problem
 
 
@@ -198,9 +198,7 @@ def check_skipped(kept: Iterable[Node], names: Mapping[Number, str]) -> list[Pro
     return found
 
 
-def check_roots_not_skipped(
-    kept: Mapping[Number, str], roots: Mapping[Number, Collection[Reason]]
-) -> list[Problem]:
+def check_roots_not_skipped(kept: Mapping[Number, str], roots: Mapping[Number, Collection[Reason]]) -> list[Problem]:
     """Refuse overrides and changed code that make a root of what is skipped; `kept` has the invocation IDs."""
     found = []
     for number in sorted(kept.keys() & roots.keys()):
@@ -235,9 +233,3 @@ def _told(reason: Reason) -> str:
 
 def _sorted(roots: Mapping[Number, set[Reason]]) -> dict[Number, tuple[Reason, ...]]:
     return {number: tuple(sorted(roots[number])) for number in sorted(roots)}
-
-
-def shown(names: Sequence[str], total: int) -> str:
-    """Some names of many, for a warning."""
-    more = total - len(names)
-    return ", ".join(names) + (f" and {more} more" if more > 0 else "")

@@ -79,7 +79,7 @@ def parse_selector(text: str, field: str) -> Selector | Problem:
 
 
 def parse_exact(text: str, field: str) -> Selector | Problem:
-    """Parse what names invocations exactly: an invocation ID, `invocation:ID`, or `all:NAME` for every call of a step."""
+    """Parse what names invocations exactly: an invocation ID, `invocation:ID`, or `all:NAME` for a step's calls."""
     parsed = parse_selector(text, field)
     if isinstance(parsed, Problem):
         return parsed
@@ -146,8 +146,7 @@ def _nothing(selector: Selector, available: Collection[str]) -> str:
 
 def _ambiguous(selector: Selector, found: Sequence[Candidate], field: str) -> Problem:
     listed = "; ".join(
-        f"invocation:{one.invocation_id} (step {one.name!r}, call:{one.call_id})"
-        for one in found[:SHOWN_CANDIDATES]
+        f"invocation:{one.invocation_id} (step {one.name!r}, call:{one.call_id})" for one in found[:SHOWN_CANDIDATES]
     )
     more = "; …" if len(found) > SHOWN_CANDIDATES else ""
     every = f"; all:{selector.value} means every one" if all(one.name == selector.value for one in found) else ""

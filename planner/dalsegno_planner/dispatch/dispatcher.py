@@ -53,7 +53,7 @@ class Dispatcher:
         self._definitions = Definitions()
         self._commit_loop = CommitLoop(self._connect, self.sessions, self)
         self._housekeeping = Housekeeping(self.sessions, bus, self._commit_loop, settings)
-        self._notifier = Notifier(settings.database_url, bus)
+        self._notifier = Notifier(settings.database_url, bus, self._changed_elsewhere)
         self._pool: asyncpg.Pool[Any] | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
         bus.on_work(self._work_ready)
@@ -238,6 +238,23 @@ class Dispatcher:
             else:
                 session.send(Message(resolved=executor_service_pb2.Resolved(calls=[call])))
 
+    def _changed_elsewhere(self, execution_id: UUID) -> None:
+        """Deliver outcomes that another planner has recorded to the body that waits for them here."""
+        for session in self.sessions:
+            epoch = session.held.get((execution_id, BODY))
+            if epoch is not None:
+                self._in_background(self._deliver_outcomes(session, Token(execution_id, BODY, epoch)))
+
+    async def _deliver_outcomes(self, session: Session, body: Token) -> None:
+        async with self._opened_pool.acquire() as connection:
+            rows = await connection.fetch(_QUERIES["recent_outcomes"], body.execution_id)
+        self._deliver_resolved(
+            [
+                {"session_id": session.id, "execution_id": body.execution_id, "epoch": body.epoch, **dict(row)}
+                for row in rows
+            ]
+        )
+
     # What others ask for.
 
     def _work_ready(self) -> None:
@@ -259,7 +276,12 @@ class Dispatcher:
     def _in_background(self, work: Any) -> None:
         delivery = asyncio.ensure_future(work)
         self._deliveries.add(delivery)
-        delivery.add_done_callback(self._deliveries.discard)
+        delivery.add_done_callback(self._delivered)
+
+    def _delivered(self, delivery: asyncio.Task[None]) -> None:
+        self._deliveries.discard(delivery)
+        if not delivery.cancelled() and (error := delivery.exception()) is not None:
+            log.error("delivery_failed", exc_info=error)
 
     @property
     def _opened_pool(self) -> asyncpg.Pool[Any]:

@@ -8,7 +8,7 @@ A poll stands behind it, so a wake-up that is lost costs a second and nothing el
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -30,9 +30,10 @@ log = structlog.get_logger(__name__)
 class Notifier:
     """Tells other planners what changed, and wakes this one's waiters when others do."""
 
-    def __init__(self, dsn: str, bus: Bus) -> None:
+    def __init__(self, dsn: str, bus: Bus, heard: Callable[[UUID], None]) -> None:
         self._dsn = dsn
         self._bus = bus
+        self._heard_of = heard
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -84,5 +85,7 @@ class Notifier:
 
     def _heard(self, connection: object, pid: int, channel: object, payload: object) -> None:
         with suppress(ValueError):
-            self._bus.execution_changed(UUID(str(payload)))
+            execution_id = UUID(str(payload))
+            self._bus.execution_changed(execution_id)
+            self._heard_of(execution_id)
         self._bus.work_ready()

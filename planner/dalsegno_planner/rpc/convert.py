@@ -29,22 +29,22 @@ from dalsegno_planner.core.execution import (
     ExecutionKind,
     ExecutionState,
     Invocation,
-    InvocationKind,
-    InvocationState,
     Wait,
     WaitState,
 )
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 
-EXECUTION_KINDS: Mapping[int, ExecutionKind] = {
+EXECUTION_KINDS: Mapping[DefinitionKind.ValueType, ExecutionKind] = {
     DefinitionKind.DEFINITION_KIND_FLOW: ExecutionKind.FLOW,
     DefinitionKind.DEFINITION_KIND_PIPELINE: ExecutionKind.PIPELINE,
 }
 _KIND_MESSAGES = {kind: message for message, kind in EXECUTION_KINDS.items()}
 
 
-def execution_message(execution: Execution, *, pending_reason: str = "", result: Payload | None = None) -> ExecutionMessage:
+def execution_message(
+    execution: Execution, *, pending_reason: str = "", result: Payload | None = None
+) -> ExecutionMessage:
     """Return the message for an execution.
 
     Args:
@@ -65,9 +65,7 @@ def execution_message(execution: Execution, *, pending_reason: str = "", result:
         debug=execution.debug,
         single_step=execution.single_step,
         pending_reason=pending_reason,
-        definition=DefinitionRef(
-            module=execution.module, name=execution.flow, pinned_digest=execution.pinned_digest
-        ),
+        definition=DefinitionRef(module=execution.module, name=execution.flow, pinned_digest=execution.pinned_digest),
         invocation_count=execution.invocation_count,
         requested_by=execution.requested_by,
     )
@@ -156,17 +154,17 @@ def wait_message(wait: Wait) -> WaitMessage:
     )
 
 
-def wait_state_message(state: WaitState) -> WaitStateMessage:
+def wait_state_message(state: WaitState) -> WaitStateMessage.ValueType:
     """Return the message for the state of a wait."""
     return WaitStateMessage.Value(f"WAIT_STATE_{state.name}")
 
 
-def execution_state_message(state: ExecutionState) -> ExecutionStateMessage:
+def execution_state_message(state: ExecutionState) -> ExecutionStateMessage.ValueType:
     """Return the message for the state of an execution."""
     return ExecutionStateMessage.Value(f"EXECUTION_STATE_{state.name}")
 
 
-def execution_state(message: int, field: str) -> ExecutionState:
+def execution_state(message: ExecutionStateMessage.ValueType, field: str) -> ExecutionState:
     """Return the state that a message says.
 
     Raises:
@@ -175,17 +173,6 @@ def execution_state(message: int, field: str) -> ExecutionState:
     if message not in ExecutionStateMessage.values() or message == ExecutionStateMessage.EXECUTION_STATE_UNSPECIFIED:
         raise UsageError(f"{field} has the unknown state {message}", reason="UNKNOWN_STATE", fields={"field": field})
     return ExecutionState(_value_name(ExecutionStateMessage.Name(message), "EXECUTION_STATE_"))
-
-
-def invocation_state(message: int) -> InvocationState:
-    """Return the state that a message says; the message must say one."""
-    return InvocationState(_value_name(InvocationStateMessage.Name(message), "INVOCATION_STATE_"))
-
-
-def invocation_kind(message: int) -> InvocationKind:
-    """Return the kind that a message says; a step where it says none."""
-    wait = message == InvocationKindMessage.INVOCATION_KIND_WAIT
-    return InvocationKind.WAIT if wait else InvocationKind.STEP
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -258,6 +245,19 @@ def page_number(token: str) -> int:
     if not place.isdecimal() or int(place) >= 2**31:
         raise invalid_page_token(token)
     return int(place)
+
+
+def page_uuid(token: str) -> UUID | None:
+    """Return the ID that a token leads to; None for an empty one.
+
+    Raises:
+        UsageError: The token is not one of ours.
+    """
+    place = page_place(token)
+    try:
+        return UUID(place) if place else None
+    except ValueError:
+        raise invalid_page_token(token) from None
 
 
 def invalid_page_token(token: str) -> UsageError:

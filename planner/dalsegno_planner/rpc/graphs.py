@@ -118,9 +118,7 @@ class GraphReader:
             UsageError: With the problems.
         """
         if self.problems:
-            raise UsageError(
-                "the graph is wrong; nothing was stored", reason="INVALID_GRAPH", problems=self.problems
-            )
+            raise UsageError("the graph is wrong; nothing was stored", reason="INVALID_GRAPH", problems=self.problems)
 
     def report(self, field: str, description: str) -> None:
         """Note a problem; after some, the rest is not worth looking for."""
@@ -282,4 +280,3 @@ class _Uses:
 
     def _field(self, path: str) -> str:
         return path if self._prefix else f"steps[{self._number}].inputs.{path}"
-

@@ -102,14 +102,17 @@ class ErrorMapping(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or method.split("/")[1] in self._exempt:
             return handler
-        serving = {"request_deserializer": handler.request_deserializer, "response_serializer": handler.response_serializer}
+        serving = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
         if handler.request_streaming and handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), **serving)
         if handler.response_streaming:
@@ -165,7 +168,8 @@ def _error_info(error: DalsegnoError) -> Message:
     fields = {name: _cut(str(value), _LONGEST_FIELD) for name, value in error.fields.items()}
     if isinstance(error, DivergenceError):
         fields["kind"] = error.kind.value
-    return error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=fields)
+    info: Message = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=fields)
+    return info
 
 
 def _class_details(error: DalsegnoError) -> Iterator[Message]:
@@ -180,7 +184,9 @@ def _class_details(error: DalsegnoError) -> Iterator[Message]:
         yield error_details_pb2.BadRequest(field_violations=violations)
     elif isinstance(error, NotFoundError):
         kind, name = next(iter(error.fields.items()), ("", ""))
-        yield error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name, description=_cut(error.message, 500))
+        yield error_details_pb2.ResourceInfo(
+            resource_type=kind, resource_name=name, description=_cut(error.message, 500)
+        )
     elif isinstance(error, StateError | ExecutionError | ContextError):
         listed = problems or [("", _cut(error.message, 500))]
         yield error_details_pb2.PreconditionFailure(

@@ -33,11 +33,11 @@ class ValueReader:
         self._inline_limit = inline_limit
         self._payload_limit = payload_limit
 
-    async def read(self, connection: Connection, value: Value, what: str) -> Payload:
+    async def read(self, connection: Connection | None, value: Value, what: str) -> Payload:
         """Return the payload that a value stands for.
 
         Args:
-            connection: Where artifacts are looked up.
+            connection: Where artifacts are looked up; needed only for a value that names one.
             value: What the client gave.
             what: How errors name it, such as ``inputs["xs"]``.
 
@@ -52,8 +52,9 @@ class ValueReader:
             case "json":
                 return await self.store(payload_of(encode_json(value.json, what)), what)
             case "artifact_id":
-                wanted = optional_uuid(value.artifact_id, f"{what}.artifact_id")
-                return Payload.FromString((await artifacts.find(connection, wanted or UUID(int=0))).payload)
+                assert connection is not None
+                wanted = optional_uuid(value.artifact_id, f"{what}.artifact_id") or UUID(int=0)
+                return Payload.FromString((await artifacts.find(connection, wanted)).payload)
             case None:
                 raise UsageError(f"{what} has no value; give a payload, an artifact ID or JSON", reason="MISSING_VALUE")
             case unreachable:
@@ -85,15 +86,16 @@ class ValueReader:
         check_key(payload.object_key)
         if len(payload.digest) != DIGEST_SIZE or not payload.codec:
             raise UsageError(
-                f"{what} refers to the object {payload.object_key} and needs its codec and its digest of {DIGEST_SIZE} bytes",
+                f"{what} refers to the object {payload.object_key} and needs its codec and its digest of "
+                f"{DIGEST_SIZE} bytes",
                 reason="INVALID_DIGEST",
             )
-        self._check_size(payload.size, payload.codec, what)
+        self.check_size(payload.size, payload.codec, what)
         return False
 
     def _complete_inline(self, payload: Payload, what: str) -> bool:
         size = len(payload.inline)
-        self._check_size(size, payload.codec, what)
+        self.check_size(size, payload.codec, what)
         payload.size = size
         if not payload.digest:
             sealed = _seal(payload, what)
@@ -105,11 +107,16 @@ class ValueReader:
             )
         return size > self._inline_limit
 
-    def _check_size(self, size: int, codec: str, what: str) -> None:
+    def check_size(self, size: int, codec: str, what: str) -> None:
+        """Refuse a value that is too large.
+
+        Raises:
+            UsageError: With reason ``PAYLOAD_TOO_LARGE``.
+        """
         if size > self._payload_limit:
             raise UsageError(
-                f"{what} takes {size:,} bytes (codec {codec!r}), more than the limit of {self._payload_limit:,}; store it "
-                "elsewhere and pass its address, or raise DALSEGNO_PAYLOAD_LIMIT of the planner",
+                f"{what} takes {size:,} bytes (codec {codec!r}), more than the limit of {self._payload_limit:,}; "
+                "store it elsewhere and pass its address, or raise DALSEGNO_PAYLOAD_LIMIT of the planner",
                 reason="PAYLOAD_TOO_LARGE",
                 fields={"size": str(size), "limit": str(self._payload_limit), "setting": "DALSEGNO_PAYLOAD_LIMIT"},
             )

@@ -10,6 +10,7 @@ from asyncpg import Record
 
 from dalsegno.errors import NotFoundError, StateError
 from dalsegno.v1.value_pb2 import Outputs
+from dalsegno_planner.core.execution import UNLIMITED
 from dalsegno_planner.core.ids import CallId, ExecutionId, ParsedId, artifact_id, call_id, parse_id
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.sql import load
@@ -46,7 +47,9 @@ async def find(connection: Connection, wanted: UUID) -> Artifact:
     if row is not None:
         return Artifact(**dict(row))
     place = parse_id(wanted)
-    call = await connection.fetchrow(SQL["call"], place.execution_id, place.number) if place.number else None
+    # Any UUID parses; one that is no ID of a call has a number that none can have.
+    possible = 0 < place.number < UNLIMITED
+    call = await connection.fetchrow(SQL["call"], place.execution_id, place.number) if possible else None
     if call is None:
         raise _not_found(wanted)
     return _output(wanted, place, call)

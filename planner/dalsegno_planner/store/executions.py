@@ -22,6 +22,7 @@ from dalsegno_planner.core.execution import (
     ExecutionState,
     NewExecution,
     Outcome,
+    StateSummary,
 )
 from dalsegno_planner.core.ids import ExecutionId, parse_id
 from dalsegno_planner.store.pool import Connection
@@ -44,14 +45,6 @@ class ExecutionFilter:
     flow: str = ""
     states: Sequence[ExecutionState] = ()
     source_id: ExecutionId | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StateSummary:
-    """What a watcher needs to know of an execution."""
-
-    state: ExecutionState
-    last_event: int
 
 
 async def get(connection: Connection, execution_id: UUID) -> Execution | None:
@@ -87,9 +80,7 @@ async def find(connection: Connection, text: str, project: str = "") -> Executio
     return found
 
 
-async def list_page(
-    connection: Connection, only: ExecutionFilter, before: UUID | None, limit: int
-) -> list[Execution]:
+async def list_page(connection: Connection, only: ExecutionFilter, before: UUID | None, limit: int) -> list[Execution]:
     """Return executions, the newest first, without their inputs and results."""
     states = [state.value for state in only.states]
     rows = await connection.fetch(SQL["list"], only.project, only.flow, states, only.source_id, before, limit)
@@ -152,6 +143,16 @@ async def record_finished(
         return await get(connection, named.id) if created_at is not None else None
 
     return await _create(connection, new, insert)
+
+
+async def check_name(connection: Connection, new: NewExecution) -> None:
+    """Refuse a taken run name before much is done. The row's creation decides; a repeated request passes.
+
+    Raises:
+        UsageError: The name is taken.
+    """
+    if new.name and await connection.fetchval(SQL["name_taken"], new.project, new.name, new.request_id):
+        raise _name_taken(new)
 
 
 async def cancel(connection: Connection, execution_id: UUID, failure: bytes) -> bool:
@@ -248,6 +249,7 @@ def _columns(new: NewExecution) -> tuple[Any, ...]:
         new.request_id,
         new.inputs,
         new.result_binding,
+        new.shaping_inputs,
     )
 
 

@@ -122,7 +122,7 @@ async def list_attempts(connection: Connection, execution_id: UUID, number: int)
 
 def _belongs(row: Record) -> bool:
     """Whether the execution has it: what an earlier one in the lineage did not reach was not recorded there."""
-    return row["depth"] == 0 or row["state"] != "not_reached"
+    return bool(row["depth"] == 0 or row["state"] != "not_reached")
 
 
 def _from_row(execution_id: ExecutionId, kind: ExecutionKind, row: Record) -> Invocation:

@@ -98,16 +98,16 @@ def _check_applied(applied: dict[str, str], wanted: Sequence[Migration]) -> None
     unknown = sorted(applied.keys() - known.keys())
     if unknown:
         raise BackendError(
-            f"the database has the migration {unknown[-1]}, which this planner does not know: it was migrated by a newer "
-            "planner; upgrade this one",
+            f"the database has the migration {unknown[-1]}, which this planner does not know: it was migrated by a "
+            "newer planner; upgrade this one",
             reason="SCHEMA_TOO_NEW",
             fields={"migration": unknown[-1]},
         )
     changed = sorted(name for name, digest in applied.items() if known[name] != digest)
     if changed:
         raise BackendError(
-            f"the migration {changed[0]} was applied with another content than this planner ships; migrations are never "
-            "edited: restore the file, and put the change into a new one",
+            f"the migration {changed[0]} was applied with another content than this planner ships; migrations are "
+            "never edited: restore the file, and put the change into a new one",
             reason="MIGRATION_CHANGED",
             fields={"migration": changed[0]},
         )

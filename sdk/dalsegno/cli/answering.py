@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from dalsegno.cli.json_arguments import json_value
+from dalsegno.cli.tables import indented
 from dalsegno.cli.views import WaitView
 from dalsegno.cli.wording import time_text
 from dalsegno.errors import UsageError
@@ -56,9 +56,9 @@ def question_text(wait: WaitView) -> RenderableType:
         Text.assemble(("? ", "yellow"), (wait.question or "Shall it continue?", "bold"), (f"  ({wait.name})", "dim"))
     ]
     if wait.schema is not None:
-        parts.append(Padding.indent(Text(schema_text(wait.schema), style="dim"), 2))
+        parts.append(indented(Text(schema_text(wait.schema), style="dim")))
     if wait.deadline is not None:
-        parts.append(Padding.indent(Text(f"until {time_text(wait.deadline)}", style="dim"), 2))
+        parts.append(indented(Text(f"until {time_text(wait.deadline)}", style="dim")))
     return Group(*parts)
 
 

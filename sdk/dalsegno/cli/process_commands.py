@@ -55,9 +55,7 @@ def planner(
 
 
 def worker(
-    module_or_file: Annotated[
-        str, typer.Argument(metavar="MODULE_OR_FILE", help="What defines the flows and steps.")
-    ],
+    module_or_file: Annotated[str, typer.Argument(metavar="MODULE_OR_FILE", help="What defines the flows and steps.")],
     address: Address = None,
     project: Project = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Runner processes. Default: one a core.")] = None,

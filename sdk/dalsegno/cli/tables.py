@@ -39,10 +39,15 @@ def table(*columns: str, right: Sequence[str] = ()) -> Table:
     return drawn
 
 
-def executions_table(executions: Sequence[ExecutionView], now: datetime) -> RenderableType:
+def indented(renderable: RenderableType, by: int = 2) -> RenderableType:
+    """Move something to the right, without filling its lines up to the edge."""
+    return Padding(renderable, (0, 0, 0, by), expand=False)
+
+
+def executions_table(executions: Sequence[ExecutionView], now: datetime, project: str) -> RenderableType:
     """Draw a list of executions, the newest first."""
     if not executions:
-        return Text("No executions yet. Start one: dalsegno run MODULE:FLOW, or take the tour: dalsegno demo")
+        return Text(f"No such executions in the project {project}. Take the tour: dalsegno demo")
     drawn = table("name", "ID ends in", "runs", "state", "created", "took", right=("took",))
     for one in executions:
         drawn.add_row(
@@ -87,7 +92,7 @@ def _facts(execution: ExecutionView) -> RenderableType:
         facts.add_row("result", Text(value_line(execution.result, width=200)))
     if execution.pending_reason:
         facts.add_row("held up by", Text(execution.pending_reason, style="yellow"))
-    return Padding.indent(facts, 2)
+    return indented(facts)
 
 
 def _when(execution: ExecutionView) -> str:
@@ -145,15 +150,13 @@ def failure_text(execution: ExecutionView) -> RenderableType:
         )
     ]
     if failure.traceback:
-        lines.append(Padding.indent(Text(failure.traceback.rstrip(), style="dim"), 2))
+        lines.append(indented(Text(failure.traceback.rstrip(), style="dim")))
     return Group(*lines)
 
 
 def graph_lines(execution: ExecutionView, steps: Sequence[StepView], hidden: int = 0) -> RenderableType:
     """Draw the graph: each step in order, with what it takes something from."""
-    head = Text.assemble(
-        (execution.name, "bold"), f"  {execution.flow}, {count_text(execution.step_count, 'step')}"
-    )
+    head = Text.assemble((execution.name, "bold"), f"  {execution.flow}, {count_text(execution.step_count, 'step')}")
     drawn = Table.grid(padding=(0, 1))
     drawn.add_column(no_wrap=True)
     drawn.add_column(overflow="fold")
@@ -162,7 +165,7 @@ def graph_lines(execution: ExecutionView, steps: Sequence[StepView], hidden: int
         arrow = Text.assemble(("← ", "dim"), ", ".join(step.upstream)) if step.upstream else Text()
         mark = "?" if step.is_wait else "●"
         drawn.add_row(Text(mark, style=state_style(step.state)), Text(step.invocation_id), arrow)
-    parts: list[RenderableType] = [head, Padding.indent(drawn, 2)]
+    parts: list[RenderableType] = [head, indented(drawn)]
     if hidden:
         parts.append(Text(f"… and {hidden:,} more; --limit shows more of them", style="dim"))
     return Group(*parts)
@@ -171,10 +174,7 @@ def graph_lines(execution: ExecutionView, steps: Sequence[StepView], hidden: int
 def waits_text(waits: Sequence[WaitView]) -> RenderableType:
     """Draw the questions that an execution asks."""
     return Group(
-        *(
-            Text.assemble(("? ", "yellow"), (wait.name, "bold"), f"  {wait.question or 'continue?'}")
-            for wait in waits
-        )
+        *(Text.assemble(("? ", "yellow"), (wait.name, "bold"), f"  {wait.question or 'continue?'}") for wait in waits)
     )
 
 

@@ -21,7 +21,7 @@ LIBRARY: tuple[str, ...] = (
 """What there is to read."""
 
 _WORD = re.compile(r"[a-z]+")
-_WITHOUT_WEIGHT = frozenset("a and for in of on the to".split())
+_WITHOUT_WEIGHT = frozenset({"a", "and", "for", "in", "of", "on", "the", "to"})
 
 
 class Publication(TypedDict):

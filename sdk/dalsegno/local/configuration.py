@@ -45,9 +45,7 @@ _SETTINGS_SINCE: Mapping[int, Mapping[str, str]] = {
 }
 
 OWN_SETTINGS_FILE = "user.conf"
-OWN_SETTINGS_TEXT = (
-    "# Your own server settings, read after those of postgresql.conf. A restart applies them.\n"
-)
+OWN_SETTINGS_TEXT = "# Your own server settings, read after those of postgresql.conf. A restart applies them.\n"
 
 
 def cluster_name(data_dir: Path) -> str:

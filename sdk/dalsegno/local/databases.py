@@ -76,9 +76,7 @@ def upgrade(home: EngineHome, old_bin_dir: Path) -> Path:
     old, new = PostgresInstallation.at(old_bin_dir), find_embedded()
     source, target = folder / str(old.major), folder / str(new.major)
     if not source.exists():
-        raise UsageError(
-            f"{old_bin_dir} is PostgreSQL {old.major}, and there is no data of that version: {source}."
-        )
+        raise UsageError(f"{old_bin_dir} is PostgreSQL {old.major}, and there is no data of that version: {source}.")
     if target.exists():
         raise UsageError(f"{target} exists: this home has data of PostgreSQL {new.major} already.")
     with _stopped_engine(home), tempfile.TemporaryDirectory(prefix=".upgrade-", dir=folder) as work:
@@ -157,7 +155,5 @@ def _run(tools: PostgresInstallation, program: str, *arguments: str) -> str:
         stdin=subprocess.DEVNULL,
     )
     if result.returncode != 0:
-        raise BackendError(
-            f"{program} ended with status {result.returncode}; it said:\n{result.stderr.strip()}"
-        )
+        raise BackendError(f"{program} ended with status {result.returncode}; it said:\n{result.stderr.strip()}")
     return result.stdout

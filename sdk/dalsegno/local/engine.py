@@ -23,6 +23,7 @@ from dalsegno.local.home import HOME_VARIABLE, EngineHome
 from dalsegno.local.locks import FileLock
 from dalsegno.local.logs import last_lines, open_log
 from dalsegno.local.processes import end
+from dalsegno.local.sockets import remove_socket_folder
 from dalsegno.local.state import EngineState, installed_version
 from dalsegno.local.supervisor import Supervisor, stop_leftovers
 
@@ -124,8 +125,7 @@ def down() -> bool:
         if state is not None:
             _stop(home, state)
             return True
-        # Looked for even so: a supervisor that was killed may have left its planner and Postgres.
-        return (home.root / "postgres").exists() and stop_leftovers(home, embedded_postgres(home))
+        return (home.root / "postgres").exists() and _stop_leftovers(home)
 
 
 def status() -> EngineStatus:
@@ -157,8 +157,7 @@ def idle_timeout(*, default: float = _IDLE_TIMEOUT_S) -> float:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
         raise UsageError(
-            f"{IDLE_TIMEOUT_VARIABLE} is {text!r}; expected a number of seconds, 0 to keep the engine "
-            "running."
+            f"{IDLE_TIMEOUT_VARIABLE} is {text!r}; expected a number of seconds, 0 to keep the engine running."
         )
     return seconds
 
@@ -184,17 +183,13 @@ def _answering(home: EngineHome) -> EngineState | None:
     """The state of the living engine whose planner takes connections; one that does not is stopped."""
     deadline = time.monotonic() + _ANSWER_S
     while (state := _running(home)) is not None:
-        FileLock.acquire(
-            home.recovery_lock, shared=True
-        ).close()  # held while a planner that died is replaced
+        FileLock.acquire(home.recovery_lock, shared=True).close()  # held while a planner that died is replaced
         if _takes_connections(state.address):
             return state
         if time.monotonic() > deadline:
             _stop(home, state)
             return None
-        time.sleep(
-            _ANSWER_POLL_S
-        )  # its supervisor has yet to notice; a socket that is not there has no event
+        time.sleep(_ANSWER_POLL_S)  # its supervisor has yet to notice; a socket that is not there has no event
     return None
 
 
@@ -216,6 +211,14 @@ def _stop(home: EngineHome, state: EngineState) -> None:
             f"container. Stop it there, or set {HOME_VARIABLE} to a folder of your own."
         )
     end(supervisor, grace_s=_STOP_S)
+
+
+def _stop_leftovers(home: EngineHome) -> bool:
+    """Stops the planner and the Postgres of a supervisor that was killed."""
+    postgres = embedded_postgres(home)
+    stopped = stop_leftovers(home, postgres)
+    remove_socket_folder(postgres.socket_dir)
+    return stopped
 
 
 def _is_unused(home: EngineHome) -> bool:
@@ -246,6 +249,7 @@ def _spawn(home: EngineHome, start_lock: FileLock) -> str:
     with os.fdopen(hearing, encoding="utf-8", errors="replace") as word:
         try:
             with open_log(log_file) as log:
+                log_start = log_file.stat().st_size
                 supervisor = subprocess.Popen(
                     [
                         *(sys.executable, "-P", "-m", "dalsegno.local", "run"),
@@ -266,14 +270,12 @@ def _spawn(home: EngineHome, start_lock: FileLock) -> str:
         supervisor.returncode = 0  # it outlives this process, and is not this object's to wait for
         return rest.strip()
     supervisor.wait()
-    why = rest.strip() if said == "error" else f"it ended before it was ready.\n{last_lines(log_file)}"
+    why = rest.strip() if said == "error" else f"it ended before it was ready.\n{last_lines(log_file, since=log_start)}"
     raise BackendError(f"The local engine of {home.root} did not start: {why}")
 
 
 def _environment(home: EngineHome) -> dict[str, str]:
     environment = {**os.environ, HOME_VARIABLE: str(home.root)}
     if paths := environment.get("PYTHONPATH"):  # the supervisor works in another folder
-        environment["PYTHONPATH"] = os.pathsep.join(
-            str(Path(path).absolute()) for path in paths.split(os.pathsep)
-        )
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(path).absolute()) for path in paths.split(os.pathsep))
     return environment

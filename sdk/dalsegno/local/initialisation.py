@@ -69,9 +69,7 @@ def _must_be_of_major(data_dir: Path, major: int) -> None:
         )
 
 
-def _fill(
-    folder: Path, installation: PostgresInstallation, account: Account | None, *, durable: bool
-) -> None:
+def _fill(folder: Path, installation: PostgresInstallation, account: Account | None, *, durable: bool) -> None:
     # Only who can enter the socket folder can connect, so the server need not ask again who it is.
     options = ["--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--data-checksums"]
     options += [] if durable else ["--no-sync"]

@@ -21,14 +21,20 @@ def open_log(path: Path) -> IO[bytes]:
     return os.fdopen(fd, "ab", buffering=0)
 
 
-def last_lines(path: Path, count: int = 15) -> str:
-    """The end of a log, under a line that says which, for error messages."""
+def last_lines(path: Path, count: int = 15, *, since: int = 0) -> str:
+    """The end of a log, under a line that says which, for error messages.
+
+    Args:
+        path: The log.
+        count: How many lines, at most.
+        since: How many bytes it had when that began which the message is about.
+    """
     try:
         with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - _TAIL))
+            log.seek(max(since, path.stat().st_size - _TAIL))
             lines = log.read().decode(errors="replace").splitlines()[-count:]
     except FileNotFoundError:
         lines = []
     if not lines:
-        return f"({path} is empty.)"
+        return f"({path} says nothing.)"
     return "\n".join([f"The last lines of {path}:", *(f"  {line}" for line in lines)])

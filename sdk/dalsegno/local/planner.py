@@ -40,6 +40,7 @@ class PlannerProcess:
         self.address: str | None = None
         self._log_file = log_file
         self._log = open_log(log_file)
+        self._log_start = log_file.stat().st_size
         self._events = events
         self._unfinished_line = b""
         self._process = subprocess.Popen(
@@ -68,8 +69,7 @@ class PlannerProcess:
         while self.address is None:
             if self.has_ended():
                 raise BackendError(
-                    f"The planner ended with status {self._process.returncode} before it "
-                    f"served.\n{self.last_lines()}"
+                    f"The planner ended with status {self._process.returncode} before it served.\n{self.last_lines()}"
                 )
             if self._events.stop_requested:
                 raise BackendError("The engine was stopped before its planner served.")
@@ -83,8 +83,8 @@ class PlannerProcess:
         return self._process.poll() is not None
 
     def last_lines(self) -> str:
-        """The end of its log."""
-        return last_lines(self._log_file)
+        """The end of what it has logged."""
+        return last_lines(self._log_file, since=self._log_start)
 
     def stop(self) -> None:
         """Lets the planner finish what it is at, kills it if that takes too long, and frees its files."""

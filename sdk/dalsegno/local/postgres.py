@@ -36,9 +36,7 @@ __all__ = [
 
 SOCKET_NAME = ".s.PGSQL.5432"
 
-_STATUS_POLL_S = (
-    0.02  # a starting server has no event but its status line; its end is one, and interrupts the wait
-)
+_STATUS_POLL_S = 0.02  # a starting server has no event but its status line; its end is one, and interrupts the wait
 _PROGRESS_LOOK_S = 1.0
 _FAST_STOP_S = 60.0
 _ORPHANS_END_S = 5.0
@@ -131,7 +129,7 @@ class EmbeddedPostgres:
         """Stops the server, disconnecting its clients, and returns whether there was one."""
         # Our own is not looked for by its folder, which may have been removed meanwhile.
         child, self._child = self._child, None
-        if child is not None and child.is_running():
+        if child is not None and child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
             _stop(child)
             return True
         if not self.data_dir.exists():
@@ -140,7 +138,8 @@ class EmbeddedPostgres:
             postmaster = find_postmaster(self.data_dir)
             if postmaster is not None:
                 _stop(postmaster)
-            return postmaster is not None
+                return True
+            return self._end_orphans()
 
     def _configure(self) -> None:
         text = render(
@@ -167,11 +166,8 @@ class EmbeddedPostgres:
     @contextlib.contextmanager
     def _claim(self) -> Iterator[FileLock]:
         """Holds the claim to the data folder, which all processes of the server inherit and keep."""
-        path = self.data_dir.with_name(f"{self.data_dir.name}.claim")
-        claim = FileLock.try_acquire(path)
-        if claim is None:
-            self._end_orphans()
-            claim = FileLock.try_acquire(path)
+        self._end_orphans()
+        claim = FileLock.try_acquire(self._claim_file)
         if claim is None:
             raise BackendError(
                 f"{self.data_dir} is in use by a process that cannot be seen from here, perhaps in another "
@@ -181,6 +177,10 @@ class EmbeddedPostgres:
             self._disown_strangers()
             yield claim
 
+    @property
+    def _claim_file(self) -> Path:
+        return self.data_dir.with_name(f"{self.data_dir.name}.claim")
+
     def _find_staying(self) -> psutil.Process | None:
         """The running postmaster; one that is on its way out is waited for first."""
         postmaster, recorded = find_postmaster(self.data_dir), read_pid_file(self.data_dir)
@@ -189,12 +189,19 @@ class EmbeddedPostgres:
             return None
         return postmaster
 
-    def _end_orphans(self) -> None:
+    def _end_orphans(self) -> bool:
+        """Ends what a postmaster that was killed has left behind, and returns whether there was anything."""
+        free = FileLock.try_acquire(self._claim_file)
+        if free is not None:
+            free.close()
+            return False
         # Most end by themselves at once; one that is in the middle of a query notices only after it.
         deadline = time.monotonic() + _ORPHANS_END_S
-        for process in find_orphans(self.data_dir):
+        orphans = find_orphans(self.data_dir)
+        for process in orphans:
             if not wait_ended(process, deadline - time.monotonic()):
                 end(process, polite=_IMMEDIATE, grace_s=_ORPHANS_END_S)
+        return bool(orphans)
 
     def _disown_strangers(self) -> None:
         """Removes lock files whose PID now is a stranger's, or a zombie's: Postgres would believe them.
@@ -234,9 +241,7 @@ class EmbeddedPostgres:
                 **credentials(self._account),
             )
         self._child = psutil.Process(child.pid)
-        child.returncode = (
-            0  # psutil waits for the server, which may also outlive us: this object need not care
-        )
+        child.returncode = 0  # psutil waits for the server, which may also outlive us: this object need not care
         return self._child
 
     def _await_ready(self, postmaster: psutil.Process, interrupted: Callable[[], bool]) -> None:

@@ -92,9 +92,10 @@ def serves(process: psutil.Process, data_dir: Path) -> Serves:
 
 
 def _data_folder(arguments: list[str]) -> Path | None:
-    for argument, following in zip(arguments[1:], [*arguments[2:], ""], strict=True):
+    following = [*arguments[1:], ""]
+    for argument, next_one in zip(arguments, following, strict=True):
         if argument.startswith("-D"):
-            return Path(argument.removeprefix("-D") or following)
+            return Path(argument.removeprefix("-D") or next_one)
     return None
 
 

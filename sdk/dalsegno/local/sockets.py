@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -27,6 +28,12 @@ def socket_folder(preferred: Path, socket_name: str, owner: Account | None = Non
     make_folder(folder, mode=0o700, owner=owner)
     _must_be_private(folder, owner.uid if owner is not None else os.geteuid())
     return folder
+
+
+def remove_socket_folder(folder: Path) -> None:
+    """Removes a folder that ``socket_folder`` made, unless a socket of a process that was killed is still in it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def choose_socket_folder(preferred: Path, socket_name: str, runtime: Path) -> Path:

@@ -16,7 +16,7 @@ from dalsegno.local.locks import FileLock
 from dalsegno.local.planner import PLANNER_MODULE, PlannerProcess
 from dalsegno.local.postgres import EmbeddedPostgres
 from dalsegno.local.processes import ProcessIdentity, end
-from dalsegno.local.sockets import socket_folder
+from dalsegno.local.sockets import remove_socket_folder, socket_folder
 from dalsegno.local.state import EngineState, installed_version
 
 _log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class Supervisor:
             self._events = stack.enter_context(Events())
             self._postgres = embedded_postgres(self._home, die_with_parent=True)
             stop_leftovers(self._home, self._postgres)
+            stack.callback(remove_socket_folder, self._postgres.socket_dir)
             stack.callback(self._postgres.stop)
             self._start_postgres()
             stack.callback(self._stop_planner)
@@ -90,12 +91,12 @@ class Supervisor:
     # -- the planner -----------------------------------------------------------------------------------------
 
     def _start_planner(self) -> str:
-        socket = socket_folder(self._home.sockets, _PLANNER_SOCKET) / _PLANNER_SOCKET
-        socket.unlink(missing_ok=True)
+        self._socket = socket_folder(self._home.sockets, _PLANNER_SOCKET) / _PLANNER_SOCKET
+        self._socket.unlink(missing_ok=True)
         self._planner = PlannerProcess(
             environment={
                 "DALSEGNO_DATABASE_URL": self._postgres.dsn,
-                "DALSEGNO_LISTEN": f"unix:{socket}",
+                "DALSEGNO_LISTEN": f"unix:{self._socket}",
                 "DALSEGNO_OBJECT_STORE": self._home.objects.as_uri(),
             },
             folder=self._home.root,
@@ -117,6 +118,8 @@ class Supervisor:
         if self._planner is not None:
             self._planner.stop()
             self._planner = None
+            self._socket.unlink(missing_ok=True)
+            remove_socket_folder(self._socket.parent)
 
     def _recover_planner(self) -> None:
         """Replaces a planner that died; newcomers wait for it at the recovery lock.
@@ -129,9 +132,7 @@ class Supervisor:
         with FileLock.acquire(self._home.recovery_lock):
             while self._failures < len(_BACKOFF_S):
                 if self._planner is not None:
-                    _log.warning(
-                        "the planner ended by itself; starting another\n%s", self._planner.last_lines()
-                    )
+                    _log.warning("the planner ended by itself; starting another\n%s", self._planner.last_lines())
                 self._stop_planner()
                 self._events.wait(_BACKOFF_S[self._failures])
                 self._failures += 1

@@ -91,6 +91,7 @@ class StartHeader(_message.Message):
     DEFINITIONS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     DEBUG_FIELD_NUMBER: _builtins.int
+    SHAPING_INPUTS_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project; `default` where it is empty."""
     kind: _definition_pb2.DefinitionKind.ValueType
@@ -119,6 +120,12 @@ class StartHeader(_message.Message):
     def result(self) -> _value_pb2.Binding:
         """The shape of what a pipeline returns, in terms of its steps' outputs; absent where it returns nothing."""
 
+    @_builtins.property
+    def shaping_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The inputs on which the shape of a pipeline's graph depends: they can be overridden only where the replay is made
+        from code.
+        """
+
     def __init__(
         self,
         *,
@@ -132,10 +139,11 @@ class StartHeader(_message.Message):
         definitions: _abc.Iterable[_definition_pb2.Definition] | None = ...,
         result: _value_pb2.Binding | None = ...,
         debug: _builtins.bool = ...,
+        shaping_inputs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "debug", b"debug", "definition", b"definition", "definitions", b"definitions", "inputs", b"inputs", "kind", b"kind", "name", b"name", "project", b"project", "request_id", b"request_id", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "debug", b"debug", "definition", b"definition", "definitions", b"definitions", "inputs", b"inputs", "kind", b"kind", "name", b"name", "project", b"project", "request_id", b"request_id", "result", b"result", "shaping_inputs", b"shaping_inputs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -349,6 +349,7 @@ class CodeVersion(_message.Message):
     DEFINITIONS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    SHAPING_INPUTS_FIELD_NUMBER: _builtins.int
     code_digest: _builtins.str
     """The digest of its code."""
     @_builtins.property
@@ -367,6 +368,10 @@ class CodeVersion(_message.Message):
     def result(self) -> _value_pb2.Binding:
         """The shape of what the pipeline returns."""
 
+    @_builtins.property
+    def shaping_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The inputs on which the shape of the pipeline's graph depends."""
+
     def __init__(
         self,
         *,
@@ -375,10 +380,11 @@ class CodeVersion(_message.Message):
         definitions: _abc.Iterable[_definition_pb2.Definition] | None = ...,
         steps: _abc.Iterable[_execution_service_pb2.StepSpec] | None = ...,
         result: _value_pb2.Binding | None = ...,
+        shaping_inputs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "definition", b"definition", "definitions", b"definitions", "result", b"result", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "definition", b"definition", "definitions", b"definitions", "result", b"result", "shaping_inputs", b"shaping_inputs", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

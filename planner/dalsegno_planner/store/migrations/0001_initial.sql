@@ -35,6 +35,8 @@ CREATE TABLE executions (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at timestamptz,
     finished_at timestamptz,
+    -- Inputs on which the shape of a pipeline's graph depends.
+    shaping_inputs text[] NOT NULL DEFAULT '{}',
     -- Serialized messages of dalsegno.v1, kept whole: FlowInputs, Payload, Failure, Binding.
     inputs bytea NOT NULL DEFAULT '',
     result bytea,

@@ -207,7 +207,7 @@ BEGIN
         failure = CASE r.outcome WHEN 'failed' THEN r.failure END,
         code_digest = coalesce(nullif(r.code_digest, ''), i.code_digest),
         started_at = r.started_at,
-        finished_at = r.finished_at
+        finished_at = CASE WHEN r.outcome <> 'retry' THEN coalesce(r.finished_at, clock_timestamp()) END
     FROM unnest(results) r
     WHERE i.execution_id = r.execution_id AND i.number = r.number;
 
@@ -291,7 +291,9 @@ BEGIN
                              WHEN 'wait' THEN 'waiting' ELSE 'pending' END,
                c.module, c.pinned_digest, coalesce(s.code_digest, c.code_digest),
                coalesce(s.attempt, c.attempt), CASE c.action WHEN 'submitted' THEN 0 ELSE c.epoch END, c.action <> 'started', c.stale_inputs,
-               coalesce(s.started_at, c.started_at), coalesce(s.finished_at, c.finished_at),
+               coalesce(s.started_at, c.started_at),
+               CASE WHEN c.action IN ('completed', 'failed', 'reused')
+                    THEN coalesce(s.finished_at, c.finished_at, clock_timestamp()) END,
                c.upstream, c.after, c.reads_inputs, c.inputs, coalesce(s.outputs, c.outputs), c.failure, c.options,
                s.supplier
         FROM unnest(calls) c
@@ -603,9 +605,14 @@ BEGIN
         WHERE t.session_id IS NOT NULL;
 
         -- A suspended flow waits once nothing else of it runs.
-        UPDATE executions e SET state = 'waiting'
-        WHERE e.id IN (SELECT w.execution_id FROM unnest(raw) w)
-          AND e.kind = 'flow' AND e.state = 'running' AND NOT EXISTS (SELECT FROM tasks t WHERE t.execution_id = e.id);
+        WITH suspended AS (
+            UPDATE executions e SET state = 'waiting', last_event = e.last_event + 1
+            WHERE e.id IN (SELECT w.execution_id FROM unnest(raw) w)
+              AND e.kind = 'flow' AND e.state = 'running'
+              AND NOT EXISTS (SELECT FROM tasks t WHERE t.execution_id = e.id)
+            RETURNING e.id, e.last_event
+        )
+        INSERT INTO events (execution_id, event, number, state) SELECT s.id, s.last_event, 0, 'waiting' FROM suspended s;
     END IF;
 
     IF cardinality(p_ends) > 0 THEN

@@ -54,3 +54,9 @@ SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dalsegno-notify'
 
 -- name: notify
 SELECT pg_notify($1, word) FROM unnest($2::text[]) word
+
+-- name: recent_outcomes
+-- Repeats do no harm: a body takes the first outcome of a call.
+SELECT number, outputs, failure FROM invocations
+WHERE execution_id = $1 AND called AND kind = 'step' AND state IN ('completed', 'failed', 'not_reached')
+  AND finished_at > clock_timestamp() - interval '1 minute'

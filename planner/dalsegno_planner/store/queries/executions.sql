@@ -15,6 +15,9 @@ SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, d
        invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay
 FROM executions WHERE project = $1 AND name = $2;
 
+-- name: name_taken
+SELECT EXISTS (SELECT FROM executions WHERE project = $1 AND name = $2 AND request_id IS DISTINCT FROM $3);
+
 -- name: ids_by_prefix
 -- $1 and $2 are the lowest and the highest UUID that start so.
 SELECT id, name FROM executions WHERE id BETWEEN $1 AND $2 ORDER BY id DESC LIMIT 6;
@@ -47,15 +50,15 @@ SELECT id, state, last_event FROM executions WHERE id = ANY ($1::uuid[]);
 -- Everything that a flow needs to run, in one round trip. No row comes back where the name or the request is taken.
 WITH execution AS (
     INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, debug, request_id,
-                            inputs, result_binding, last_event)
-    VALUES ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11, $12, 1)
+                            inputs, result_binding, shaping_inputs, last_event)
+    VALUES ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11, $12, $13, 1)
     ON CONFLICT DO NOTHING
     RETURNING id, created_at
 ), own_lineage AS (
     INSERT INTO lineage (execution_id, depth, ancestor_id, number_limit)
     SELECT id, 0, id, 2147483647 FROM execution
 ), body AS (
-    INSERT INTO tasks (execution_id, number, is_body, route) SELECT id, 0, true, $13 FROM execution
+    INSERT INTO tasks (execution_id, number, is_body, route) SELECT id, 0, true, $14 FROM execution
 ), event AS (
     INSERT INTO events (execution_id, event, number, state, at) SELECT id, 1, 0, 'pending', created_at FROM execution
 )
@@ -65,11 +68,11 @@ SELECT created_at FROM execution;
 -- The row of an execution whose graph is already there. No row comes back where the name or the request is taken.
 WITH execution AS (
     INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, debug, request_id,
-                            inputs, result_binding, last_event, next_number, invocation_count, unfinished,
+                            inputs, result_binding, shaping_inputs, last_event, next_number, invocation_count, unfinished,
                             started_at, finished_at)
-    VALUES ($1, $2, $3, $4, $5, CASE WHEN $13 = 0 THEN 'completed' ELSE 'pending' END, $6, $7, $8, $9, $10, $11, $12,
-            CASE WHEN $13 = 0 THEN 2 ELSE 1 END, $13 + 1, $13, $13,
-            CASE WHEN $13 = 0 THEN clock_timestamp() END, CASE WHEN $13 = 0 THEN clock_timestamp() END)
+    VALUES ($1, $2, $3, $4, $5, CASE WHEN $14 = 0 THEN 'completed' ELSE 'pending' END, $6, $7, $8, $9, $10, $11, $12, $13,
+            CASE WHEN $14 = 0 THEN 2 ELSE 1 END, $14 + 1, $14, $14,
+            CASE WHEN $14 = 0 THEN clock_timestamp() END, CASE WHEN $14 = 0 THEN clock_timestamp() END)
     ON CONFLICT DO NOTHING
     RETURNING id, created_at
 ), own_lineage AS (
@@ -79,7 +82,7 @@ WITH execution AS (
     INSERT INTO events (execution_id, event, number, state, at)
     SELECT id, 1, 0, 'pending', created_at FROM execution
     UNION ALL
-    SELECT id, 2, 0, 'completed', created_at FROM execution WHERE $13 = 0
+    SELECT id, 2, 0, 'completed', created_at FROM execution WHERE $14 = 0
 )
 SELECT created_at FROM execution;
 
@@ -87,10 +90,10 @@ SELECT created_at FROM execution;
 -- The row of an imported execution, whose graph is already there. No row comes back where the name is taken.
 WITH execution AS (
     INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, debug, request_id,
-                            inputs, result_binding, last_event, next_number, invocation_count, failures,
+                            inputs, result_binding, shaping_inputs, last_event, next_number, invocation_count, failures,
                             result, failure, started_at, finished_at)
-    VALUES ($1, $2, $3, $4, $5, $13, $6, $7, $8, $9, $10, $11, $12, 1, $14 + 1, $14, $15,
-            $16, $17, $18, coalesce($19, clock_timestamp()))
+    VALUES ($1, $2, $3, $4, $5, $14, $6, $7, $8, $9, $10, $11, $12, $13, 1, $15 + 1, $15, $16,
+            $17, $18, $19, coalesce($20, clock_timestamp()))
     ON CONFLICT DO NOTHING
     RETURNING id, state, created_at
 ), own_lineage AS (
@@ -111,7 +114,7 @@ CROSS JOIN LATERAL (
         SELECT route FROM tasks
         WHERE execution_id = open.id AND session_id IS NULL AND available_at <= clock_timestamp()
         LIMIT 100
-    ) AS some
+    ) AS sampled
 ) AS ready
 WHERE NOT EXISTS (
     SELECT FROM session_routes AS served JOIN sessions ON sessions.id = served.session_id

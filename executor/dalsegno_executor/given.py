@@ -1,0 +1,94 @@
+"""What the stream process knows of a runner: its slots, and the tasks that it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from dalsegno.v1.executor_service_pb2 import Report, Task
+from dalsegno_executor.link import Link
+from dalsegno_executor.pacing import Pace
+from dalsegno_executor.protocol import RunnerId
+from dalsegno_executor.runners import RunnerProcess
+from dalsegno_executor.tokens import TaskKey
+
+
+@dataclass(slots=True)
+class BegunCall:
+    """A call that a body runs itself, and that has not ended."""
+
+    report: Report
+    since: float
+    shown: bool = False
+
+
+@dataclass(slots=True)
+class Given:
+    """A task that a runner was given.
+
+    Attributes:
+        since: When it was given; for a step, from when on it can be running.
+        stopped: When the runner was told to stop it; what it says of it does not count any more.
+        shown: Whether the planner was told that it runs.
+        calls: For a body, the calls that it runs itself at the moment, by number.
+    """
+
+    task: Task
+    key: TaskKey
+    since: float | None
+    stopped: float | None = None
+    shown: bool = False
+    calls: dict[int, BegunCall] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Runner:
+    """One runner, as the stream process sees it.
+
+    Attributes:
+        exclusive: It runs one task at a time, and is there to be killed.
+        killed_for: Why the stream process has killed it, if it has.
+        taking_back: It was asked for the steps that it has not started.
+    """
+
+    id: RunnerId
+    link: Link
+    process: RunnerProcess | None
+    exclusive: bool
+    started: float
+    step_slots: int = 0
+    body_slots: int = 0
+    announced: bool = False
+    killed_for: str = ""
+    taking_back: bool = False
+    idle_since: float = 0.0
+    steps: dict[TaskKey, Given] = field(default_factory=dict)
+    bodies: dict[TaskKey, Given] = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be given tasks."""
+        return self.announced and bool(self.step_slots or self.body_slots) and not self.killed_for
+
+    @property
+    def step_room(self) -> int:
+        """How many more steps it can take, those in advance included."""
+        return self.step_slots + self.pace.window - len(self.steps)
+
+    def at_work(self) -> Iterator[Given]:
+        """Yield the steps that can be running: the first of those that it was given."""
+        return islice(self.steps.values(), self.step_slots)
+
+    def find(self, key: TaskKey) -> Given | None:
+        """Return a task that it was given."""
+        return self.steps.get(key) or self.bodies.get(key)
+
+    def remove(self, key: TaskKey) -> Given | None:
+        """Forget a task."""
+        return self.steps.pop(key, None) or self.bodies.pop(key, None)
+
+    def all_given(self) -> list[Given]:
+        """Return all tasks that it was given."""
+        return [*self.steps.values(), *self.bodies.values()]

@@ -1,0 +1,371 @@
+"""The durable calls of one flow body: what happens when it calls a step, waits, or asks a future."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, Protocol
+
+from dalsegno.durable import StepFuture
+from dalsegno.errors import BackendError, ContextError, NotFoundError
+from dalsegno.steps import Step
+from dalsegno.v1.execution_pb2 import Failure
+from dalsegno.v1.executor_service_pb2 import (
+    Call,
+    CallReused,
+    CallStarted,
+    CallSubmitted,
+    CallWait,
+    Report,
+    StepCompleted,
+    Task,
+)
+from dalsegno_executor.attempts import duration, failed_call, timestamp
+from dalsegno_executor.runner.calls import Calls, MadeCall
+from dalsegno_executor.runner.control import BodyEnd, Suspension
+from dalsegno_executor.runner.direct import DirectRun, run_direct, run_direct_async
+from dalsegno_executor.runner.environment import Environment
+from dalsegno_executor.runner.failures import BACKEND, exception_of, failure_of
+from dalsegno_executor.runner.inbox import Inbox, Outcome
+from dalsegno_executor.runner.matching import Await, Execute, Reuse
+from dalsegno_executor.runner.outputs import StoredOutputs, joined, read_outputs
+from dalsegno_executor.runner.turns import Turns
+from dalsegno_executor.runner.waits import answer_of, json_text, schema_text, timed_out
+
+
+class Reporting(Protocol):
+    """Where the reports of a body go."""
+
+    def answered_to(self, inbox: Inbox) -> int:
+        """Return an ID for a report whose fate is to come to an inbox."""
+        ...
+
+    def report(self, report: Report) -> None:
+        """Send a report."""
+        ...
+
+
+class Body:
+    """The context of one body; everything but its inbox belongs to the body's thread.
+
+    Args:
+        task: The body's task.
+        calls: Its durable call sequence.
+        environment: Reads and stores values.
+        reporting: Takes its reports.
+        inbox: Has what comes back.
+    """
+
+    draws_graph = False
+
+    def __init__(self, task: Task, calls: Calls, environment: Environment, reporting: Reporting, inbox: Inbox) -> None:
+        self._task = task
+        self._calls = calls
+        self._environment = environment
+        self._reporting = reporting
+        self._inbox = inbox
+        self._thread = threading.get_ident()
+        self._turns: Turns | None = None
+        self._on_end: Callable[[], object] = lambda: None
+        self._raised: list[tuple[BaseException, Failure]] = []
+        # Submitted calls whose outcome the body has not looked at, in the order of their submission.
+        self._unseen: dict[int, None] = {}
+
+    # Calls of steps.
+
+    def call(
+        self,
+        step: Step[..., Any],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        *,
+        id: str | None,
+        after: Sequence[object],
+    ) -> object:
+        """Make a call and return its value."""
+        made = self._make(step, args, kwargs, id, after)
+        if self._runs_here(step, made):
+            run = run_direct(step, made.arguments, self._environment, self._begin(made))
+            outputs = self._conclude(step, made, run)
+            if outputs is not None:
+                return self._hand_out(made.number, outputs)
+        else:
+            self._start_elsewhere(step, made)
+        return self._value(made.number, self._inbox.wait_outcome(made.number))
+
+    def submit(
+        self,
+        step: Step[..., Any],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        *,
+        id: str | None,
+        after: Sequence[object],
+    ) -> StepFuture[Any]:
+        """Make a call that runs beside the body."""
+        made = self._make(step, args, kwargs, id, after)
+        self._start_elsewhere(step, made)
+        self._unseen[made.number] = None
+        return StepFuture(self, made.number, made.message.invocation_id)
+
+    def async_call(
+        self,
+        step: Step[..., Any],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        *,
+        id: str | None,
+        after: Sequence[object],
+    ) -> Coroutine[Any, Any, object]:
+        """Make a call of an ``async def`` step: numbered now, run when it is awaited."""
+        made = self._make(step, args, kwargs, id, after)
+        if not self._runs_here(step, made):
+            self._start_elsewhere(step, made)
+            return self._awaited(made.number)
+        return self._run_awaited(step, made)
+
+    # Waits.
+
+    def wait(
+        self,
+        name: str | None,
+        schema: object,
+        question: str | None,
+        timeout: float | None,
+        metadata: Mapping[str, object] | None,
+    ) -> object:
+        """Ask, and return the answer; where there is none yet, the body ends here."""
+        self._check()
+        made = self._numbered(lambda: self._calls.wait(name or "wait"))
+        if isinstance(made.decision, Reuse):
+            return self._answer(made, schema)
+        if isinstance(made.decision, Execute):
+            ask = CallWait(question=question or "", schema=schema_text(schema), metadata=json_text(metadata))
+            if timeout is not None:
+                ask.timeout.CopyFrom(duration(timeout))
+            made.message.wait.CopyFrom(ask)
+            self._report_durably(made.message)
+        self._end(Suspension(made.number))
+
+    # Futures.
+
+    def as_completed(self, futures: Sequence[StepFuture[Any]]) -> Iterator[StepFuture[Any]]:
+        """Yield futures in the order of their calls, each once it has ended: an order that repeats by itself."""
+        for future in sorted(futures, key=lambda future: future.number):
+            self._check()
+            self._inbox.wait_outcome(future.number)
+            self._calls.receive(future.number)
+            yield future
+
+    def future_result(self, number: int, timeout: float | None) -> object:
+        """Return the value of a submitted call, or raise what it raised."""
+        self._check()
+        outcome = self._inbox.wait_outcome(number, timeout)
+        return self._value(number, outcome)
+
+    def future_exception(self, number: int, timeout: float | None) -> BaseException | None:
+        """Return what a submitted call raised."""
+        self._check()
+        outcome = self._inbox.wait_outcome(number, timeout)
+        self._receive(number)
+        return self._rebuilt(outcome) if isinstance(outcome, Failure) else None
+
+    def future_done(self, number: int) -> bool:
+        """Return whether a submitted call has ended."""
+        self._check()
+        return self._inbox.outcome(number) is not None
+
+    def future_await(self, number: int) -> Coroutine[Any, Any, object]:
+        """Return a coroutine for the value of a submitted call."""
+        self._check()
+        return self._awaited(number)
+
+    # The end.
+
+    def runs_on_loop(self, turns: Turns, on_end: Callable[[], object]) -> None:
+        """Say that the body is an ``async def``; `on_end` is called as soon as it is to end."""
+        self._turns = turns
+        self._on_end = on_end
+
+    def wait_for_unseen(self) -> None:
+        """Wait for submitted calls that the body has not looked at.
+
+        Raises:
+            Exception: What the first of them raised: a failure that nobody has seen must not pass for success.
+        """
+        for number in list(self._unseen):
+            self._value(number, self._inbox.wait_outcome(number))
+
+    def failure_behind(self, error: BaseException) -> Failure | None:
+        """Return the failure of the step that an exception comes from, if it comes from one."""
+        return next((failure for raised, failure in self._raised if raised is error), None)
+
+    # How it is done.
+
+    def _check(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise ContextError(
+                "a durable call from another thread than the body's own has no place in its order; use .submit() or "
+                ".map() for calls side by side",
+                reason="OTHER_THREAD",
+            )
+        self._inbox.check()
+
+    def _make(
+        self,
+        step: Step[..., Any],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        id: str | None,
+        after: Sequence[object],
+    ) -> MadeCall:
+        self._check()
+        return self._numbered(lambda: self._calls.step(step, args, kwargs, id, after))
+
+    def _numbered(self, make: Any) -> MadeCall:
+        try:
+            made: MadeCall = make()
+        except BodyEnd as ending:
+            self._end(ending)
+        decision = made.decision
+        if isinstance(decision, Reuse):
+            self._reuse(made, decision)
+        return made
+
+    def _reuse(self, made: MadeCall, decision: Reuse) -> None:
+        recorded = made.recorded
+        assert recorded is not None
+        failed = recorded.HasField("failure")
+        self._inbox.set_outcome(made.number, recorded.failure if failed else recorded.outputs)
+        if decision.stale_inputs or decision.moved:
+            made.message.reused.CopyFrom(CallReused(stale_inputs=decision.stale_inputs))
+            self._report(made.message)
+
+    def _runs_here(self, step: Step[..., Any], made: MadeCall) -> bool:
+        return isinstance(made.decision, Execute) and step.options.timeout is None
+
+    def _start_elsewhere(self, step: Step[..., Any], made: MadeCall) -> None:
+        if isinstance(made.decision, Execute):
+            made.message.submitted.CopyFrom(CallSubmitted(code_digest=step.digest))
+            self._report(made.message)
+        else:
+            assert isinstance(made.decision, Reuse | Await)
+
+    def _begin(self, made: MadeCall) -> int:
+        """Tell the stream process which call begins, so that it knows what a runner died of; return the time."""
+        started = time.time_ns()
+        report = Report(token=self._task.token, call=made.message)
+        report.call.started.CopyFrom(CallStarted(started_at=timestamp(started)))
+        self._reporting.report(report)
+        return started
+
+    def _conclude(self, step: Step[..., Any], made: MadeCall, run: DirectRun) -> StoredOutputs | None:
+        """Report how a call that ran here has ended, and wait until that is durable; None where it has failed."""
+        self._report_durably(self._ended(step, made, run))
+        return run.outputs
+
+    def _ended(self, step: Step[..., Any], made: MadeCall, run: DirectRun) -> Call:
+        started, finished = timestamp(run.started), timestamp(run.finished)
+        if run.outputs is None:
+            assert run.failure is not None
+            call = failed_call(made.message, run.failure, started, finished, step.digest)
+            if call.WhichOneof("action") == "failed":
+                self._inbox.set_outcome(made.number, call.failed.failure)
+            return call
+        made.message.completed.CopyFrom(
+            StepCompleted(
+                outputs=run.outputs.message, started_at=started, finished_at=finished, code_digest=step.digest
+            )
+        )
+        return made.message
+
+    async def _run_awaited(self, step: Step[..., Any], made: MadeCall) -> object:
+        assert self._turns is not None
+        turn = self._turns.join()
+        try:
+            self._check()
+            run = await run_direct_async(step, made.arguments, self._environment, self._begin(made))
+            report_id = self._report_expected(self._ended(step, made, run))
+            await self._inbox.until_durable(report_id)
+            if run.outputs is None:
+                await self._inbox.until_outcome(made.number)
+            await self._turns.take(turn)
+        finally:
+            self._turns.leave(turn)
+        if run.outputs is not None:
+            return self._hand_out(made.number, run.outputs)
+        return self._value(made.number, await self._inbox.until_outcome(made.number))
+
+    async def _awaited(self, number: int) -> object:
+        assert self._turns is not None
+        turn = self._turns.join()
+        try:
+            outcome = await self._inbox.until_outcome(number)
+            await self._turns.take(turn)
+        finally:
+            self._turns.leave(turn)
+        return self._value(number, outcome)
+
+    # What the body receives.
+
+    def _receive(self, number: int) -> None:
+        self._unseen.pop(number, None)
+        self._calls.receive(number)
+
+    def _value(self, number: int, outcome: Outcome) -> object:
+        self._receive(number)
+        if isinstance(outcome, Failure):
+            raise self._rebuilt(outcome)
+        try:
+            values = read_outputs(outcome, self._environment)
+        except (BackendError, NotFoundError) as error:
+            self._raised.append((error, failure_of(error, BACKEND)))
+            raise
+        provenance = self._calls.provenance
+        for output, value in zip(outcome.outputs, values, strict=True):
+            payload = output.payload
+            provenance.record(value, number, output.name, payload.digest, payload.canonical)
+        return joined(values)
+
+    def _hand_out(self, number: int, outputs: StoredOutputs) -> object:
+        self._receive(number)
+        values = outputs.values()
+        for name, encoded, value in zip(outputs.names, outputs.encoded, values, strict=True):
+            self._calls.provenance.record(value, number, name, encoded.digest, encoded.canonical)
+        return joined(values)
+
+    def _answer(self, made: MadeCall, schema: object) -> object:
+        assert made.recorded is not None
+        if made.recorded.timed_out:
+            self._receive(made.number)
+            raise timed_out(made.message.invocation_id)
+        return answer_of(self._value(made.number, made.recorded.outputs), schema)
+
+    def _rebuilt(self, failure: Failure) -> Exception:
+        error = exception_of(failure)
+        self._raised.append((error, failure))
+        return error
+
+    # What is reported.
+
+    def _report(self, call: Call) -> None:
+        """Report a call and go on; a refusal ends the body later."""
+        self._send(call, self._reporting.answered_to(self._inbox))
+
+    def _report_durably(self, call: Call) -> None:
+        self._inbox.wait_durable(self._report_expected(call))
+
+    def _report_expected(self, call: Call) -> int:
+        report_id = self._reporting.answered_to(self._inbox)
+        self._inbox.expect(report_id)
+        self._send(call, report_id)
+        return report_id
+
+    def _send(self, call: Call, report_id: int) -> None:
+        self._reporting.report(Report(report_id=report_id, token=self._task.token, call=call))
+
+    def _end(self, ending: BodyEnd) -> NoReturn:
+        self._inbox.end(ending)
+        self._on_end()
+        raise ending

@@ -1,0 +1,145 @@
+"""Numbers a body's calls, binds their inputs, and finds out what is to be done with each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dalsegno.arguments import Arguments, bind_arguments
+from dalsegno.definitions import definition_ref, step_options
+from dalsegno.invocation_ids import InvocationIds
+from dalsegno.provenance import Provenance
+from dalsegno.steps import Step
+from dalsegno.v1.execution_pb2 import INVOCATION_KIND_STEP, INVOCATION_KIND_WAIT
+from dalsegno.v1.executor_service_pb2 import BodyTask, Call, RecordedCall
+from dalsegno.v1.value_pb2 import Inputs
+from dalsegno_executor.runner.control import Diverged
+from dalsegno_executor.runner.environment import Environment
+from dalsegno_executor.runner.matching import (
+    Await,
+    CallKind,
+    CallSequence,
+    Divergence,
+    Ending,
+    Execute,
+    Made,
+    Reuse,
+)
+from dalsegno_executor.runner.recorded import fingerprints, recorded_call, replay_rules
+from dalsegno_executor.runner.resolve import Resolver
+
+
+@dataclass(frozen=True, slots=True)
+class MadeCall:
+    """A call that has its number.
+
+    Attributes:
+        message: What is reported of it, as soon as there is an action.
+        decision: What is to be done with it.
+        recorded: The recorded call that it is, if any.
+        arguments: Its arguments, overrides applied; empty for a wait.
+    """
+
+    message: Call
+    decision: Reuse | Execute | Await
+    recorded: RecordedCall | None
+    arguments: Mapping[str, object]
+
+    @property
+    def number(self) -> int:
+        """The number that identifies it."""
+        return self.message.number
+
+
+class Calls:
+    """The calls of one run of a body.
+
+    Args:
+        work: The body's inputs and recorded calls.
+        recorded: All recorded calls: those of the task, and those of its further pages.
+        pinned: Whether steps are to run with exactly the code that they have here.
+        environment: Stores large plain values.
+    """
+
+    def __init__(
+        self, work: BodyTask, recorded: Iterable[RecordedCall], *, pinned: bool, environment: Environment
+    ) -> None:
+        self._recorded = {call.number: call for call in recorded}
+        self._overrides = {
+            call.invocation_id: call.overridden_inputs
+            for call in self._recorded.values()
+            if call.overridden_inputs.bindings
+        }
+        rules = replay_rules(work.replay) if work.HasField("replay") else None
+        self._sequence = CallSequence(map(recorded_call, self._recorded.values()), work.next_number or 1, rules)
+        self._resolver = Resolver(environment, (), work.inputs)
+        self._ids = InvocationIds()
+        self._pinned = pinned
+        self.provenance = Provenance(environment.store_encoded)
+
+    def step(
+        self,
+        step: Step[..., Any],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        id: str | None,
+        after: Sequence[object],
+    ) -> MadeCall:
+        """Take a call of a step.
+
+        Raises:
+            UsageError: If the arguments do not fit, have no codec, or the ID is taken.
+            Diverged: If it is not the call that has to come here.
+        """
+        arguments = bind_arguments(step.function, args, kwargs)
+        upstream = self.provenance.upstream_of(after)
+        inputs = self.provenance.bind_inputs(arguments)
+        invocation_id = self._ids.give(step.name, id)
+        self._override(invocation_id, arguments, inputs)
+        made = Made(CallKind.STEP, step.name, invocation_id, fingerprints(inputs), frozenset(upstream))
+        message = Call(
+            kind=INVOCATION_KIND_STEP,
+            name=step.name,
+            invocation_id=invocation_id,
+            definition=definition_ref(step, pinned=self._pinned),
+            inputs=inputs,
+            after=upstream,
+            options=step_options(step.options),
+        )
+        return self._make(made, message, arguments)
+
+    def wait(self, name: str) -> MadeCall:
+        """Take a wait.
+
+        Raises:
+            Diverged: If it is not the call that has to come here.
+        """
+        invocation_id = self._ids.give(name)
+        message = Call(kind=INVOCATION_KIND_WAIT, name=name, invocation_id=invocation_id)
+        return self._make(Made(CallKind.WAIT, name, invocation_id, {}), message, {})
+
+    def receive(self, number: int) -> None:
+        """Note that the body has received the outcome of a call."""
+        self._sequence.receive(number)
+
+    def end(self, *, failed: bool) -> Ending:
+        """Say what the end of the body means."""
+        return self._sequence.end(failed=failed)
+
+    def _make(self, made: Made, message: Call, arguments: Mapping[str, object]) -> MadeCall:
+        decision = self._sequence.make(made)
+        if isinstance(decision, Divergence):
+            raise Diverged(decision)
+        message.number = decision.number if isinstance(decision, Execute) else decision.recorded.number
+        message.position = decision.position
+        self.provenance.record_call(message.number, made.name, made.invocation_id)
+        return MadeCall(message, decision, self._recorded.get(message.number), arguments)
+
+    def _override(self, invocation_id: str, arguments: Arguments, inputs: Inputs) -> None:
+        overrides = self._overrides.get(invocation_id)
+        if overrides is None:
+            return
+        for name, binding in overrides.bindings.items():
+            inputs.bindings[name].CopyFrom(binding)
+            arguments[name] = self._resolver.value(binding)

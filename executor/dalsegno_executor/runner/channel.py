@@ -1,0 +1,111 @@
+"""The runner's end of the socket pair to its stream process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from dalsegno.v1.executor_service_pb2 import (
+    ExecutorServiceWorkRequest,
+    ExecutorServiceWorkResponse,
+    Report,
+)
+from dalsegno_executor.framing import FrameReader, frame
+
+_READ_SIZE = 256 * 1024
+SOCKET_BUFFER = 4 * 1024 * 1024
+
+_Item: TypeAlias = Report | ExecutorServiceWorkRequest
+
+
+class Channel:
+    """Sends and receives messages; any thread may send.
+
+    What several threads send at the same time goes out together: one of them writes for all.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._lock = threading.Lock()
+        self._items: list[_Item] = []
+        self._writing = False
+        self._closed = False
+
+    @property
+    def held_back(self) -> int:
+        """How many messages wait for a `flush`."""
+        return len(self._items)
+
+    def add(self, item: _Item) -> None:
+        """Queue a report or another message for the next `flush`."""
+        with self._lock:
+            self._items.append(item)
+
+    def send(self, item: _Item) -> None:
+        """Send a report or another message, after those that are queued."""
+        self.add(item)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued; returns at once where another thread does so already."""
+        while True:
+            with self._lock:
+                if self._writing or not self._items:
+                    return
+                self._writing = True
+                items, self._items = self._items, []
+            try:
+                self._write(items)
+            finally:
+                with self._lock:
+                    self._writing = False
+
+    def messages(self) -> Iterator[ExecutorServiceWorkResponse]:
+        """Yield what the stream process sends, until it closes the socket."""
+        reader = FrameReader()
+        while data := self._read():
+            for message in reader.feed(data):
+                yield ExecutorServiceWorkResponse.FromString(message)
+
+    def close(self) -> None:
+        """Close the socket; a reader of it comes to its end."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:  # the other end was faster
+            pass
+        self._socket.close()
+
+    def _read(self) -> bytes:
+        try:
+            return self._socket.recv(_READ_SIZE)
+        except OSError:  # closed, at one end or the other
+            return b""
+
+    def _write(self, items: list[_Item]) -> None:
+        try:
+            self._socket.sendall(b"".join(map(frame, _grouped(items))))
+        except OSError:
+            # The stream process is gone, and with it whoever would want this. The reader notices, and ends the runner.
+            return
+
+
+def _grouped(items: list[_Item]) -> Iterator[ExecutorServiceWorkRequest]:
+    """Yield messages, with consecutive reports in one."""
+    group: ExecutorServiceWorkRequest | None = None
+    for item in items:
+        if isinstance(item, Report):
+            group = group or ExecutorServiceWorkRequest()
+            group.reports.reports.append(item)
+            continue
+        if group is not None:
+            yield group
+            group = None
+        yield item
+    if group is not None:
+        yield group

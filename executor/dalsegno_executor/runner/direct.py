@@ -1,0 +1,83 @@
+"""Runs a step's function where the body runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dalsegno.arguments import call_arguments
+from dalsegno.durable import inside_step
+from dalsegno.errors import BackendError, DalsegnoError
+from dalsegno.steps import Step
+from dalsegno.v1.execution_pb2 import Failure
+from dalsegno.values import decode, encode
+from dalsegno_executor.runner.environment import Environment
+from dalsegno_executor.runner.failures import BACKEND, USER_CODE, failure_of
+from dalsegno_executor.runner.outputs import StoredOutputs, store_outputs
+from dalsegno_executor.runner.steps import StepFailed, call_function
+
+_IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+@dataclass(frozen=True, slots=True)
+class DirectRun:
+    """What came of it: outputs, or a failure. Times are in nanoseconds since the epoch."""
+
+    started: int
+    finished: int
+    outputs: StoredOutputs | None = None
+    failure: Failure | None = None
+
+
+def run_direct(
+    step: Step[..., Any], arguments: Mapping[str, object], environment: Environment, started: int
+) -> DirectRun:
+    """Call the function of a step and store what it returns."""
+    try:
+        value = call_function(step, _copies(arguments))
+        return DirectRun(started, time.time_ns(), outputs=_store(step, value, environment))
+    except StepFailed as failed:
+        return DirectRun(started, time.time_ns(), failure=failed.failure)
+
+
+async def run_direct_async(
+    step: Step[..., Any], arguments: Mapping[str, object], environment: Environment, started: int
+) -> DirectRun:
+    """Await the function of a step on the body's loop and store what it returns.
+
+    It gets a task of its own, so that nothing of the body's context is changed while it runs.
+    """
+    try:
+        value = await asyncio.get_running_loop().create_task(_call(step, _copies(arguments)))
+        return DirectRun(started, time.time_ns(), outputs=_store(step, value, environment))
+    except StepFailed as failed:
+        return DirectRun(started, time.time_ns(), failure=failed.failure)
+
+
+async def _call(step: Step[..., Any], arguments: Mapping[str, object]) -> object:
+    inside_step.set(True)
+    try:
+        args, kwargs = call_arguments(step.function, arguments)
+        return await step.function(*args, **kwargs)
+    except asyncio.CancelledError:
+        # The body has given the call up. It has no outcome, and runs again when the body is recovered.
+        raise
+    except BaseException as error:
+        raise StepFailed(failure_of(error, USER_CODE)) from error
+
+
+def _copies(arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return what the step would get on another executor, so that it cannot change the body's own objects."""
+    return {name: value if type(value) in _IMMUTABLE else decode(encode(value)) for name, value in arguments.items()}
+
+
+def _store(step: Step[..., Any], value: object, environment: Environment) -> StoredOutputs:
+    try:
+        return store_outputs(step, value, environment)
+    except BackendError as error:
+        raise StepFailed(failure_of(error, BACKEND)) from error
+    except DalsegnoError as error:
+        raise StepFailed(failure_of(error, USER_CODE)) from error

@@ -1,0 +1,44 @@
+"""What a runner knows of the planner that its work comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dalsegno.object_store import ObjectStore, UrlObjectStore
+from dalsegno.payloads import DEFAULT_INLINE_LIMIT, from_payload, to_payload
+from dalsegno.v1.executor_service_pb2 import Welcome
+from dalsegno.v1.value_pb2 import Payload
+from dalsegno.values import Encoded, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where values are kept, and how large they may be."""
+
+    store: ObjectStore | None = None
+    inline_limit: int = DEFAULT_INLINE_LIMIT
+    payload_limit: int | None = None
+
+    @classmethod
+    def told_by(cls, welcome: Welcome) -> Environment:
+        """Return the environment that a planner has told."""
+        url = welcome.object_store_url
+        return cls(
+            UrlObjectStore(url) if url else None,
+            welcome.inline_limit or DEFAULT_INLINE_LIMIT,
+            welcome.payload_limit or None,
+        )
+
+    def read(self, payload: Payload) -> Any:
+        """Return a value, a new object at every call."""
+        return from_payload(payload, self.store)
+
+    def write(self, value: object, what: str) -> tuple[Encoded, Payload]:
+        """Encode a value, and store it if it is large; `what` is how an error names it."""
+        encoded = encode(value)
+        return encoded, self.store_encoded(encoded, what)
+
+    def store_encoded(self, encoded: Encoded, what: str = "the value") -> Payload:
+        """Return the payload of an encoded value; a large one is in the store then."""
+        return to_payload(encoded, self.store, self.inline_limit, self.payload_limit, what=what)

@@ -1,0 +1,102 @@
+"""Runs step tasks: resolve the inputs, call the function, store the outputs, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dalsegno.arguments import call_arguments
+from dalsegno.durable import inside_step
+from dalsegno.errors import BackendError, DalsegnoError, NotFoundError
+from dalsegno.steps import Step
+from dalsegno.v1.execution_pb2 import Failure
+from dalsegno.v1.executor_service_pb2 import Report, StepCompleted, Task
+from dalsegno_executor.attempts import failed_step, timestamp
+from dalsegno_executor.runner.coroutines import thread_loop
+from dalsegno_executor.runner.environment import Environment
+from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of
+from dalsegno_executor.runner.outputs import store_outputs
+from dalsegno_executor.runner.resolve import Resolver
+
+
+class StepFailed(Exception):
+    """An attempt has failed; it has been decided where."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def run_step(task: Task, step: Step[..., Any] | None, environment: Environment) -> Report:
+    """Run the attempt that a task asks for, and return what is reported of it."""
+    started = time.time_ns()
+    digest = ""
+    try:
+        step = _the_step(task, step)
+        digest = step.digest
+        arguments = _read_arguments(task, environment)
+        value = call_function(step, arguments)
+        outputs = _store(step, value, environment)
+    except StepFailed as failed:
+        return failed_step(task, failed.failure, timestamp(started), timestamp(time.time_ns()), digest)
+    return Report(
+        token=task.token,
+        completed=StepCompleted(
+            outputs=outputs,
+            started_at=timestamp(started),
+            finished_at=timestamp(time.time_ns()),
+            code_digest=digest,
+        ),
+    )
+
+
+def call_function(step: Step[..., Any], arguments: Mapping[str, object]) -> object:
+    """Call a step's function, to its end if it is an ``async def``.
+
+    Raises:
+        StepFailed: If it raised, or does not take these arguments.
+    """
+    token = inside_step.set(True)
+    try:
+        args, kwargs = call_arguments(step.function, arguments)
+        value = step.function(*args, **kwargs)
+        return thread_loop.run(value) if step.is_async else value
+    except BaseException as error:
+        # SystemExit and KeyboardInterrupt too: user code ends itself, never the runner.
+        raise StepFailed(failure_of(error, USER_CODE)) from error
+    finally:
+        inside_step.reset(token)
+
+
+def _the_step(task: Task, step: Step[..., Any] | None) -> Step[..., Any]:
+    wanted = task.definition
+    if step is not None and wanted.pinned_digest in ("", step.digest):
+        return step
+    what = f"step {wanted.name!r} of module {wanted.module!r}"
+    if step is None:
+        message = f"this executor has no {what}; it announced code that it cannot find any more"
+    else:
+        message = (
+            f"{what} is another version here ({step.digest[:12]}) than was asked for ({wanted.pinned_digest[:12]})"
+        )
+    raise StepFailed(Failure(origin=RUNTIME, message=message, exception_type="dalsegno.errors:StateError"))
+
+
+def _read_arguments(task: Task, environment: Environment) -> dict[str, object]:
+    work = task.step
+    try:
+        return Resolver(environment, work.upstream, work.flow_inputs).arguments(work.inputs)
+    except (BackendError, NotFoundError) as error:
+        raise StepFailed(failure_of(error, BACKEND)) from error
+    except DalsegnoError as error:
+        raise StepFailed(failure_of(error, RUNTIME)) from error
+
+
+def _store(step: Step[..., Any], value: object, environment: Environment) -> Any:
+    try:
+        return store_outputs(step, value, environment).message
+    except BackendError as error:
+        raise StepFailed(failure_of(error, BACKEND)) from error
+    except DalsegnoError as error:
+        raise StepFailed(failure_of(error, USER_CODE)) from error

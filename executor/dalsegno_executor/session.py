@@ -1,0 +1,190 @@
+"""The stream to the planner: kept open, opened again, and fed by the session's state machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import TypeAlias
+
+import grpc
+import grpc.aio
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from dalsegno.v1.executor_service_pb2 import ExecutorServiceWorkRequest, ExecutorServiceWorkResponse
+from dalsegno.v1.executor_service_pb2_grpc import ExecutorServiceStub
+from dalsegno_executor.protocol import Event, Session, State, Welcomed
+from dalsegno_executor.saying import say
+
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[ExecutorServiceWorkRequest, ExecutorServiceWorkResponse]"
+
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+_DEFAULT_HEARTBEAT = 3.0
+_SECONDS_TO_CLOSE = 2.0
+
+
+class Refused(Exception):
+    """The planner will not have this executor, however often it asks."""
+
+
+class _Lost(Exception):
+    """The stream could not be opened."""
+
+
+class Stream:
+    """Keeps a session with the planner.
+
+    Args:
+        address: ``host:port`` or ``unix:/path``.
+        session: The state machine.
+        on_events: Takes what follows from the planner's messages.
+        on_sent: Called when all that the session had to send is on its way.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        session: Session,
+        on_events: Callable[[list[Event]], None],
+        on_sent: Callable[[], None],
+    ) -> None:
+        self._address = address
+        self._session = session
+        self._on_events = on_events
+        self._on_sent = on_sent
+        self._something_to_send = asyncio.Event()
+        self._leaving = False
+        self._left = asyncio.Event()
+        self._heartbeat = _DEFAULT_HEARTBEAT
+        self._complaint = ""
+
+    def wake(self) -> None:
+        """Say that the session has something to send."""
+        self._something_to_send.set()
+
+    def leave(self) -> None:
+        """End the present stream once all is sent; another one is opened, as long as `keep` runs."""
+        self._leaving = True
+        self._left.clear()
+        self.wake()
+
+    async def left(self) -> None:
+        """Wait until the stream that `leave` has ended is closed."""
+        if self._session.state is not State.CLOSED:
+            await self._left.wait()
+
+    async def keep(self) -> None:
+        """Open the stream, and open it again whenever it has ended; ends by being cancelled.
+
+        Raises:
+            Refused: If the planner says that it will not have this executor.
+        """
+        while True:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(_Lost),
+                wait=wait_random_exponential(multiplier=0.1, max=5, min=0.05),
+                before_sleep=self._say_lost,
+            ):
+                with attempt:
+                    await self._talk()
+            # Not all executors at once, where a planner that many were connected to has gone.
+            await asyncio.sleep(random.uniform(0.0, 0.2))  # noqa: S311 - jitter
+
+    async def _talk(self) -> None:
+        """Open one stream, and use it to its end.
+
+        Raises:
+            _Lost: If the planner did not answer.
+        """
+        self._leaving = False
+        try:
+            async with grpc.aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS) as channel:
+                await self._converse(ExecutorServiceStub(channel).Work())
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _REFUSALS:
+                raise Refused(f"the planner at {self._address} refused this executor: {error.details()}") from error
+            if self._session.state is not State.OPEN:
+                raise _Lost(f"{error.code().name}: {error.details()}") from error
+            say(f"lost the planner at {self._address} ({error.code().name}: {error.details()})")
+        finally:
+            self._session.disconnect()
+            self._left.set()
+
+    async def _converse(self, call: _Call) -> None:
+        await call.write(self._session.connect())
+        async with self._company(call):
+            try:
+                while (response := await call.read()) is not grpc.aio.EOF:
+                    self._take(response)
+            except asyncio.CancelledError:
+                if not (self._leaving and call.cancelled()):
+                    raise
+
+    @contextlib.asynccontextmanager
+    async def _company(self, call: _Call) -> AsyncIterator[None]:
+        """Write and beat while the body of this context reads."""
+        tasks = [asyncio.create_task(self._write(call)), asyncio.create_task(self._beat())]
+        tasks[0].add_done_callback(lambda task: _end_if_failed(task, call))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            # What a writer meets on a stream that has ended, the reader meets too, with the status.
+            with contextlib.suppress(asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.AioRpcError):
+                await tasks[0]
+
+    def _take(self, response: ExecutorServiceWorkResponse) -> None:
+        events = self._session.receive(response)
+        for event in events:
+            if isinstance(event, Welcomed):
+                self._heartbeat = event.welcome.heartbeat_interval.ToNanoseconds() / 1e9 or _DEFAULT_HEARTBEAT
+                self._complaint = ""
+                say(f"connected to the planner at {self._address}")
+        self._on_events(events)
+        self.wake()
+
+    async def _write(self, call: _Call) -> None:
+        while True:
+            while (message := self._session.next_message()) is not None:
+                await call.write(message)
+            self._on_sent()
+            if self._leaving:
+                await call.done_writing()
+                asyncio.get_running_loop().call_later(_SECONDS_TO_CLOSE, call.cancel)
+                return
+            await self._something_to_send.wait()
+            self._something_to_send.clear()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat)
+            self._session.alive()
+            self.wake()
+
+    def _say_lost(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        complaint = str(error)
+        if complaint != self._complaint:
+            say(f"cannot reach the planner at {self._address} ({complaint}); trying until it answers")
+        self._complaint = complaint
+
+
+def _end_if_failed(task: asyncio.Task[None], call: _Call) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        call.cancel()

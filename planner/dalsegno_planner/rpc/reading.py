@@ -1,0 +1,88 @@
+"""Reads executions and their invocations, and makes messages of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from dalsegno.errors import NotFoundError
+from dalsegno.v1.execution_pb2 import Execution as ExecutionMessage
+from dalsegno_planner.core.execution import Execution, ExecutionState
+from dalsegno_planner.rpc.convert import execution_message
+from dalsegno_planner.rpc.results import pipeline_result
+from dalsegno_planner.store import executions
+from dalsegno_planner.store.pool import Pool
+
+
+class ExecutionReader:
+    """Finds executions, and says what is to be said of them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def find(self, text: str, project: str) -> Execution:
+        """Return the execution that a request names.
+
+        Raises:
+            UsageError: It names none.
+            NotFoundError: There is none.
+            StateError: There are several.
+        """
+        async with self._pool.acquire() as connection:
+            return await executions.find(connection, text, project)
+
+    async def get(self, execution_id: UUID) -> Execution:
+        """Return an execution as it is now.
+
+        Raises:
+            NotFoundError: It has been deleted.
+        """
+        async with self._pool.acquire() as connection:
+            execution = await executions.get(connection, execution_id)
+        if execution is None:
+            raise NotFoundError(
+                f"execution {execution_id} is not there any more",
+                reason="EXECUTION_NOT_FOUND",
+                fields={"execution": str(execution_id)},
+            )
+        return execution
+
+    async def message(
+        self, execution: Execution, *, with_result: bool = True, with_reason: bool = False
+    ) -> ExecutionMessage:
+        """Return the message for an execution.
+
+        Args:
+            execution: What it says.
+            with_result: Whether the result of a pipeline is put together.
+            with_reason: Whether to find out if nothing can run it.
+        """
+        result = None
+        if with_result and execution.result_binding is not None and execution.state is ExecutionState.COMPLETED:
+            async with self._pool.acquire() as connection:
+                result = await pipeline_result(connection, execution)
+        reason = await self.pending_reason(execution) if with_reason else ""
+        return execution_message(execution, pending_reason=reason, result=result)
+
+    async def messages(self, listed: Sequence[Execution]) -> list[ExecutionMessage]:
+        """Return the messages for a page of executions."""
+        reasons = await self._pending_reasons(listed)
+        return [execution_message(one, pending_reason=reasons.get(one.id, "")) for one in listed]
+
+    async def pending_reason(self, execution: Execution) -> str:
+        """Return why an execution does not go on, where no connected executor can run it; else nothing."""
+        return (await self._pending_reasons([execution])).get(execution.id, "")
+
+    async def _pending_reasons(self, listed: Iterable[Execution]) -> dict[UUID, str]:
+        going_on = [one.id for one in listed if one.state in (ExecutionState.PENDING, ExecutionState.RUNNING)]
+        if not going_on:
+            return {}
+        async with self._pool.acquire() as connection:
+            unserved = await executions.unserved_routes(connection, going_on)
+        return {execution_id: _reason(route) for execution_id, route in unserved.items()}
+
+
+def _reason(route: str) -> str:
+    code, _, digest = route.partition("/")[2].partition("@")
+    pinned = f" (pinned to {digest[:12]})" if digest else ""
+    return f"no connected executor has {code}{pinned}; start one with: dalsegno worker {code.partition(':')[0]}"

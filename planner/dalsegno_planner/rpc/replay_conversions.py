@@ -1,0 +1,212 @@
+"""Messages of the ReplayService to requests, and plans back to messages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from dalsegno.errors import Problem, UsageError
+from dalsegno.v1 import replay_service_pb2 as messages
+from dalsegno.v1.execution_pb2 import InvocationKind as InvocationKindMessage
+from dalsegno.v1.value_pb2 import Payload, Value
+from dalsegno_planner.core.overrides import input_field, override_field, step_input_field
+from dalsegno_planner.core.plan import Mode, OnStale, PlanEntry
+from dalsegno_planner.entropy import new_execution_id
+from dalsegno_planner.rpc.convert import is_name, optional_uuid
+from dalsegno_planner.rpc.graphs import GraphReader
+from dalsegno_planner.rpc.values import ValueReader, encode_json, payload_of
+from dalsegno_planner.store.replay_plan import View
+from dalsegno_planner.store.replay_request import Creation, Given, ReplayRequest, TodaysCode
+
+VIEWS: Mapping[int, View] = {
+    messages.PLAN_VIEW_UNSPECIFIED: View.AFFECTED,
+    messages.PLAN_VIEW_ROOTS: View.ROOTS,
+    messages.PLAN_VIEW_AFFECTED: View.AFFECTED,
+    messages.PLAN_VIEW_REUSED: View.REUSED,
+}
+
+_ON_STALE: Mapping[int, OnStale] = {
+    messages.ON_STALE_UNSPECIFIED: OnStale.REUSE,
+    messages.ON_STALE_REUSE: OnStale.REUSE,
+    messages.ON_STALE_RERUN: OnStale.RERUN,
+    messages.ON_STALE_FAIL: OnStale.FAIL,
+}
+
+_MODES: Mapping[str, Mode] = {
+    "from": Mode.FROM,
+    "skip": Mode.SKIP,
+    "skip_successful": Mode.SKIP_SUCCESSFUL,
+    "everything": Mode.EVERYTHING,
+}
+
+
+class RequestReader:
+    """Makes requests of messages; what is wrong with their values is told at once.
+
+    Args:
+        values: Completes payloads. Nothing is stored before the replay is valid as a whole.
+    """
+
+    def __init__(self, values: ValueReader) -> None:
+        self._values = values
+
+    async def request(self, spec: messages.ReplaySpec, *, single_step: bool = False) -> ReplayRequest:
+        """Return what a message asks for.
+
+        Raises:
+            UsageError: With everything that is wrong with its form.
+        """
+        problems: list[Problem] = []
+        mode = _mode(spec, problems)
+        request = ReplayRequest(
+            execution=spec.execution,
+            project=spec.project,
+            mode=mode,
+            selectors=_selectors(spec),
+            rerun_changed_code=spec.rerun_changed_code,
+            inputs=self._given(spec.inputs, {name: input_field(name) for name in spec.inputs}, problems),
+            overrides=self._given(spec.overrides, {key: override_field(key) for key in spec.overrides}, problems),
+            step_input_overrides={
+                key: self._given(one.inputs, {name: step_input_field(key, name) for name in one.inputs}, problems)
+                for key, one in spec.step_input_overrides.items()
+            },
+            on_stale=_on_stale(spec, problems),
+            code=await self._code(spec) if spec.HasField("code") else None,
+            single_step=single_step,
+        )
+        if problems:
+            raise UsageError("the replay is refused", reason="INVALID_REPLAY", problems=problems)
+        return request
+
+    async def store(self, request: ReplayRequest) -> None:
+        """Put the large values of a valid request into the object store."""
+        every = [request.inputs, request.overrides, *request.step_input_overrides.values()]
+        for values in every:
+            for name, given in values.items():
+                if isinstance(given, Payload):
+                    await self._values.store(given, name)
+
+    def _given(
+        self, values: Mapping[str, Value], fields: Mapping[str, str], problems: list[Problem]
+    ) -> dict[str, Given]:
+        found: dict[str, Given] = {}
+        for name, value in values.items():
+            try:
+                found[name] = self._value(value, fields[name])
+            except UsageError as error:
+                problems.append(Problem(fields[name], error.message))
+        return found
+
+    def _value(self, value: Value, field: str) -> Given:
+        match value.WhichOneof("kind"):
+            case "payload":
+                self._values.complete(value.payload, field)
+                return value.payload
+            case "artifact_id":
+                found = optional_uuid(value.artifact_id, field)
+                if found is not None:
+                    return found
+            case "json":
+                payload = payload_of(encode_json(value.json, field))
+                self._values.complete(payload, field)
+                return payload
+            case _:
+                pass
+        raise UsageError(f"{field} has no value; give a payload, an artifact ID or JSON", reason="MISSING_VALUE")
+
+    async def _code(self, spec: messages.ReplaySpec) -> TodaysCode:
+        code = spec.code
+        steps = result = None
+        if code.steps:
+            # Numbers, tasks and owner are given anew when the replay is created.
+            reader = GraphReader(new_execution_id(), spec.project, _Anything(), self._values)
+            steps = (await reader.steps(code.steps)).invocations
+            if code.HasField("result"):
+                result = await reader.result(code.result)
+        return TodaysCode(
+            module=code.definition.module,
+            name=code.definition.name,
+            pinned_digest=code.definition.pinned_digest,
+            code_digest=code.code_digest,
+            definitions=tuple(code.definitions),
+            steps=steps,
+            result=result,
+        )
+
+
+def creation(request: messages.ReplayServiceCreateRequest) -> Creation:
+    """Return how a replay is to be created.
+
+    Raises:
+        UsageError: The request ID or the name cannot be one.
+    """
+    if request.name and not is_name(request.name):
+        raise UsageError("a run name has 1 to 200 characters that print", reason="INVALID_NAME", fields={"name": ""})
+    return Creation(
+        request_id=optional_uuid(request.request_id, "request_id"),
+        request_digest=hashlib.blake2b(request.SerializeToString(deterministic=True), digest_size=32).hexdigest(),
+        expected_plan=request.expect_plan,
+        name=request.name,
+        requested_by=request.requested_by,
+        debug=request.debug,
+    )
+
+
+def entry_message(entry: PlanEntry) -> messages.PlanEntry:
+    """Return the message for an entry of a plan."""
+    return messages.PlanEntry(
+        number=entry.number,
+        invocation_id=entry.invocation_id,
+        name=entry.name,
+        kind=InvocationKindMessage.Value(f"INVOCATION_KIND_{entry.kind.name}"),
+        reasons=[
+            messages.Reason(reason=messages.RootReason.Value(f"ROOT_REASON_{one.reason.name}"), cause=one.cause)
+            for one in entry.reasons
+        ],
+        call_id=str(entry.call_id) if entry.call_id is not None else "",
+        recorded_seconds=entry.recorded_seconds,
+        output_overridden=entry.output_overridden,
+    )
+
+
+def view(message: int) -> View:
+    """Return which entries are asked for.
+
+    Raises:
+        UsageError: There is no such view.
+    """
+    if message not in VIEWS:
+        raise UsageError(f"there is no view {message}", reason="UNKNOWN_VIEW", fields={"view": str(message)})
+    return VIEWS[message]
+
+
+class _Anything(frozenset[str]):
+    """The inputs of a graph whose execution is known later."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def _mode(spec: messages.ReplaySpec, problems: list[Problem]) -> Mode | None:
+    name = spec.WhichOneof("mode")
+    if name is None:
+        return None
+    if name in ("skip_successful", "everything") and not getattr(spec, name):
+        problems.append(Problem(name, "it must be true where it is given; leave it out otherwise"))
+    return _MODES[name]
+
+
+def _selectors(spec: messages.ReplaySpec) -> tuple[str, ...]:
+    match spec.WhichOneof("mode"):
+        case "from":
+            return tuple(getattr(spec, "from").selectors)
+        case "skip":
+            return tuple(spec.skip.selectors)
+        case _:
+            return ()
+
+
+def _on_stale(spec: messages.ReplaySpec, problems: list[Problem]) -> OnStale:
+    if spec.on_stale not in _ON_STALE:
+        problems.append(Problem("on_stale", f"there is no choice {spec.on_stale}; it is REUSE, RERUN or FAIL"))
+    return _ON_STALE.get(spec.on_stale, OnStale.REUSE)

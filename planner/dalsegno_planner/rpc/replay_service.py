@@ -1,0 +1,102 @@
+"""ReplayService: convert, call, convert back."""
+
+from __future__ import annotations
+
+from grpc import aio
+
+from dalsegno.v1 import replay_service_pb2 as messages
+from dalsegno.v1.replay_service_pb2_grpc import ReplayServiceServicer
+from dalsegno_planner.core.execution import Execution
+from dalsegno_planner.core.plan import PlanSummary
+from dalsegno_planner.dispatch.bus import Bus
+from dalsegno_planner.rpc import convert
+from dalsegno_planner.rpc import replay_conversions as conversions
+from dalsegno_planner.rpc.headers import definition_rows
+from dalsegno_planner.rpc.reading import ExecutionReader
+from dalsegno_planner.rpc.values import ValueReader
+from dalsegno_planner.store import executions, replays
+from dalsegno_planner.store.definitions import Definitions
+from dalsegno_planner.store.pool import Connection, Pool, in_transaction
+from dalsegno_planner.store.replay_plan import Plan, View, entries, make_plan
+from dalsegno_planner.store.replay_request import Creation, ReplayRequest
+
+_PAGE, _LARGEST_PAGE = 500, 5_000
+_LISTED = 1_000
+
+
+class ReplayServicer(ReplayServiceServicer):
+    """Plans and creates replays."""
+
+    def __init__(
+        self, pool: Pool, bus: Bus, reader: ExecutionReader, values: ValueReader, definitions: Definitions
+    ) -> None:
+        self._pool = pool
+        self._bus = bus
+        self._reader = reader
+        self._requests = conversions.RequestReader(values)
+        self._definitions = definitions
+
+    async def Plan(
+        self,
+        request: messages.ReplayServicePlanRequest,
+        context: aio.ServicerContext[messages.ReplayServicePlanRequest, messages.ReplayServicePlanResponse],
+    ) -> messages.ReplayServicePlanResponse:
+        wanted = await self._requests.request(request.spec)
+        view = conversions.view(request.view)
+        after = convert.page_number(request.page_token)
+        size = convert.page_size(request.page_size, _PAGE, _LARGEST_PAGE)
+
+        async def work(connection: Connection) -> messages.ReplayServicePlanResponse:
+            source = await executions.find(connection, wanted.execution, wanted.project)
+            return await _response(connection, await make_plan(connection, source, wanted), view, after, size)
+
+        return await in_transaction(self._pool, work)
+
+    async def Create(
+        self,
+        request: messages.ReplayServiceCreateRequest,
+        context: aio.ServicerContext[messages.ReplayServiceCreateRequest, messages.ReplayServiceCreateResponse],
+    ) -> messages.ReplayServiceCreateResponse:
+        how = conversions.creation(request)
+        wanted = await self._requests.request(request.spec, single_step=request.single_step)
+        execution = await in_transaction(self._pool, lambda connection: self._create(connection, wanted, how))
+        self._bus.work_ready()
+        self._bus.execution_changed(execution.id)
+        return messages.ReplayServiceCreateResponse(
+            execution=await self._reader.message(execution),
+            plan_digest=str((execution.replay or {}).get("plan_digest", "")),
+        )
+
+    async def _create(self, connection: Connection, wanted: ReplayRequest, how: Creation) -> Execution:
+        existing = await replays.find_request(connection, how)
+        if existing is not None:
+            return existing
+        source = await executions.find(connection, wanted.execution, wanted.project)
+        plan = await make_plan(connection, await replays.lock_source(connection, source), wanted)
+        replays.check_agreed(plan, how)
+        await self._requests.store(wanted)
+        if wanted.code is not None:
+            rows = definition_rows(source.project, wanted.code.definitions)
+            await self._definitions.record(connection, source.project, rows)
+        return await replays.create_replay(connection, plan, how)
+
+
+async def _response(
+    connection: Connection, plan: Plan, view: View, after: int, size: int
+) -> messages.ReplayServicePlanResponse:
+    summary: PlanSummary = plan.summary
+    page, following = await entries(connection, plan, view, after, size)
+    waits, _ = await entries(connection, plan, View.WAITS, 0, _LISTED)
+    roots, _ = await entries(connection, plan, View.ROOTS, 0, _LISTED)
+    return messages.ReplayServicePlanResponse(
+        digest=summary.digest,
+        source_execution_id=str(plan.source.id),
+        root_count=summary.root_count,
+        affected_count=summary.affected_count,
+        reused_count=summary.reused_count,
+        warnings=summary.warnings,
+        waits=[conversions.entry_message(one) for one in waits],
+        entries=[conversions.entry_message(one) for one in page],
+        next_page_token=convert.page_token(str(following)) if following is not None else "",
+        roots=[conversions.entry_message(one) for one in roots],
+    )

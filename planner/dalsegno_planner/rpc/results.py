@@ -1,0 +1,98 @@
+"""What a pipeline returns: the recorded shape, filled with the outputs of its steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from dalsegno.v1.value_pb2 import Binding, FlowInputs, Outputs, Payload
+from dalsegno.values import seal
+from dalsegno_planner.core.execution import Execution, ExecutionState
+from dalsegno_planner.rpc.values import payload_of
+from dalsegno_planner.store import invocations
+from dalsegno_planner.store.pool import Connection
+
+_JSON = "json"
+
+
+async def pipeline_result(connection: Connection, execution: Execution) -> Payload | None:
+    """Return the result of a completed pipeline.
+
+    A structure is put together where all its parts are JSON and stored inline. Of any other, as of a pipeline that
+    returns nothing, there is none, and the outputs are to be read by themselves.
+    """
+    if execution.result_binding is None or execution.state is not ExecutionState.COMPLETED:
+        return None
+    binding = Binding.FromString(execution.result_binding)
+    numbers = sorted(set(_numbers(binding)))
+    stored = await invocations.outputs(connection, execution.id, numbers) if numbers else {}
+    outputs = {number: Outputs.FromString(data) for number, data in stored.items() if data is not None}
+    return _resolve(binding, outputs, FlowInputs.FromString(execution.inputs))
+
+
+def _numbers(binding: Binding) -> Iterator[int]:
+    match binding.WhichOneof("kind"):
+        case "output":
+            yield binding.output.number
+        case "list" | "tuple":
+            for item in _items(binding):
+                yield from _numbers(item)
+        case "map":
+            for entry in binding.map.entries:
+                yield from _numbers(entry.value)
+
+
+def _resolve(binding: Binding, outputs: Mapping[int, Outputs], inputs: FlowInputs) -> Payload | None:
+    match binding.WhichOneof("kind"):
+        case "value":
+            return binding.value
+        case "flow_input":
+            return inputs.values.get(binding.flow_input)
+        case "output":
+            of_step = outputs.get(binding.output.number, Outputs()).outputs
+            return next((one.payload for one in of_step if one.name == binding.output.output), None)
+    text = _json_text(binding, outputs, inputs)
+    return payload_of(seal(_JSON, text.encode())) if text is not None else None
+
+
+def _json_text(binding: Binding, outputs: Mapping[int, Outputs], inputs: FlowInputs) -> str | None:
+    match binding.WhichOneof("kind"):
+        case "list":
+            return _joined(binding, outputs, inputs)
+        case "tuple":
+            items = _joined(binding, outputs, inputs)
+            return None if items is None else f'{{"$type":"tuple","value":{items}}}'
+        case "map":
+            return _map_text(binding, outputs, inputs)
+    payload = _resolve(binding, outputs, inputs)
+    if payload is None or payload.codec != _JSON or payload.WhichOneof("content") != "inline":
+        return None
+    return payload.inline.decode()
+
+
+def _joined(binding: Binding, outputs: Mapping[int, Outputs], inputs: FlowInputs) -> str | None:
+    texts = [_json_text(item, outputs, inputs) for item in _items(binding)]
+    whole = [text for text in texts if text is not None]
+    return f"[{','.join(whole)}]" if len(whole) == len(texts) else None
+
+
+def _map_text(binding: Binding, outputs: Mapping[int, Outputs], inputs: FlowInputs) -> str | None:
+    pairs: list[tuple[str, str]] = []
+    plain = True
+    for entry in binding.map.entries:
+        value = _json_text(entry.value, outputs, inputs)
+        if entry.WhichOneof("key") == "text":
+            key = json.dumps(entry.text, ensure_ascii=False)
+            plain = plain and entry.text != "$type"
+        else:
+            key, plain = entry.encoded.inline.decode(), False
+        if value is None:
+            return None
+        pairs.append((key, value))
+    if plain:
+        return "{" + ",".join(f"{key}:{value}" for key, value in pairs) + "}"
+    return '{"$type":"dict","value":[' + ",".join(f"[{key},{value}]" for key, value in pairs) + "]}"
+
+
+def _items(binding: Binding) -> list[Binding]:
+    return list(binding.list.items if binding.WhichOneof("kind") == "list" else binding.tuple.items)

@@ -1,0 +1,77 @@
+"""Graphs that arrive as streams: small ones are gathered first, large ones are stored as they come."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import asyncpg
+
+from dalsegno.errors import Problem, UsageError
+from dalsegno_planner.core.execution import Execution, NewExecution
+from dalsegno_planner.store import invocations
+from dalsegno_planner.store.invocations import EdgeRow, GraphRows, InvocationRow, TaskRow
+from dalsegno_planner.store.pool import Connection
+
+_GATHERED_STEPS = 5_000
+_TAKEN_ID = re.compile(r"=\([^,]+, (?P<id>.*)\) already exists", re.DOTALL)
+
+
+class AlreadyCreated(Exception):
+    """Rolls back a transaction in which the request turns out to have been made before."""
+
+    def __init__(self, execution: Execution) -> None:
+        super().__init__(str(execution.id))
+        self.execution = execution
+
+
+async def gather(batches: AsyncIterator[GraphRows]) -> GraphRows:
+    """Return the graph, or its first some thousand steps, so that no transaction waits for a client that has little."""
+    nodes: list[InvocationRow] = []
+    edges: list[EdgeRow] = []
+    tasks: list[TaskRow] = []
+    async for batch in batches:
+        nodes.extend(batch.invocations)
+        edges.extend(batch.edges)
+        tasks.extend(batch.tasks)
+        if len(nodes) >= _GATHERED_STEPS:
+            break
+    return GraphRows(nodes, edges, tasks)
+
+
+async def insert_graph(connection: Connection, first: GraphRows, rest: AsyncIterator[GraphRows]) -> None:
+    """Store a graph. Must run in a transaction.
+
+    Raises:
+        UsageError: An invocation ID is used twice.
+    """
+    await _insert(connection, first)
+    async for batch in rest:
+        await _insert(connection, batch)
+
+
+def refuse_repeated(new: NewExecution, created: Execution) -> None:
+    """End the transaction if the execution was created before by the same request.
+
+    Raises:
+        AlreadyCreated: With that execution.
+    """
+    if created.id != new.id:
+        raise AlreadyCreated(created)
+
+
+async def _insert(connection: Connection, rows: GraphRows) -> None:
+    try:
+        await invocations.insert_graph(connection, rows)
+    except asyncpg.UniqueViolationError as error:
+        raise _used_twice(error, rows) from None
+
+
+def _used_twice(error: asyncpg.UniqueViolationError, rows: GraphRows) -> UsageError:
+    found = _TAKEN_ID.search(error.detail or "")
+    invocation_id = found["id"] if found else ""
+    number = max((row.number for row in rows.invocations if row.invocation_id == invocation_id), default=0)
+    problem = Problem(
+        f"steps[{number}].invocation_id", f"{invocation_id!r} is the invocation ID of an earlier step already"
+    )
+    return UsageError("the graph is wrong; nothing was stored", reason="INVALID_GRAPH", problems=[problem])

@@ -1,0 +1,181 @@
+"""Watches executions: what happens to them, in order, until they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from uuid import UUID
+
+from dalsegno.errors import BackendError, NotFoundError
+from dalsegno.v1.execution_pb2 import Execution as ExecutionMessage
+from dalsegno.v1.execution_service_pb2 import ExecutionServiceWatchRequest, ExecutionServiceWatchResponse
+from dalsegno_planner.core.execution import Event, Execution, ExecutionState, StateSummary
+from dalsegno_planner.core.ids import BODY
+from dalsegno_planner.dispatch.bus import Bus
+from dalsegno_planner.rpc.convert import invocation_message, timestamp
+from dalsegno_planner.rpc.reading import ExecutionReader
+from dalsegno_planner.store import events, executions, invocations
+from dalsegno_planner.store.pool import Pool
+
+_EVENTS_AT_ONCE = 1_000
+
+Response = ExecutionServiceWatchResponse
+
+
+class SharedStates:
+    """Reads the states of many executions in one round trip: who asks while one is under way shares the next."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._asked: set[UUID] = set()
+        self._under_way: asyncio.Task[Mapping[UUID, StateSummary]] | None = None
+        self._following: asyncio.Task[Mapping[UUID, StateSummary]] | None = None
+
+    async def read(self, execution_id: UUID) -> StateSummary:
+        """Return the state of an execution as it is now, or later.
+
+        Raises:
+            NotFoundError: It has been deleted.
+        """
+        self._asked.add(execution_id)
+        if self._following is None:
+            self._following = asyncio.create_task(self._read_after(self._under_way))
+        found = (await asyncio.shield(self._following)).get(execution_id)
+        if found is None:
+            raise NotFoundError(
+                f"execution {execution_id} is not there any more",
+                reason="EXECUTION_NOT_FOUND",
+                fields={"execution": str(execution_id)},
+            )
+        return found
+
+    async def _read_after(
+        self, under_way: asyncio.Task[Mapping[UUID, StateSummary]] | None
+    ) -> Mapping[UUID, StateSummary]:
+        if under_way is not None:
+            await asyncio.wait([under_way])
+        asked, self._asked = self._asked, set()
+        self._under_way, self._following = self._following, None
+        async with self._pool.acquire() as connection:
+            return await executions.states(connection, asked)
+
+
+class Watcher:
+    """Streams what happens to executions.
+
+    Args:
+        pool: The database.
+        bus: Wakes watchers of executions that this planner changed, or hears of.
+        reader: Finds executions, and makes messages of them.
+        poll_interval: Seconds between looks at the database behind the wake-ups.
+        stopping: Set when the planner is about to stop.
+    """
+
+    def __init__(
+        self, pool: Pool, bus: Bus, reader: ExecutionReader, poll_interval: float, stopping: asyncio.Event
+    ) -> None:
+        self._pool = pool
+        self._bus = bus
+        self._reader = reader
+        self._poll_interval = poll_interval
+        self._stopping = stopping
+        self._states = SharedStates(pool)
+
+    async def watch(self, request: ExecutionServiceWatchRequest) -> AsyncIterator[Response]:
+        """Yield what happens, from the event that the request names on, until the execution has ended.
+
+        Raises:
+            BackendError: The planner stops; another one goes on from the last event.
+        """
+        execution = await self._reader.find(request.execution, request.project)
+        if request.execution_only:
+            responses = self._states_of(execution)
+        else:
+            responses = self._events_of(execution, request.after_event)
+        async for response in responses:
+            yield response
+
+    async def _states_of(self, execution: Execution) -> AsyncIterator[Response]:
+        """Yield the execution at each change of its state, and when it turns out that nothing can run it."""
+        said = await self._reader.message(execution)
+        yield _response(said, execution.last_event, execution)
+        while not execution.state.finished:
+            with self._change_of(execution.id) as change:
+                summary = await self._states.read(execution.id)
+                if summary.state is execution.state:
+                    await self._bus.wait(execution.id, change, self._poll_interval)
+                    if not change.cancelled() or await self._reader.pending_reason(execution) == said.pending_reason:
+                        continue
+            execution = await self._reader.get(execution.id)
+            said = await self._reader.message(execution, with_reason=change.cancelled())
+            yield _response(said, execution.last_event, execution)
+
+    async def _events_of(self, execution: Execution, after: int) -> AsyncIterator[Response]:
+        """Yield every event, and the execution where it changed without one."""
+        said = await self._reader.message(execution, with_result=False)
+        yield _response(said, after, execution)
+        while True:
+            with self._change_of(execution.id) as change:
+                happened = await self._read_events(execution, after)
+                for response in await self._responses(execution, happened):
+                    said = response.execution if response.HasField("execution") else said
+                    yield response
+                after = happened[-1].event if happened else after
+                execution = await self._reader.get(execution.id)
+                if after < execution.last_event:
+                    continue
+                if execution.state.finished:
+                    yield _response(await self._reader.message(execution), after, execution)
+                    return
+                await self._bus.wait(execution.id, change, self._poll_interval)
+                present = await self._reader.message(execution, with_result=False, with_reason=change.cancelled())
+            if present.state != said.state or (change.cancelled() and present.pending_reason != said.pending_reason):
+                yield _response(present, after, execution)
+                said = present
+
+    async def _read_events(self, execution: Execution, after: int) -> list[Event]:
+        async with self._pool.acquire() as connection:
+            return await events.after(connection, execution.id, after, _EVENTS_AT_ONCE)
+
+    async def _responses(self, execution: Execution, happened: Sequence[Event]) -> list[Response]:
+        """Return what is said of events; the end of the execution is said by itself, with its result."""
+        numbers = {event.number for event in happened if event.number != BODY}
+        called = {}
+        if numbers:
+            async with self._pool.acquire() as connection:
+                found = await invocations.get_some(connection, execution.id, execution.kind, numbers)
+            called = {one.number: one for one in found}
+        said = []
+        for event in happened:
+            response = Response(event=event.event, time=timestamp(event.at))
+            if event.number == BODY and not ExecutionState(event.state).finished:
+                then = replace(execution, state=ExecutionState(event.state))
+                response.execution.CopyFrom(await self._reader.message(then, with_result=False))
+            elif event.number in called:
+                message = invocation_message(called[event.number], state=event.state, with_values=False)
+                response.invocation.CopyFrom(message)
+            else:
+                continue
+            said.append(response)
+        return said
+
+    @contextmanager
+    def _change_of(self, execution_id: UUID) -> Iterator[asyncio.Future[None]]:
+        """A future for the next change, taken before looking at the state that it guards."""
+        if self._stopping.is_set():
+            raise BackendError(
+                "this planner is stopping; watch on another one, or on this one once it is back",
+                reason="PLANNER_STOPPING",
+            )
+        change = self._bus.watch(execution_id)
+        try:
+            yield change
+        finally:
+            self._bus.unwatch(execution_id, change)
+
+
+def _response(message: ExecutionMessage, event: int, execution: Execution) -> Response:
+    moment = execution.finished_at or execution.started_at or execution.created_at
+    return Response(event=event, time=timestamp(moment), execution=message)

@@ -1,0 +1,74 @@
+"""Inputs of invocations: what they refer to, and what becomes of them when one is replaced or numbers change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from dalsegno.v1.value_pb2 import Binding, Inputs, OutputRef, Payload
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """What inputs refer to: outputs by number and name, and flow inputs."""
+
+    outputs: frozenset[tuple[int, str]]
+    flow_inputs: frozenset[str]
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """The invocations whose outputs are taken."""
+        return frozenset(number for number, _ in self.outputs)
+
+
+def leaves(binding: Binding) -> Iterator[Binding]:
+    """The bindings inside a binding that are no lists, tuples or dictionaries."""
+    pending = [binding]
+    while pending:
+        current = pending.pop()
+        match current.WhichOneof("kind"):
+            case "list":
+                pending.extend(current.list.items)
+            case "tuple":
+                pending.extend(current.tuple.items)
+            case "map":
+                pending.extend(entry.value for entry in current.map.entries)
+            case _:
+                yield current
+
+
+def references(inputs: Inputs) -> References:
+    """What all inputs of an invocation refer to."""
+    outputs: set[tuple[int, str]] = set()
+    flow_inputs: set[str] = set()
+    for binding in inputs.bindings.values():
+        for leaf in leaves(binding):
+            if leaf.WhichOneof("kind") == "output":
+                outputs.update((one.number, one.output) for one in same_object(leaf.output))
+            elif leaf.WhichOneof("kind") == "flow_input":
+                flow_inputs.add(leaf.flow_input)
+    return References(frozenset(outputs), frozenset(flow_inputs))
+
+
+def same_object(reference: OutputRef) -> Iterator[OutputRef]:
+    """A reference and its alternatives."""
+    yield reference
+    for alternative in reference.alternatives:
+        yield from same_object(alternative)
+
+
+def with_values(inputs: Inputs, values: Mapping[str, Payload]) -> Inputs:
+    """The inputs with some of them replaced by plain values."""
+    replaced = Inputs()
+    replaced.CopyFrom(inputs)
+    for name, payload in values.items():
+        replaced.bindings[name].CopyFrom(Binding(value=payload, digest=payload.digest, canonical=payload.canonical))
+    return replaced
+
+
+def renumber(binding: Binding, number_of: Callable[[int], int]) -> None:
+    """Change the numbers that a binding refers to, in place."""
+    for leaf in leaves(binding):
+        if leaf.WhichOneof("kind") == "output":
+            for reference in same_object(leaf.output):
+                reference.number = number_of(reference.number)

@@ -1,0 +1,194 @@
+-- The graph that an execution shows, read through its lineage: of each number the nearest row counts, and that row
+-- hides the edges of older ones. `not_reached AND NOT called` is a call that the execution did not make: a tombstone.
+--
+-- The check for a nearer row is a scalar subquery, which cannot become a join over everything, and an execution's own
+-- rows (depth 0) need none: then the cost is that of the rows that are asked for.
+
+-- name: rows
+-- $1 execution, $2 numbers.
+SELECT i.number, i.position, i.invocation_id, i.name, i.kind, i.state, i.module, i.code_digest, i.upstream, i.after,
+       i.reads_inputs, i.overridden_inputs, i.inputs, coalesce(i.override_outputs, i.outputs) AS outputs, i.options,
+       i.override_outputs IS NOT NULL AS overridden, coalesce(i.supplier_id, i.execution_id) AS supplier_id
+FROM unnest($2::integer[]) AS wanted (number)
+CROSS JOIN LATERAL (
+    SELECT row.* FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = wanted.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $1
+    ORDER BY lineage.depth LIMIT 1
+) AS i
+WHERE i.called OR i.state <> 'not_reached'
+ORDER BY i.number;
+
+-- name: all_rows
+-- $1 execution. Outputs only of steps that declare none, for the names.
+SELECT i.number, i.position, i.invocation_id, i.name, i.kind, i.state, i.module, i.code_digest, i.upstream, i.after,
+       i.reads_inputs, i.overridden_inputs, i.inputs,
+       CASE i.options WHEN '' THEN coalesce(i.override_outputs, i.outputs) END AS outputs, i.options,
+       i.override_outputs IS NOT NULL AS overridden, coalesce(i.supplier_id, i.execution_id) AS supplier_id
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+WHERE lineage.execution_id = $1
+  AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1))
+ORDER BY i.number;
+
+-- name: candidates
+-- What selectors may mean: $1 execution, $2 invocation IDs, $3 numbers, $4 names, $5 how many of each name.
+WITH found AS (
+    SELECT lineage.depth, i.number
+    FROM lineage JOIN invocations AS i
+      ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit AND i.invocation_id = ANY ($2::text[])
+    WHERE lineage.execution_id = $1
+    UNION
+    SELECT lineage.depth, i.number
+    FROM lineage JOIN invocations AS i
+      ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit AND i.number = ANY ($3::integer[])
+    WHERE lineage.execution_id = $1
+    UNION
+    SELECT lineage.depth, some.number
+    FROM unnest($4::text[]) AS wanted (name)
+    CROSS JOIN lineage
+    CROSS JOIN LATERAL (
+        SELECT i.number FROM invocations AS i
+        WHERE i.execution_id = lineage.ancestor_id AND i.name = wanted.name AND i.number < lineage.number_limit
+          AND (i.called OR i.state <> 'not_reached')
+          AND (lineage.depth = 0 OR lineage.depth = (
+              SELECT near.depth FROM lineage AS near
+              JOIN invocations AS row
+                ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+              WHERE near.execution_id = $1
+              ORDER BY near.depth LIMIT 1))
+        ORDER BY i.number
+        LIMIT $5
+    ) AS some
+    WHERE lineage.execution_id = $1
+)
+SELECT i.number, i.invocation_id, i.name, i.kind, coalesce(i.supplier_id, i.execution_id) AS supplier_id
+FROM (SELECT number, min(depth) AS depth FROM found GROUP BY number) AS nearest_found
+CROSS JOIN LATERAL (
+    SELECT row.*, lineage.depth FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = nearest_found.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $1
+    ORDER BY lineage.depth LIMIT 1
+) AS i
+WHERE i.depth = nearest_found.depth AND (i.called OR i.state <> 'not_reached')
+ORDER BY i.number;
+
+-- name: step_names
+-- The distinct names, by skipping from one to the next: $1 execution, $2 how many at most.
+SELECT DISTINCT names.name
+FROM lineage
+CROSS JOIN LATERAL (
+    WITH RECURSIVE skip AS (
+        (SELECT i.name FROM invocations AS i WHERE i.execution_id = lineage.ancestor_id ORDER BY i.name LIMIT 1)
+        UNION ALL
+        SELECT (SELECT i.name FROM invocations AS i
+                WHERE i.execution_id = lineage.ancestor_id AND i.name > skip.name ORDER BY i.name LIMIT 1)
+        FROM skip WHERE skip.name IS NOT NULL
+    )
+    SELECT skip.name FROM skip WHERE skip.name IS NOT NULL LIMIT $2
+) AS names
+WHERE lineage.execution_id = $1
+ORDER BY names.name
+LIMIT $2;
+
+-- name: some_invocation_ids
+-- $1 execution, $2 how many at most.
+SELECT ids.invocation_id
+FROM lineage
+CROSS JOIN LATERAL (
+    SELECT i.invocation_id FROM invocations AS i
+    WHERE i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+      AND (i.called OR i.state <> 'not_reached')
+    ORDER BY i.number LIMIT $2
+) AS ids
+WHERE lineage.execution_id = $1
+LIMIT $2;
+
+-- name: consumers
+-- Invocations whose inputs take an output: $1 execution, $2 the number upstream, $3 how many at most.
+SELECT i.number, i.module, i.name, i.code_digest, i.inputs
+FROM lineage
+JOIN edges ON edges.execution_id = lineage.ancestor_id AND edges.upstream = $2 AND edges.downstream < lineage.number_limit
+JOIN invocations AS i ON i.execution_id = edges.execution_id AND i.number = edges.downstream
+WHERE lineage.execution_id = $1
+  AND $2 <> ALL (i.after) AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1))
+ORDER BY i.number
+LIMIT $3;
+
+-- name: invocation_ids
+-- $1 execution, $2 numbers; of steps only.
+SELECT i.number, i.invocation_id
+FROM unnest($2::integer[]) AS wanted (number)
+CROSS JOIN LATERAL (
+    SELECT row.* FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = wanted.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $1
+    ORDER BY lineage.depth LIMIT 1
+) AS i
+WHERE i.kind = 'step';
+
+-- name: count
+-- Steps and waits of an execution.
+SELECT count(*)
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+WHERE lineage.execution_id = $1
+  AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1));
+
+-- name: todays_steps
+-- The code of steps of these names ($2) in a project ($1): of connected executors, else what was recorded last.
+SELECT known.module, known.name, known.digest
+FROM (
+    SELECT d.module, d.name, d.digest, live.is_live,
+           bool_or(live.is_live) OVER (PARTITION BY d.module, d.name) AS any_live,
+           row_number() OVER (PARTITION BY d.module, d.name ORDER BY d.recorded_at DESC, d.digest) AS age
+    FROM definitions AS d
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (
+            SELECT FROM session_routes AS route JOIN sessions ON sessions.id = route.session_id
+            WHERE route.route = task_route(d.project, d.module, d.name, d.digest)
+              AND sessions.expires_at > clock_timestamp()
+        ) AS is_live
+    ) AS live
+    WHERE d.project = $1 AND d.kind = 'step' AND d.name = ANY ($2::text[]) AND d.digest <> ''
+) AS known
+WHERE known.is_live OR (known.age = 1 AND NOT known.any_live);
+
+-- name: definitions
+-- $1 project, then the keys: $2 kinds, $3 modules, $4 names, $5 digests.
+SELECT d.kind, d.module, d.name, d.digest, d.document
+FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS wanted (kind, module, name, digest)
+JOIN definitions AS d ON d.project = $1 AND d.kind = wanted.kind AND d.module = wanted.module AND d.name = wanted.name
+                     AND d.digest = wanted.digest;
+
+-- name: numbers_of_name
+-- Every call of a step: $1 execution, $2 name.
+SELECT i.number
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit AND i.name = $2
+WHERE lineage.execution_id = $1
+  AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1))
+ORDER BY i.number;

@@ -1,0 +1,542 @@
+-- Planning and creating replays. The roots and what is affected are kept in temporary tables of the connection, empty
+-- at the end of every transaction, so that a plan of any size stays in Postgres.
+
+-- name: scratch
+CREATE TEMPORARY TABLE IF NOT EXISTS replay_roots (
+    number integer NOT NULL, reason text NOT NULL, cause text NOT NULL, PRIMARY KEY (number, reason, cause)
+) ON COMMIT DELETE ROWS;
+-- Role: `affected`, `wait` for one that is asked again without being affected, `removed` for one that today's graph lacks.
+CREATE TEMPORARY TABLE IF NOT EXISTS replay_marks (
+    number integer PRIMARY KEY, role text NOT NULL, overridden boolean NOT NULL DEFAULT false
+) ON COMMIT DELETE ROWS;
+
+-- name: lineage_length
+SELECT count(*) FROM lineage WHERE execution_id = $1;
+
+-- name: numbers_of_roots
+SELECT DISTINCT number FROM replay_roots ORDER BY number;
+
+-- name: numbers_of_affected
+SELECT number FROM replay_marks WHERE role = 'affected' ORDER BY number;
+
+-- name: lock_source
+SELECT state FROM executions WHERE id = $1 FOR UPDATE;
+
+-- name: code_and_next_number
+-- The digest of its code, and the first number that no invocation has: $1 execution.
+SELECT executions.code_digest, greatest(executions.next_number, 1 + coalesce((
+    SELECT max(highest.number) FROM lineage
+    CROSS JOIN LATERAL (
+        SELECT max(i.number) AS number FROM invocations AS i
+        WHERE i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit) AS highest
+    WHERE lineage.execution_id = $1), 0)) AS next_number
+FROM executions WHERE executions.id = $1;
+
+-- name: root_numbers
+INSERT INTO replay_roots (number, reason, cause)
+SELECT number, reason, cause FROM unnest($1::integer[], $2::text[], $3::text[]) AS given (number, reason, cause)
+ON CONFLICT DO NOTHING;
+
+-- name: root_name
+-- Every call of a step: $1 execution, $2 name, $3 reason, $4 cause.
+INSERT INTO replay_roots (number, reason, cause)
+SELECT i.number, $3, $4
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit AND i.name = $2
+WHERE lineage.execution_id = $1
+  AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1))
+ON CONFLICT DO NOTHING;
+
+-- name: root_consumers
+-- What takes an overridden output: $1 execution, $2 numbers, $3 override keys, $4 reason.
+INSERT INTO replay_roots (number, reason, cause)
+SELECT i.number, $4, overridden.key
+FROM unnest($2::integer[], $3::text[]) AS overridden (number, key)
+CROSS JOIN lineage
+JOIN edges ON edges.execution_id = lineage.ancestor_id AND edges.upstream = overridden.number
+          AND edges.downstream < lineage.number_limit
+JOIN invocations AS i ON i.execution_id = edges.execution_id AND i.number = edges.downstream
+WHERE lineage.execution_id = $1
+  AND overridden.number <> ALL (i.after)
+  AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1))
+ON CONFLICT DO NOTHING;
+
+-- name: root_incomplete
+-- What has nothing to reuse: $1 execution, $2 overridden numbers, $3 reason.
+INSERT INTO replay_roots (number, reason, cause)
+SELECT i.number, $3, ''
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+WHERE lineage.execution_id = $1
+  AND i.state NOT IN ('completed', 'reused') AND i.kind = 'step' AND i.override_outputs IS NULL
+  AND (i.called OR i.state <> 'not_reached')
+  AND i.number <> ALL ($2::integer[])
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1))
+ON CONFLICT DO NOTHING;
+
+-- name: root_changed
+-- Steps whose code is none of today's: $1 execution, $2 modules, $3 names, $4 digests, $5 reason.
+INSERT INTO replay_roots (number, reason, cause)
+SELECT i.number, $5, ''
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+LEFT JOIN unnest($2::text[], $3::text[], $4::text[]) AS today (module, name, digest)
+       ON today.module = i.module AND today.name = i.name AND today.digest = i.code_digest AND i.code_digest <> ''
+WHERE lineage.execution_id = $1
+  AND i.kind = 'step' AND today.name IS NULL
+  AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1))
+ON CONFLICT DO NOTHING;
+
+-- name: root_readers
+-- Steps that read an overridden flow input: $1 execution, $2 input names, $3 reason.
+INSERT INTO replay_roots (number, reason, cause)
+SELECT i.number, $3, wanted.name
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+CROSS JOIN LATERAL unnest(i.reads_inputs) AS wanted (name)
+WHERE lineage.execution_id = $1
+  AND i.reads_inputs && $2::text[] AND wanted.name = ANY ($2)
+  AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1))
+ON CONFLICT DO NOTHING;
+
+-- name: affect_descendants
+-- The roots and everything downstream of them: $1 execution, $2 whether it can have tombstones with edges.
+-- OFFSET 0 keeps each step of the recursion an index lookup, whatever the planner expects of the temporary table.
+WITH RECURSIVE affected (number) AS (
+    SELECT number FROM replay_roots
+    UNION
+    SELECT next.downstream
+    FROM affected
+    CROSS JOIN LATERAL (
+        SELECT edges.downstream
+        FROM lineage
+        JOIN edges ON edges.execution_id = lineage.ancestor_id AND edges.upstream = affected.number
+                  AND edges.downstream < lineage.number_limit
+        WHERE lineage.execution_id = $1
+          AND (NOT $2 OR NOT EXISTS (
+              SELECT FROM invocations AS i
+              WHERE i.execution_id = edges.execution_id AND i.number = edges.downstream
+                AND i.state = 'not_reached' AND NOT i.called))
+          AND (lineage.depth = 0 OR lineage.depth = (
+              SELECT near.depth FROM lineage AS near
+              JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = edges.downstream
+                                     AND row.number < near.number_limit
+              WHERE near.execution_id = $1
+              ORDER BY near.depth LIMIT 1))
+        OFFSET 0
+    ) AS next
+)
+INSERT INTO replay_marks (number, role) SELECT number, 'affected' FROM affected;
+
+-- name: affect_roots
+-- The roots alone, for the replay of a single step.
+INSERT INTO replay_marks (number, role) SELECT DISTINCT number, 'affected' FROM replay_roots;
+
+-- name: affect_others
+-- Every step but those that are kept: $1 execution, $2 kept numbers.
+INSERT INTO replay_marks (number, role)
+SELECT i.number, 'affected'
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+LEFT JOIN unnest($2::integer[]) AS kept (number) ON kept.number = i.number
+WHERE lineage.execution_id = $1
+  AND i.kind = 'step' AND kept.number IS NULL AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1));
+
+-- name: affect_numbers
+INSERT INTO replay_marks (number, role) SELECT number, $2 FROM unnest($1::integer[]) AS given (number)
+ON CONFLICT DO NOTHING;
+
+-- name: mark_waits
+-- A replay asks every wait again: $1 execution.
+INSERT INTO replay_marks (number, role)
+SELECT i.number, 'wait'
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+WHERE lineage.execution_id = $1
+  AND i.kind = 'wait' AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1))
+ON CONFLICT DO NOTHING;
+
+-- name: mark_overridden
+-- Outputs that this request overrides.
+UPDATE replay_marks SET overridden = true WHERE number = ANY ($1::integer[]);
+
+-- name: mark_overridden_before
+-- Outputs that an earlier replay overrode; $1 execution.
+UPDATE replay_marks SET overridden = true
+WHERE (
+    SELECT i.override_outputs IS NOT NULL FROM lineage
+    JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number = replay_marks.number
+                         AND i.number < lineage.number_limit
+    WHERE lineage.execution_id = $1
+    ORDER BY lineage.depth LIMIT 1);
+
+-- name: analyze
+ANALYZE replay_roots, replay_marks;
+
+-- name: counts
+-- How many roots and affected there are, and what identifies the sets whatever their order.
+SELECT root.count AS roots, root.hash AS roots_hash, mark.affected, mark.waits, mark.hash AS marks_hash
+FROM (SELECT count(DISTINCT number), coalesce(bit_xor(hashtextextended(number || ' ' || reason, 0)), 0) AS hash
+      FROM (SELECT DISTINCT number, reason FROM replay_roots) AS distinct_roots) AS root,
+     (SELECT count(*) FILTER (WHERE role = 'affected') AS affected, count(*) FILTER (WHERE role = 'wait') AS waits,
+             coalesce(bit_xor(hashtextextended(number || ' ' || role, 0)), 0) AS hash
+      FROM replay_marks) AS mark;
+
+-- name: roots_among
+SELECT number, array_agg(reason ORDER BY reason, cause) AS reasons, array_agg(cause ORDER BY reason, cause) AS causes
+FROM replay_roots
+WHERE number = ANY ($1::integer[])
+GROUP BY number;
+
+-- name: page_of_marks
+-- $1 execution, $2 roles, $3 only roots, $4 only waits, $5 after this number, $6 how many.
+SELECT i.number, i.invocation_id, i.name, i.kind, mark.role, mark.overridden,
+       coalesce(extract(epoch FROM i.finished_at - i.started_at)::double precision, 0) AS seconds, root.reasons, root.causes
+FROM (
+    SELECT marks.* FROM replay_marks AS marks
+    WHERE marks.number > $5 AND marks.role = ANY ($2::text[])
+      AND (NOT $3 OR EXISTS (SELECT FROM replay_roots AS one WHERE one.number = marks.number))
+      AND (NOT $4 OR marks.role = 'wait' OR EXISTS (
+          SELECT FROM lineage JOIN invocations AS call
+            ON call.execution_id = lineage.ancestor_id AND call.number = marks.number AND call.kind = 'wait'
+          WHERE lineage.execution_id = $1))
+    ORDER BY marks.number LIMIT $6
+) AS mark
+CROSS JOIN LATERAL (
+    SELECT row.* FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = mark.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $1
+    ORDER BY lineage.depth LIMIT 1
+) AS i
+CROSS JOIN LATERAL (
+    SELECT array_agg(one.reason ORDER BY one.reason, one.cause) AS reasons,
+           array_agg(one.cause ORDER BY one.reason, one.cause) AS causes
+    FROM replay_roots AS one WHERE one.number = mark.number
+) AS root
+ORDER BY i.number;
+
+-- name: page_of_reused
+-- $1 execution, $2 overridden numbers, $3 after this number, $4 how many. Each execution contributes no more than a page.
+SELECT DISTINCT ON (i.number)
+       i.number, i.invocation_id, i.name, i.kind, i.state = 'not_reached' AND NOT i.called AS hidden,
+       i.override_outputs IS NOT NULL OR i.number = ANY ($2::integer[]) AS overridden,
+       coalesce(extract(epoch FROM i.finished_at - i.started_at)::double precision, 0) AS seconds,
+       coalesce(i.supplier_id, i.execution_id) AS supplier_id
+FROM lineage
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number > $3 AND row.number < lineage.number_limit
+      AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = row.number)
+    ORDER BY row.number LIMIT $4
+) AS i
+WHERE lineage.execution_id = $1
+ORDER BY i.number, lineage.depth
+LIMIT $4;
+
+-- name: reused_with_other_code
+-- Reused steps whose code is known and none of today's. Of each name the first calls speak for all: an execution runs
+-- the same code for every call of a step, but where it was changed meanwhile.
+-- $1 execution, $2 modules, $3 names, $4 digests.
+SELECT DISTINCT i.invocation_id, i.number
+FROM (SELECT DISTINCT name FROM unnest($3::text[]) AS given (name)) AS step
+CROSS JOIN lineage
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.name = step.name AND row.number < lineage.number_limit
+    ORDER BY row.number LIMIT 50
+) AS i
+WHERE lineage.execution_id = $1
+  AND i.kind = 'step' AND i.code_digest <> '' AND (i.called OR i.state <> 'not_reached')
+  AND EXISTS (SELECT FROM unnest($2::text[], $3::text[]) AS known (module, name) WHERE known.module = i.module AND known.name = i.name)
+  AND NOT EXISTS (SELECT FROM unnest($2::text[], $3::text[], $4::text[]) AS today (module, name, digest)
+                  WHERE today.module = i.module AND today.name = i.name AND today.digest = i.code_digest)
+  AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number)
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1))
+ORDER BY i.number
+LIMIT 21;
+
+-- name: reused_readers
+-- Reused steps that read an overridden flow input: $1 execution, $2 input names, $3 how many at most.
+SELECT i.number, i.invocation_id
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+WHERE lineage.execution_id = $1
+  AND i.reads_inputs && $2::text[] AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
+  AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number)
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $1
+      ORDER BY near.depth LIMIT 1))
+ORDER BY i.number
+LIMIT $3;
+
+-- name: overridden_anyway
+-- What re-executes although its output is overridden: $1 execution.
+SELECT mark.number, i.invocation_id
+FROM (SELECT marks.number FROM replay_marks AS marks
+      WHERE marks.overridden AND marks.role = 'affected' ORDER BY marks.number LIMIT 21) AS mark
+CROSS JOIN LATERAL (
+    SELECT row.invocation_id FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = mark.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $1
+    ORDER BY lineage.depth LIMIT 1
+) AS i
+ORDER BY mark.number;
+
+-- name: missing_outputs
+-- Reused invocations of which something affected takes an output that is not there: $1 execution, $2 overridden numbers,
+-- $3 affected numbers whose inputs are looked at apart.
+SELECT DISTINCT u.number, o.invocation_id, i.invocation_id AS consumer
+FROM (SELECT marks.number FROM replay_marks AS marks
+      WHERE marks.role = 'affected' AND marks.number <> ALL ($3::integer[])) AS mark
+CROSS JOIN LATERAL (
+    SELECT row.upstream, row.after, row.invocation_id FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = mark.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $1
+    ORDER BY lineage.depth LIMIT 1
+) AS i
+CROSS JOIN LATERAL unnest(i.upstream) AS u (number)
+CROSS JOIN LATERAL (
+    SELECT row.invocation_id, row.kind, row.outputs, row.override_outputs FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = u.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $1
+    ORDER BY lineage.depth LIMIT 1
+) AS o
+WHERE u.number <> ALL (i.after) AND u.number <> ALL ($2::integer[])
+  AND o.kind = 'step' AND coalesce(o.override_outputs, o.outputs, '') = ''
+  AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = u.number)
+ORDER BY u.number
+LIMIT 21;
+
+-- name: missing_among
+-- Which of these numbers ($3) are reused and have no output: $1 execution, $2 overridden numbers.
+SELECT wanted.number, o.invocation_id
+FROM unnest($3::integer[]) AS wanted (number)
+CROSS JOIN LATERAL (
+    SELECT row.invocation_id, row.kind, row.outputs, row.override_outputs FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = wanted.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $1
+    ORDER BY lineage.depth LIMIT 1
+) AS o
+WHERE wanted.number <> ALL ($2::integer[])
+  AND o.kind = 'step' AND coalesce(o.override_outputs, o.outputs, '') = ''
+  AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = wanted.number)
+ORDER BY wanted.number;
+
+-- name: create
+-- The replay, its lineage and its first events. No row comes back where the name or the request is taken.
+-- $18 is how many affected invocations a pipeline has; one without any has completed at once. $22: it has no ancestors.
+WITH execution AS (
+    INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, source_id, debug,
+                            single_step, requested_by, request_id, next_number, invocation_count, unfinished, last_event,
+                            started_at, finished_at, inputs, result_binding, replay)
+    VALUES ($1, $3, $4, $5, $6, CASE WHEN $17 THEN 'completed' ELSE 'pending' END, $7, $8, $9, $2, $10, $11, $12, $13,
+            $14, $15, $18, CASE WHEN $17 THEN 2 ELSE 1 END,
+            CASE WHEN $17 THEN clock_timestamp() END, CASE WHEN $17 THEN clock_timestamp() END, $16, $19, $20)
+    ON CONFLICT DO NOTHING
+    RETURNING id, created_at
+), own_lineage AS (
+    INSERT INTO lineage (execution_id, depth, ancestor_id, number_limit)
+    SELECT id, 0, id, 2147483647 FROM execution
+    UNION ALL
+    SELECT execution.id, lineage.depth + 1, lineage.ancestor_id,
+           CASE lineage.depth WHEN 0 THEN $21 ELSE least(lineage.number_limit, $21) END
+    FROM execution, lineage WHERE lineage.execution_id = $2 AND NOT $22
+), event AS (
+    INSERT INTO events (execution_id, event, number, state, at)
+    SELECT id, 1, 0, 'pending', created_at FROM execution
+    UNION ALL
+    SELECT id, 2, 0, 'completed', created_at FROM execution WHERE $17
+)
+SELECT id FROM execution;
+
+-- name: insert_affected
+-- The rows that execute: $1 replay, $2 source, $3 numbers that are written apart, $4 whether it is a pipeline,
+-- overridden outputs ($5 numbers, $6 outputs), pinned code ($7 modules, $8 names, $9 digests).
+INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module, pinned_digest, called,
+                         blocked_by, upstream, after, reads_inputs, overridden_inputs, inputs, override_outputs, options)
+SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'pending', i.module, coalesce(pin.digest, ''), $4,
+       CASE WHEN $4 THEN (
+           SELECT count(*) FROM unnest(i.upstream) AS u (number)
+           JOIN replay_marks AS marks ON marks.number = u.number
+           WHERE marks.role = 'affected' AND NOT marks.overridden) ELSE 0 END,
+       i.upstream, i.after, i.reads_inputs, i.overridden_inputs, i.inputs, coalesce(own.outputs, i.override_outputs), i.options
+FROM replay_marks AS mark
+CROSS JOIN LATERAL (
+    SELECT row.* FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = mark.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $2
+    ORDER BY lineage.depth LIMIT 1
+) AS i
+LEFT JOIN unnest($5::integer[], $6::bytea[]) AS own (number, outputs) ON own.number = i.number
+LEFT JOIN unnest($7::text[], $8::text[], $9::text[]) AS pin (module, name, digest)
+       ON pin.module = i.module AND pin.name = i.name
+WHERE mark.role <> 'removed' AND mark.number <> ALL ($3::integer[]);
+
+-- name: insert_written
+-- An affected row with inputs or code of its own. A number that is affected and overridden blocks nothing.
+-- $1 replay, $2 number, $3 position, $4 invocation ID, $5 name, $6 module, $7 pinned digest, $8 code digest, $9 pipeline,
+-- $10 upstream, $11 after, $12 reads, $13 overridden inputs, $14 inputs, $15 override, $16 options, $17 new numbers.
+INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module, pinned_digest,
+                         code_digest, called, blocked_by, upstream, after, reads_inputs, overridden_inputs, inputs,
+                         override_outputs, options)
+VALUES ($1, $2, $3, $4, $5, 'step', 'pending', $6, $7, $8, $9,
+        CASE WHEN $9 THEN (
+            SELECT count(*) FROM unnest($10::integer[]) AS u (number)
+            LEFT JOIN replay_marks AS marks ON marks.number = u.number
+            WHERE u.number = ANY ($17::integer[]) OR (marks.role = 'affected' AND NOT marks.overridden)) ELSE 0 END,
+        $10, $11, $12, $13, $14, $15, $16);
+
+-- name: overrides_of
+-- What earlier replays have overridden of these invocations: $1 execution, $2 numbers.
+SELECT i.number, i.overridden_inputs, i.override_outputs
+FROM unnest($2::integer[]) AS wanted (number)
+CROSS JOIN LATERAL (
+    SELECT row.number, row.overridden_inputs, row.override_outputs FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = wanted.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $1
+    ORDER BY lineage.depth LIMIT 1
+) AS i;
+
+-- name: insert_deltas
+-- Reused invocations whose output is overridden: $1 replay, $2 source, $3 numbers, $4 outputs.
+INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module, code_digest, attempt,
+                         supplier_id, started_at, finished_at, upstream, after, reads_inputs, overridden_inputs,
+                         inputs, outputs, override_outputs, options)
+SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'reused', i.module, i.code_digest, i.attempt,
+       coalesce(i.supplier_id, i.execution_id), i.started_at, i.finished_at, i.upstream, i.after, i.reads_inputs,
+       i.overridden_inputs, i.inputs, i.outputs, own.outputs, i.options
+FROM unnest($3::integer[], $4::bytea[]) AS own (number, outputs)
+CROSS JOIN LATERAL (
+    SELECT row.* FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = own.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $2
+    ORDER BY lineage.depth LIMIT 1
+) AS i
+WHERE NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = own.number);
+
+-- name: insert_stale
+-- Reused steps of a pipeline that read an overridden parameter: $1 replay, $2 source, $3 input names.
+INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module, code_digest, attempt,
+                         supplier_id, stale_inputs, started_at, finished_at, upstream, after, reads_inputs,
+                         overridden_inputs, inputs, outputs, override_outputs, options)
+SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'reused', i.module, i.code_digest, i.attempt,
+       coalesce(i.supplier_id, i.execution_id), true, i.started_at, i.finished_at, i.upstream, i.after, i.reads_inputs,
+       i.overridden_inputs, i.inputs, i.outputs, i.override_outputs, i.options
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+WHERE lineage.execution_id = $2
+  AND i.reads_inputs && $3::text[] AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
+  AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number)
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $2
+      ORDER BY near.depth LIMIT 1))
+ON CONFLICT (execution_id, number) DO UPDATE SET stale_inputs = true;
+
+-- name: insert_rest
+-- Everything else that the source shows, so that the replay needs no ancestors: $1 replay, $2 source.
+INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module, code_digest, attempt,
+                         supplier_id, stale_inputs, started_at, finished_at, upstream, after, reads_inputs,
+                         overridden_inputs, inputs, outputs, override_outputs, failure, options)
+SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'reused', i.module, i.code_digest, i.attempt,
+       coalesce(i.supplier_id, i.execution_id), i.stale_inputs, i.started_at, i.finished_at, i.upstream, i.after,
+       i.reads_inputs, i.overridden_inputs, i.inputs, i.outputs, i.override_outputs, NULL, i.options
+FROM lineage
+JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+WHERE lineage.execution_id = $2
+  AND (i.called OR i.state <> 'not_reached')
+  AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number)
+  AND (lineage.depth = 0 OR lineage.depth = (
+      SELECT near.depth FROM lineage AS near
+      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
+      WHERE near.execution_id = $2
+      ORDER BY near.depth LIMIT 1))
+ON CONFLICT DO NOTHING;
+
+-- name: insert_tombstones
+-- Recorded steps that today's graph does not have: $1 replay, $2 source.
+INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module, called)
+SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'not_reached', i.module, false
+FROM replay_marks AS mark
+CROSS JOIN LATERAL (
+    SELECT row.* FROM lineage
+    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = mark.number
+                           AND row.number < lineage.number_limit
+    WHERE lineage.execution_id = $2
+    ORDER BY lineage.depth LIMIT 1
+) AS i
+WHERE mark.role = 'removed';
+
+-- name: insert_edges
+INSERT INTO edges (execution_id, upstream, downstream)
+SELECT DISTINCT i.execution_id, u.number, i.number
+FROM invocations AS i CROSS JOIN LATERAL unnest(i.upstream) AS u (number)
+WHERE i.execution_id = $1;
+
+-- name: insert_tasks
+-- What a pipeline can start with: $1 replay, $2 project.
+INSERT INTO tasks (execution_id, number, is_body, route)
+SELECT i.execution_id, i.number, false, task_route($2, i.module, i.name, i.pinned_digest)
+FROM invocations AS i
+WHERE i.execution_id = $1 AND i.state = 'pending' AND i.kind = 'step' AND i.blocked_by = 0
+ORDER BY i.number;
+
+-- name: insert_body
+INSERT INTO tasks (execution_id, number, is_body, route) VALUES ($1, 0, true, $2);
+
+-- name: insert_artifacts
+-- Values of overrides: $1 IDs, $2 names, $3 payloads, $4 who gave them.
+INSERT INTO artifacts (id, name, payload, created_by)
+SELECT id, name, payload, $4 FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS given (id, name, payload);
+
+-- name: by_request
+SELECT id, replay FROM executions WHERE request_id = $1;

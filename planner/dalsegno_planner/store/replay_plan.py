@@ -1,0 +1,450 @@
+"""Planning a replay: the roots, everything downstream of them, and what the user should know of the rest.
+
+The sets stay in temporary tables of the connection, so that planning costs what the affected part costs in a graph of
+any size, and a plan that affects a million invocations never leaves Postgres. The rules are those of `core.plan`, which
+applies them to graphs in memory; the tests hold both against one oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from asyncpg import Record
+
+from dalsegno.v1.value_pb2 import FlowInputs, Inputs
+from dalsegno_planner.core import problems
+from dalsegno_planner.core.execution import Execution, ExecutionKind, ExecutionState, InvocationKind
+from dalsegno_planner.core.ids import InvocationId, Number, call_id
+from dalsegno_planner.core.plan import (
+    IMPLIED_REASONS,
+    Mode,
+    OnStale,
+    PlanEntry,
+    PlanSummary,
+    Reason,
+    RootReason,
+    check_roots_not_skipped,
+    digest,
+)
+from dalsegno_planner.core.problems import Problem
+from dalsegno_planner.store import graph
+from dalsegno_planner.store.bindings import references, with_values
+from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.refusal import refusal
+from dalsegno_planner.store.replay_request import ReplayRequest
+from dalsegno_planner.store.replay_resolution import Resolved, resolve
+from dalsegno_planner.store.replay_values import fingerprint, signature_changes
+from dalsegno_planner.store.sql import load_queries
+from dalsegno_planner.store.todays_graph import TodaysPlan, graph_changed, plan_today
+
+SQL = load_queries("replays")
+
+_ANALYZED_ABOVE = 2_000
+_NAMED_IN_WARNINGS = 20
+
+
+class View(StrEnum):
+    """Which entries of a plan are read."""
+
+    ROOTS = "roots"
+    AFFECTED = "affected"
+    REUSED = "reused"
+    WAITS = "waits"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan in the temporary tables of its connection; it lives as long as the transaction.
+
+    Attributes:
+        size: How many invocations the replay will show.
+        next_number: The first number that no invocation has.
+    """
+
+    resolved: Resolved
+    summary: PlanSummary
+    size: int
+    next_number: int
+    today: TodaysPlan | None
+
+    @property
+    def source(self) -> Execution:
+        """The execution that is replayed."""
+        return self.resolved.source
+
+    @property
+    def implied(self) -> tuple[Reason, ...]:
+        """The reason that whatever re-executes has, in modes that name what does not."""
+        reason = IMPLIED_REASONS.get(self.resolved.mode)
+        return (Reason(reason),) if reason is not None else ()
+
+
+async def make_plan(connection: Connection, source: Execution, request: ReplayRequest) -> Plan:
+    """Plan a replay and validate all of it. Must run in a transaction, which the plan belongs to.
+
+    Raises:
+        UsageError: The request is wrong; with every problem.
+        StateError: It does not fit the source.
+        NotFoundError: An artifact does not exist.
+        DivergenceError: Today's graph or arguments do not fit.
+    """
+    _check_source(source, request)
+    code_digest, next_number = await connection.fetchrow(SQL["code_and_next_number"], source.id)  # type: ignore[misc]
+    await connection.execute(SQL["scratch"])
+    resolved = await resolve(connection, source, code_digest, request)
+    if resolved.problems:
+        raise refusal(f"the replay of {source.name}", resolved.problems)
+    _check_signature(resolved)
+    return await _Planning(connection, resolved, next_number).run()
+
+
+async def entries(
+    connection: Connection, plan: Plan, view: View, after: int, limit: int
+) -> tuple[list[PlanEntry], int | None]:
+    """Return entries of a plan by number, from the transaction that it was made in.
+
+    Returns:
+        The page, and the number after which the next one starts; None where this is the last.
+    """
+    if view is View.REUSED:
+        return await _reused_entries(connection, plan, after, limit)
+    only_roots = view is View.ROOTS and not plan.implied
+    roles = ["wait", "affected"] if view is View.WAITS else ["affected"]
+    rows = await connection.fetch(
+        SQL["page_of_marks"], plan.source.id, roles, only_roots, view is View.WAITS, after, limit
+    )
+    found = [_entry(plan, row) for row in rows]
+    if len(rows) < limit and view is not View.WAITS:
+        found += _new_entries(plan, after, limit - len(rows))
+    return found, found[-1].number if len(found) == limit else None
+
+
+async def _reused_entries(
+    connection: Connection, plan: Plan, after: int, limit: int
+) -> tuple[list[PlanEntry], int | None]:
+    if plan.resolved.request.single_step:
+        return [], None
+    overridden = list(plan.resolved.overrides)
+    rows = await connection.fetch(SQL["page_of_reused"], plan.source.id, overridden, after, limit)
+    found = [
+        PlanEntry(
+            number=row["number"],
+            invocation_id=row["invocation_id"],
+            name=row["name"],
+            kind=InvocationKind(row["kind"]),
+            call_id=call_id(row["supplier_id"], row["number"]),
+            recorded_seconds=row["seconds"],
+            output_overridden=row["overridden"],
+        )
+        for row in rows
+        if not row["hidden"]
+    ]
+    return found, rows[-1]["number"] if len(rows) == limit else None
+
+
+def _entry(plan: Plan, row: Record) -> PlanEntry:
+    reasons = [
+        Reason(RootReason(one), cause) for one, cause in zip(row["reasons"] or (), row["causes"] or (), strict=True)
+    ]
+    return PlanEntry(
+        number=row["number"],
+        invocation_id=row["invocation_id"],
+        name=row["name"],
+        kind=InvocationKind(row["kind"]),
+        reasons=tuple(sorted({*reasons, *plan.implied})) if row["role"] == "affected" else (),
+        recorded_seconds=row["seconds"],
+        output_overridden=row["overridden"],
+    )
+
+
+def _new_entries(plan: Plan, after: int, limit: int) -> list[PlanEntry]:
+    if plan.today is None:
+        return []
+    new = [row for row in plan.today.rows if row.number in plan.today.new and row.number > after]
+    return [
+        PlanEntry(
+            number=Number(row.number),
+            invocation_id=InvocationId(row.invocation_id),
+            name=row.name,
+            kind=InvocationKind.STEP,
+            reasons=plan.today.decision.roots[Number(row.number)],
+        )
+        for row in sorted(new, key=lambda row: row.number)[:limit]
+    ]
+
+
+def _check_source(source: Execution, request: ReplayRequest) -> None:
+    found: list[Problem] = []
+    if source.state in (ExecutionState.PENDING, ExecutionState.RUNNING):
+        found.append(
+            problems.state(
+                "SOURCE_RUNNING",
+                "execution",
+                f"{source.name} is {source.state}; wait until it has ended, or cancel it, and replay it then",
+            )
+        )
+    if source.single_step and not request.single_step:
+        found.append(
+            problems.state(
+                "SINGLE_STEP",
+                "execution",
+                f"{source.name} replays a single step; replay that step again with step.replay, or replay the "
+                f"execution that it comes from, {source.source_id}",
+            )
+        )
+    code = request.code
+    if code is not None and code.name and code.name != source.flow and not request.single_step:
+        found.append(
+            problems.usage(
+                "WRONG_CODE", "code.definition", f"{source.name} is a run of {source.flow!r}, not of {code.name!r}"
+            )
+        )
+    if code is not None and code.steps is not None and source.kind is ExecutionKind.FLOW:
+        found.append(problems.usage("WRONG_CODE", "code.steps", f"{source.flow!r} is a flow and has no fixed graph"))
+    if found:
+        raise refusal(f"the replay of {source.name}", found)
+
+
+def _check_signature(resolved: Resolved) -> None:
+    definition = resolved.code.todays_flow
+    if definition is None or not resolved.is_flow:
+        return
+    recorded = FlowInputs.FromString(resolved.source.inputs).values
+    changes = signature_changes(definition, recorded, resolved.inputs)
+    if changes:
+        raise graph_changed(resolved, changes)
+
+
+class _Planning:
+    def __init__(self, connection: Connection, resolved: Resolved, next_number: int) -> None:
+        self._connection = connection
+        self._resolved = resolved
+        self._request = resolved.request
+        self._source = resolved.source
+        self._next_number = next_number
+        self._todays_code: Sequence[tuple[str, str, str]] = ()
+
+    async def run(self) -> Plan:
+        today = None
+        if self._request.code is not None and self._request.code.steps is not None:
+            today = await plan_today(self._connection, self._resolved, self._next_number)
+            await self._insert_decision(today)
+        else:
+            await self._find_todays_code()
+            await self._insert_roots()
+            await self._insert_affected()
+        if self._resolved.is_flow:
+            await self._connection.execute(SQL["mark_waits"], self._source.id)
+        counts = await self._connection.fetchrow(SQL["counts"])
+        assert counts is not None
+        if counts["affected"] > _ANALYZED_ABOVE:
+            await self._connection.execute(SQL["analyze"])
+        await self._mark_overridden()
+        await self._check(today)
+        return await self._finished(counts, today)
+
+    async def _insert_decision(self, today: TodaysPlan) -> None:
+        roots = [
+            (number, one) for number, why in today.decision.roots.items() for one in why if number not in today.new
+        ]
+        await self._insert_root_rows([(number, one.reason.value, one.cause) for number, one in roots])
+        await self._connection.execute(SQL["affect_numbers"], sorted(today.decision.affected - today.new), "affected")
+        await self._connection.execute(SQL["affect_numbers"], sorted(today.removed), "removed")
+
+    async def _insert_root_rows(self, rows: Sequence[tuple[int, str, str]]) -> None:
+        if rows:
+            await self._connection.execute(SQL["root_numbers"], *map(list, zip(*rows, strict=True)))
+
+    async def _find_todays_code(self) -> None:
+        known = self._resolved.code.todays_digests()
+        if not known:
+            names = await graph.step_names(self._connection, self._source.id)
+            known = await graph.todays_steps(self._connection, self._source.project, names)
+        self._todays_code = known
+
+    async def _insert_roots(self) -> None:
+        resolved, source = self._resolved, self._source.id
+        rows = [(number, RootReason.FROM.value, text) for number, text in resolved.chosen.items()]
+        if not self._request.single_step:
+            for number, one in resolved.recorded_step_inputs.items():
+                rows.append((number, RootReason.STEP_INPUT_OVERRIDE.value, one.key))
+        await self._insert_root_rows(rows)
+        for selector in resolved.chosen_names:
+            why = (RootReason.FROM.value, selector.text)
+            await self._connection.execute(SQL["root_name"], source, selector.value, *why)
+        if self._request.single_step:
+            return
+        if resolved.overrides:
+            keys = [one.key for one in resolved.overrides.values()]
+            reason = RootReason.CHECKPOINT_OVERRIDE.value
+            await self._connection.execute(SQL["root_consumers"], source, list(resolved.overrides), keys, reason)
+        if self._request.rerun_changed_code:
+            await self._connection.execute(
+                SQL["root_changed"], source, *self._code_columns(), RootReason.CODE_CHANGED.value
+            )
+        touching = self._touching_inputs()
+        if touching:
+            reason = RootReason.FLOW_INPUT_OVERRIDE.value
+            await self._connection.execute(SQL["root_readers"], source, touching, reason)
+        reason = RootReason.NOT_COMPLETED.value
+        await self._connection.execute(SQL["root_incomplete"], source, list(resolved.overrides), reason)
+
+    def _touching_inputs(self) -> list[str]:
+        """Overridden inputs whose readers re-execute by plan. A flow's body decides for itself when it runs."""
+        reruns = self._request.on_stale is OnStale.RERUN and not self._resolved.is_flow
+        return sorted(self._resolved.inputs) if reruns or self._resolved.mode is Mode.SKIP_SUCCESSFUL else []
+
+    def _code_columns(self) -> tuple[list[str], list[str], list[str]]:
+        return (
+            [module for module, _, _ in self._todays_code],
+            [name for _, name, _ in self._todays_code],
+            [code for _, _, code in self._todays_code],
+        )
+
+    async def _insert_affected(self) -> None:
+        if self._request.single_step:
+            await self._connection.execute(SQL["affect_roots"])
+        elif self._resolved.mode.keeps_only_what_is_named:
+            await self._connection.execute(SQL["affect_others"], self._source.id, list(self._resolved.kept))
+        else:
+            await self._connection.execute(SQL["affect_descendants"], self._source.id, self._resolved.is_flow)
+
+    async def _mark_overridden(self) -> None:
+        if self._resolved.overrides:
+            await self._connection.execute(SQL["mark_overridden"], list(self._resolved.overrides))
+        if self._source.source_id is not None:
+            await self._connection.execute(SQL["mark_overridden_before"], self._source.id)
+
+    async def _check(self, today: TodaysPlan | None) -> None:
+        found: list[Problem] = []
+        if self._resolved.kept:
+            rows = await self._connection.fetch(SQL["roots_among"], list(self._resolved.kept))
+            roots = {
+                row["number"]: [
+                    Reason(RootReason(one), cause) for one, cause in zip(row["reasons"], row["causes"], strict=True)
+                ]
+                for row in rows
+            }
+            found += check_roots_not_skipped(self._resolved.kept, roots)
+        if self._request.on_stale is OnStale.FAIL and not self._resolved.is_flow:
+            found += await self._stale_readers()
+        if not found:
+            found += await self._missing_outputs(today)
+        if found:
+            raise refusal(f"the replay of {self._source.name}", found)
+
+    async def _stale_readers(self) -> list[Problem]:
+        rows = await self._readers(_NAMED_IN_WARNINGS)
+        return [
+            problems.state(
+                "STALE_INPUTS",
+                "on_stale",
+                f"{row['invocation_id']} is reused and reads an overridden input; re-execute it, or allow stale inputs",
+            )
+            for row in rows
+        ]
+
+    async def _readers(self, limit: int) -> list[Record]:
+        if not self._resolved.inputs or self._request.single_step:
+            return []
+        return await self._connection.fetch(
+            SQL["reused_readers"], self._source.id, sorted(self._resolved.inputs), limit
+        )
+
+    async def _missing_outputs(self, today: TodaysPlan | None) -> list[Problem]:
+        """Outputs that something affected takes, and that nobody has."""
+        if self._resolved.mode is Mode.EVERYTHING:
+            return []
+        overridden = list(self._resolved.overrides)
+        written = self._written_upstream(today)
+        rows = await self._connection.fetch(SQL["missing_outputs"], self._source.id, overridden, sorted(written))
+        missing = {row["number"]: (row["invocation_id"], row["consumer"]) for row in rows}
+        taken = {number: consumer for consumer, numbers in written.values() for number in numbers}
+        if taken:
+            rows = await self._connection.fetch(SQL["missing_among"], self._source.id, overridden, sorted(taken))
+            missing.update({row["number"]: (row["invocation_id"], taken[row["number"]]) for row in rows})
+        return [
+            problems.state(
+                "MISSING_OUTPUT",
+                "execution",
+                f"{consumer} takes the output of {name}, which is reused and has none; re-execute {name}, or override "
+                f"it with checkpoint.invocation:{name}",
+            )
+            for _, (name, consumer) in sorted(missing.items())
+        ]
+
+    def _written_upstream(self, today: TodaysPlan | None) -> Mapping[int, tuple[str, frozenset[int]]]:
+        """What the affected steps take whose inputs are not those recorded."""
+        if today is not None:
+            return {
+                row.number: (row.invocation_id, frozenset(row.upstream) - frozenset(row.after)) for row in today.rows
+            }
+        found: dict[int, tuple[str, frozenset[int]]] = {}
+        for number, one in self._resolved.recorded_step_inputs.items():
+            assert one.row is not None
+            inputs = with_values(
+                Inputs.FromString(one.row.inputs), {name: value.payload for name, value in one.values.items()}
+            )
+            found[number] = (one.invocation_id, references(inputs).numbers)
+        return found
+
+    async def _finished(self, counts: Record, today: TodaysPlan | None) -> Plan:
+        size = await graph.size(self._connection, self._source.id, self._source.invocation_count)
+        new = len(today.new) if today is not None else 0
+        removed = len(today.removed) if today is not None else 0
+        affected = counts["affected"] + new
+        roots = affected if self._resolved.mode in IMPLIED_REASONS else counts["roots"] + new
+        if self._request.single_step:
+            size = affected
+        reused = max(size - counts["affected"] - counts["waits"] - removed, 0)
+        summary = PlanSummary(
+            digest=digest(self._facts(counts, today)),
+            root_count=roots,
+            affected_count=affected,
+            reused_count=reused,
+            warnings=tuple(await self._warnings()),
+        )
+        return Plan(self._resolved, summary, size + new - removed, self._next_number, today)
+
+    def _facts(self, counts: Record, today: TodaysPlan | None) -> Mapping[str, object]:
+        """What makes this plan. The sets of roots and affected come as their sizes and hashes."""
+        resolved = self._resolved
+        return {
+            "source": str(self._source.id),
+            "mode": resolved.mode.value,
+            "on_stale": self._request.on_stale.value,
+            "single_step": self._request.single_step,
+            "counts": dict(counts),
+            "new": sorted(row.invocation_id for row in today.rows if row.number in today.new) if today else [],
+            "inputs": {name: fingerprint(one.payload) for name, one in resolved.inputs.items()},
+            "overrides": {str(number): fingerprint(one.value.payload) for number, one in resolved.overrides.items()},
+            "step_inputs": {
+                one.invocation_id: {name: fingerprint(value.payload) for name, value in one.values.items()}
+                for one in resolved.step_inputs.values()
+            },
+        }
+
+    async def _warnings(self) -> list[str]:
+        if self._request.single_step:
+            return []
+        source = self._source.id
+        told = []
+        if self._todays_code and not self._request.rerun_changed_code:
+            rows = await self._connection.fetch(SQL["reused_with_other_code"], source, *self._code_columns())
+            told += _warning(rows, "reused, though the code of the step has changed since")
+        told += _warning(
+            await self._readers(_NAMED_IN_WARNINGS + 1), "reused, though it reads a flow input that is overridden"
+        )
+        if self._resolved.overrides or self._source.source_id is not None:
+            rows = await self._connection.fetch(SQL["overridden_anyway"], source)
+            told += _warning(rows, "re-executes, though its output is overridden anyway")
+        return told
+
+
+def _warning(rows: Sequence[Record], what: str) -> list[str]:
+    names = [row["invocation_id"] for row in rows]
+    more = len(names) > _NAMED_IN_WARNINGS
+    listed = ", ".join(names[:_NAMED_IN_WARNINGS]) + (" and more" if more else "")
+    return [f"{listed}: {what}"] if names else []

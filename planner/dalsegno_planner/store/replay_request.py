@@ -1,0 +1,88 @@
+"""A replay as it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from dalsegno.v1.definition_pb2 import Definition
+from dalsegno.v1.value_pb2 import Payload
+from dalsegno_planner.core.plan import Mode, OnStale
+from dalsegno_planner.store.invocations import InvocationRow
+
+Given = Payload | UUID
+"""A value as a request gives it: encoded, or the ID of an artifact."""
+
+
+@dataclass(frozen=True, slots=True)
+class TodaysCode:
+    """The code of the client that asks.
+
+    Attributes:
+        pinned_digest: The one version that may run it; empty for any.
+        steps: Today's graph of a pipeline, numbered from 1 in its own order; None for the graph as recorded.
+        result: The shape of what that pipeline returns, a serialized Binding in terms of those numbers.
+    """
+
+    module: str
+    name: str
+    pinned_digest: str = ""
+    code_digest: str = ""
+    definitions: Sequence[Definition] = ()
+    steps: Sequence[InvocationRow] | None = None
+    result: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRequest:
+    """What is to be replayed, and how.
+
+    Attributes:
+        execution: An ID, a unique part of it, or a run name.
+        mode: What the request says by itself; None where it follows from the rest.
+        selectors: Of the modes `from` and `skip`.
+        inputs: By the name of the flow input.
+        overrides: By `checkpoint.<selector>`.
+        step_input_overrides: By invocation ID or `all:NAME`, then by input.
+    """
+
+    execution: str
+    project: str = ""
+    mode: Mode | None = None
+    selectors: Sequence[str] = ()
+    rerun_changed_code: bool = False
+    inputs: Mapping[str, Given] = field(default_factory=dict)
+    overrides: Mapping[str, Given] = field(default_factory=dict)
+    step_input_overrides: Mapping[str, Mapping[str, Given]] = field(default_factory=dict)
+    on_stale: OnStale = OnStale.REUSE
+    code: TodaysCode | None = None
+    single_step: bool = False
+
+    @property
+    def chosen_mode(self) -> Mode:
+        """The mode, by what is present."""
+        if self.mode is not None:
+            return self.mode
+        if self.overrides or self.step_input_overrides:
+            return Mode.OVERRIDES
+        return Mode.CHANGED_CODE if self.rerun_changed_code else Mode.EVERYTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """How a replay is created.
+
+    Attributes:
+        request_id: Makes it idempotent.
+        request_digest: Of the whole request, to tell a repeat from another one with the same ID.
+        expected_plan: The digest that was agreed to; empty for any.
+        name: The run name; empty to be given one.
+    """
+
+    request_id: UUID | None = None
+    request_digest: str = ""
+    expected_plan: str = ""
+    name: str = ""
+    requested_by: str = ""
+    debug: bool = False

@@ -1,0 +1,351 @@
+"""Replays: planned, and created as nothing but what differs from their source."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from dalsegno.errors import BackendError, StateError, UsageError
+from dalsegno.v1.value_pb2 import FlowInputs, Inputs, Payload
+from dalsegno_planner.core import run_names
+from dalsegno_planner.core.execution import Execution, ExecutionKind, route
+from dalsegno_planner.core.ids import Number
+from dalsegno_planner.core.plan import Mode, OnStale
+from dalsegno_planner.entropy import new_execution_id, new_uuid7
+from dalsegno_planner.store import executions
+from dalsegno_planner.store.bindings import references, with_values
+from dalsegno_planner.store.invocations import InvocationRow
+from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.replay_plan import SQL, Plan
+from dalsegno_planner.store.replay_request import Creation, ReplayRequest
+from dalsegno_planner.store.replay_resolution import Resolved, StepInputs
+from dalsegno_planner.store.replay_values import FoundValue
+
+DEEPEST_LINEAGE = 16
+"""A replay of an execution with so many entries in its lineage gets copies of what it reuses, and no ancestors."""
+
+_NAME_TRIES = 20
+_MOST_ROOTS = 10_000
+"""A pipeline's record names its roots up to this number; a flow's body needs all of them."""
+
+
+async def find_request(connection: Connection, creation: Creation) -> Execution | None:
+    """Return the replay that this request created before.
+
+    Raises:
+        UsageError: The ID was used for another request.
+    """
+    if creation.request_id is None:
+        return None
+    found = await executions.get_by_request(connection, creation.request_id)
+    if found is not None and (found.replay or {}).get("request_digest") != creation.request_digest:
+        raise UsageError(
+            f"the request ID {creation.request_id} was used for another request, which created {found.name}; "
+            "use a new one for each request",
+            reason="REQUEST_ID_REUSED",
+            fields={"request_id": str(creation.request_id), "execution": str(found.id)},
+        )
+    return found
+
+
+async def lock_source(connection: Connection, source: Execution) -> Execution:
+    """Lock the source's row and return it as it is now, so that it stays so until the replay exists."""
+    await connection.execute(SQL["lock_source"], source.id)
+    locked = await executions.get(connection, source.id)
+    if locked is None:
+        raise StateError(
+            f"{source.name} has been deleted", reason="SOURCE_DELETED", fields={"execution": str(source.id)}
+        )
+    return locked
+
+
+def check_agreed(plan: Plan, creation: Creation) -> None:
+    """Refuse a plan that is not the one that was agreed to.
+
+    Raises:
+        StateError: With reason ``PLAN_CHANGED``.
+    """
+    expected, actual = creation.expected_plan, plan.summary.digest
+    if expected and expected != actual:
+        raise StateError(
+            f"the plan is not the one that was agreed to: it was {expected} and is {actual} now; look at it again",
+            reason="PLAN_CHANGED",
+            fields={"expected": expected, "actual": actual},
+        )
+
+
+async def create_replay(connection: Connection, plan: Plan, creation: Creation) -> Execution:
+    """Create a replay from its plan, in the transaction that the plan was made in, with its source locked.
+
+    Raises:
+        StateError: Another plan was agreed to.
+        UsageError: The run name is taken, or the request ID was used otherwise.
+    """
+    check_agreed(plan, creation)
+    return await _Writing(connection, plan, creation).run()
+
+
+class _Writing:
+    def __init__(self, connection: Connection, plan: Plan, creation: Creation) -> None:
+        self._connection = connection
+        self._plan = plan
+        self._creation = creation
+        self._resolved: Resolved = plan.resolved
+        self._request: ReplayRequest = plan.resolved.request
+        self._source = plan.source
+        self._kind = ExecutionKind.FLOW if plan.resolved.is_flow else ExecutionKind.PIPELINE
+        self._id = new_execution_id()
+        self._detached = False
+        self._artifacts: dict[UUID, tuple[str, Payload]] = {}
+
+    async def run(self) -> Execution:
+        depth: int = await self._connection.fetchval(SQL["lineage_length"], self._source.id)
+        self._detached = depth >= DEEPEST_LINEAGE
+        if not await self._insert_execution(await self._record()):
+            # The same request, made twice at once: the other one has been committed while this one waited.
+            existing = await find_request(self._connection, self._creation)
+            if existing is not None:
+                return existing
+            raise BackendError("no free run name was found; give the run a name of its own", reason="NO_FREE_NAME")
+        await self._insert_artifacts()
+        await self._insert_rows()
+        await self._connection.execute(SQL["insert_edges"], self._id)
+        await self._insert_tasks()
+        created = await executions.get(self._connection, self._id)
+        assert created is not None
+        return created
+
+    @property
+    def _is_pipeline(self) -> bool:
+        return self._kind is ExecutionKind.PIPELINE
+
+    async def _insert_execution(self, record: Mapping[str, object]) -> bool:
+        plan, source, code = self._plan, self._source, self._request.code
+        affected = plan.summary.affected_count
+        today = plan.today
+        columns = (
+            self._kind.value,
+            code.module if code is not None and code.module else source.module,
+            code.pinned_digest if code is not None else "",
+            code.code_digest if code is not None else "",
+            self._creation.debug,
+            self._request.single_step,
+            self._creation.requested_by,
+            self._creation.request_id,
+            plan.next_number + (len(today.new) if today is not None else 0),
+            plan.size,
+            self._inputs(),
+            self._is_pipeline and affected == 0,
+            affected if self._is_pipeline else 0,
+            today.result if today is not None else source.result_binding,
+            record,
+            plan.next_number,
+            self._detached,
+        )
+        for _ in range(_NAME_TRIES):
+            name = self._creation.name or run_names.run_name(secrets.randbits(run_names.BITS))
+            where = (self._id, source.id, source.project, name, source.flow)
+            if await self._connection.fetchval(SQL["create"], *where, *columns) is not None:
+                return True
+            if self._creation.request_id is not None and await find_request(self._connection, self._creation):
+                return False
+            if self._creation.name:
+                raise _name_taken(name, source.project)
+        return False
+
+    def _inputs(self) -> bytes:
+        inputs = FlowInputs.FromString(self._source.inputs)
+        for name, value in self._resolved.inputs.items():
+            inputs.values[name].CopyFrom(value.payload)
+        return inputs.SerializeToString()
+
+    async def _record(self) -> dict[str, object]:
+        """What the replay was asked to do, as it stays with it."""
+        resolved = self._resolved
+        roots = await self._roots()
+        return {
+            "mode": resolved.mode.value,
+            "selectors": list(self._request.selectors),
+            "rerun_changed_code": self._request.rerun_changed_code,
+            "inputs": sorted(resolved.inputs),
+            "overrides": {one.key: str(self._artifact(one.value, one.output)) for one in resolved.overrides.values()},
+            "step_input_overrides": {
+                one.invocation_id: {
+                    name: str(self._artifact(value, name)) for name, value in sorted(one.values.items())
+                }
+                for one in resolved.step_inputs.values()
+            },
+            "roots": roots if self._resolved.is_flow or len(roots) <= _MOST_ROOTS else [],
+            "root_count": self._plan.summary.root_count,
+            "on_stale": self._request.on_stale.value,
+            "plan_digest": self._plan.summary.digest,
+            "request_digest": self._creation.request_digest,
+        }
+
+    async def _roots(self) -> list[int]:
+        if self._plan.implied and self._plan.summary.affected_count > _MOST_ROOTS and not self._resolved.is_flow:
+            return []
+        query = SQL["numbers_of_affected" if self._plan.implied else "numbers_of_roots"]
+        return [row["number"] for row in await self._connection.fetch(query)] + sorted(self._new_numbers())
+
+    def _artifact(self, value: FoundValue, name: str) -> UUID:
+        """The artifact that a value is; a plain value becomes one."""
+        if value.artifact_id is not None:
+            return value.artifact_id
+        for known, (_, payload) in self._artifacts.items():
+            if payload is value.payload:
+                return known
+        artifact_id = new_uuid7()
+        self._artifacts[artifact_id] = (name, value.payload)
+        return artifact_id
+
+    async def _insert_artifacts(self) -> None:
+        if self._artifacts:
+            names = [name for name, _ in self._artifacts.values()]
+            payloads = [payload.SerializeToString() for _, payload in self._artifacts.values()]
+            who = self._creation.requested_by
+            await self._connection.execute(SQL["insert_artifacts"], list(self._artifacts), names, payloads, who)
+
+    def _new_numbers(self) -> frozenset[Number]:
+        return self._plan.today.new if self._plan.today is not None else frozenset()
+
+    async def _insert_rows(self) -> None:
+        resolved, today = self._resolved, self._plan.today
+        numbers = list(resolved.overrides)
+        outputs = [one.outputs() for one in resolved.overrides.values()]
+        written = await self._written_rows()
+        await self._connection.execute(
+            SQL["insert_affected"],
+            self._id,
+            self._source.id,
+            sorted(row.number for row in written),
+            self._is_pipeline,
+            numbers,
+            outputs,
+            *self._pins(),
+        )
+        await self._insert_written(written, dict(zip(numbers, outputs, strict=True)))
+        if numbers:
+            await self._connection.execute(SQL["insert_deltas"], self._id, self._source.id, numbers, outputs)
+        stale = self._request.on_stale is OnStale.REUSE and self._is_pipeline and not self._request.single_step
+        if resolved.inputs and stale and resolved.mode is not Mode.EVERYTHING:
+            names = sorted(resolved.inputs)
+            await self._connection.execute(SQL["insert_stale"], self._id, self._source.id, names)
+        if self._detached:
+            await self._connection.execute(SQL["insert_rest"], self._id, self._source.id)
+        if today is not None and today.removed:
+            await self._connection.execute(SQL["insert_tombstones"], self._id, self._source.id)
+
+    def _pins(self) -> tuple[list[str], list[str], list[str]]:
+        code = self._request.code
+        if code is None or not code.pinned_digest:
+            return [], [], []
+        pinned = self._resolved.code.todays_digests()
+        return [one[0] for one in pinned], [one[1] for one in pinned], [one[2] for one in pinned]
+
+    async def _written_rows(self) -> list[InvocationRow]:
+        """Affected rows that are not those recorded: of today's graph, or with inputs replaced."""
+        if self._plan.today is not None:
+            return [
+                _with_inputs(row, self._resolved.step_inputs.get(row.invocation_id)) for row in self._plan.today.rows
+            ]
+        pins = {(module, name): digest for module, name, digest in zip(*self._pins(), strict=True)}
+        rows = []
+        for one in self._resolved.recorded_step_inputs.values():
+            assert one.row is not None
+            recorded = one.row
+            row = InvocationRow(
+                execution_id=self._id,
+                number=recorded.number,
+                position=recorded.position,
+                invocation_id=recorded.invocation_id,
+                name=recorded.name,
+                kind="step",
+                state="pending",
+                module=recorded.module,
+                pinned_digest=pins.get((recorded.module, recorded.name), ""),
+                code_digest="",
+                attempt=0,
+                blocked_by=0,
+                started_at=None,
+                finished_at=None,
+                upstream=list(recorded.upstream),
+                after=list(recorded.after),
+                reads_inputs=list(recorded.reads_inputs),
+                inputs=recorded.inputs,
+                outputs=None,
+                failure=None,
+                options=recorded.options,
+            )
+            rows.append(_with_inputs(row, one))
+        return rows
+
+    async def _insert_written(self, rows: Sequence[InvocationRow], overridden: Mapping[Number, bytes]) -> None:
+        if not rows:
+            return
+        before = await self._connection.fetch(SQL["overrides_of"], self._source.id, [row.number for row in rows])
+        carried = {row["number"]: row for row in before}
+        new = sorted(self._new_numbers())
+        arguments = []
+        for row in rows:
+            recorded = carried.get(row.number)
+            names = set(recorded["overridden_inputs"]) if recorded is not None else set()
+            replaced = self._resolved.step_inputs.get(row.invocation_id)
+            names |= set(replaced.values) if replaced is not None else set()
+            outputs = overridden.get(Number(row.number)) or (
+                recorded["override_outputs"] if recorded is not None else None
+            )
+            arguments.append(
+                (
+                    self._id,
+                    row.number,
+                    row.position,
+                    row.invocation_id,
+                    row.name,
+                    row.module,
+                    row.pinned_digest,
+                    row.code_digest,
+                    self._is_pipeline,
+                    row.upstream,
+                    row.after,
+                    row.reads_inputs,
+                    sorted(names),
+                    row.inputs,
+                    outputs,
+                    row.options,
+                    new,
+                )
+            )
+        await self._connection.executemany(SQL["insert_written"], arguments)
+
+    async def _insert_tasks(self) -> None:
+        if self._is_pipeline:
+            await self._connection.execute(SQL["insert_tasks"], self._id, self._source.project)
+            return
+        code, source = self._request.code, self._source
+        module = code.module if code is not None and code.module else source.module
+        pinned = code.pinned_digest if code is not None else ""
+        await self._connection.execute(SQL["insert_body"], self._id, route(source.project, module, source.flow, pinned))
+
+
+def _with_inputs(row: InvocationRow, replaced: StepInputs | None) -> InvocationRow:
+    """A row with some inputs replaced; what they took before is upstream no more."""
+    if replaced is None:
+        return row
+    values = {name: value.payload for name, value in replaced.values.items()}
+    inputs = with_values(Inputs.FromString(row.inputs), values)
+    refers = references(inputs)
+    return row._replace(
+        inputs=inputs.SerializeToString(),
+        upstream=sorted(refers.numbers | set(row.after)),
+        reads_inputs=sorted(refers.flow_inputs),
+    )
+
+
+def _name_taken(name: str, project: str) -> UsageError:
+    return UsageError(
+        f"the run name {name!r} is taken in project {project!r}; choose another, or leave it out to get one",
+        reason="NAME_TAKEN",
+        fields={"name": name, "project": project},
+    )

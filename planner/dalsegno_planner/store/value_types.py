@@ -1,0 +1,55 @@
+"""Values against the JSON Schemas that were recorded for what they replace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import jsonschema
+from jsonschema.validators import validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from dalsegno.v1.value_pb2 import Payload
+from dalsegno.values import NO_VIEW, Encoded, json_view
+from dalsegno_planner.core import problems
+from dalsegno_planner.core.problems import Problem
+
+_MOST_PROBLEMS = 20
+
+
+def check_type(payload: Payload, schema: str, field: str) -> list[Problem]:
+    """Check a value that is at hand and that JSON Schema can speak about; any other passes.
+
+    Args:
+        payload: The value.
+        schema: JSON Schema as text; empty where nothing is known.
+        field: How problems name the value; the place inside it is added.
+    """
+    if not schema or payload.WhichOneof("content") != "inline":
+        return []
+    view = json_view(Encoded(payload.codec, payload.inline, payload.digest, payload.canonical))
+    if view is NO_VIEW:
+        return []
+    return [
+        problems.usage("WRONG_TYPE", field + _path(error.absolute_path), _short(error.message))
+        for error in _violations(view, json.loads(schema))
+    ]
+
+
+def _violations(view: Any, schema: Any) -> list[jsonschema.ValidationError]:
+    validator = validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        return list(islice(validator(schema, registry=Registry()).iter_errors(view), _MOST_PROBLEMS))
+    except (jsonschema.SchemaError, Unresolvable):
+        return []  # a schema that says nothing useful refuses nothing
+
+
+def _path(steps: Iterable[str | int]) -> str:
+    return "".join(f"[{json.dumps(step)}]" for step in steps)
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= 300 else message[:297] + "…"

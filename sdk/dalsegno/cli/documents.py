@@ -1,0 +1,136 @@
+"""What ``--output json`` prints: one document for each kind of thing, with the same names everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from dalsegno.cli.value_text import json_form
+from dalsegno.cli.views import ExecutionView, Fate, PlannedView, PlanView, StepView, WaitView
+from dalsegno.errors import Failure
+
+Document = dict[str, object]
+
+
+def execution_document(execution: ExecutionView) -> Document:
+    """Return an execution without its steps."""
+    return {
+        "exec_id": execution.exec_id,
+        "name": execution.name,
+        "project": execution.project,
+        "flow": execution.flow,
+        "kind": execution.kind,
+        "status": str(execution.state),
+        "original_exec_id": execution.original_exec_id,
+        "created_at": _time(execution.created_at),
+        "started_at": _time(execution.started_at),
+        "finished_at": _time(execution.finished_at),
+        "inputs": {name: json_form(value) for name, value in execution.inputs.items()},
+        "overridden_inputs": list(execution.overridden_inputs),
+        "result": json_form(execution.result),
+        "failure": failure_document(execution.failure),
+        "pending_reason": execution.pending_reason,
+        "step_count": execution.step_count,
+    }
+
+
+def step_document(step: StepView) -> Document:
+    """Return one call of a step, or one wait."""
+    return {
+        "invocation_id": step.invocation_id,
+        "name": step.name,
+        "kind": "wait" if step.is_wait else "step",
+        "status": str(step.state),
+        "call_id": step.call_id,
+        "original_call_id": step.original_call_id,
+        "upstream": list(step.upstream),
+        "started_at": _time(step.started_at),
+        "finished_at": _time(step.finished_at),
+        "seconds": step.seconds,
+        "attempt": step.attempt,
+        "output_overridden": step.output_overridden,
+        "overridden_inputs": list(step.overridden_inputs),
+        "stale_inputs": step.stale_inputs,
+        "failure": failure_document(step.failure),
+    }
+
+
+def wait_document(wait: WaitView) -> Document:
+    """Return one wait."""
+    return {
+        "name": wait.name,
+        "status": wait.state,
+        "question": wait.question,
+        "schema": wait.schema,
+        "asked_at": _time(wait.asked_at),
+        "deadline": _time(wait.deadline),
+    }
+
+
+def details_document(execution: ExecutionView, steps: Sequence[StepView], waits: Sequence[WaitView]) -> Document:
+    """Return an execution with its steps and open waits; `step_count` says how many steps it has in all."""
+    return {
+        **execution_document(execution),
+        "steps": [step_document(step) for step in steps],
+        "waits": [wait_document(wait) for wait in waits],
+    }
+
+
+def graph_document(execution: ExecutionView, steps: Sequence[StepView]) -> Document:
+    """Return the graph: nodes in the order of their calls, and an edge from each to what takes something from it."""
+    return {
+        "exec_id": execution.exec_id,
+        "name": execution.name,
+        "step_count": execution.step_count,
+        "nodes": [
+            {"invocation_id": step.invocation_id, "name": step.name, "status": str(step.state)} for step in steps
+        ],
+        "edges": [{"from": one, "to": step.invocation_id} for step in steps for one in step.upstream],
+    }
+
+
+def plan_document(plan: PlanView) -> Document:
+    """Return a plan. Its counts are exact; ``steps`` has the first ones where there are very many."""
+    return {
+        "digest": plan.digest,
+        "source": plan.source,
+        "affected_count": plan.affected_count,
+        "reused_count": plan.reused_count,
+        "seconds_saved": round(plan.seconds_saved, 6),
+        "waits": list(plan.waits),
+        "warnings": list(plan.warnings),
+        "complete": plan.is_complete,
+        "steps": [_planned_document(step) for step in plan.steps],
+    }
+
+
+def _planned_document(step: PlannedView) -> Document:
+    return {
+        "invocation_id": step.invocation_id,
+        "name": step.name,
+        "kind": "wait" if step.is_wait else "step",
+        "reruns": step.fate is not Fate.REUSED,
+        "root": step.fate is Fate.ROOT,
+        "reasons": list(step.reasons),
+        "call_id": step.call_id,
+        "recorded_seconds": step.seconds,
+        "output_overridden": step.output_overridden,
+    }
+
+
+def failure_document(failure: Failure | None) -> Document | None:
+    """Return a failure, with its traceback."""
+    if failure is None:
+        return None
+    return {
+        "origin": str(failure.origin),
+        "message": failure.message,
+        "exception_type": failure.exception_type,
+        "traceback": failure.traceback,
+        "invocation_id": failure.invocation_id,
+        "attempt": failure.attempt,
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,82 @@
+"""The code of this process, as a planner is told of it: where the process runs it itself, and exactly this version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from dalsegno.client.given_values import KnownTypes
+from dalsegno.decorators import Decorated, Step, decorated_objects
+from dalsegno.definitions import definition_of, definition_ref
+from dalsegno.local import join
+from dalsegno.v1.replay_service_pb2 import CodeVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dalsegno.client.reach import Reach
+    from dalsegno.v1.definition_pb2 import Definition
+
+_definitions: WeakKeyDictionary[Decorated[..., Any], Definition] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class CodeHere:
+    """What this process knows of the code of an execution.
+
+    Attributes:
+        types: The types of its inputs.
+        code: The code, for the planner; None where it is not here, or where any executor may run it.
+    """
+
+    types: KnownTypes
+    code: CodeVersion | None
+
+
+def for_source(reach: Reach, exec_id: object, *, pin: bool) -> CodeHere:
+    """Return what this process knows of the code of an execution that is replayed without naming its flow.
+
+    Args:
+        reach: The planner.
+        exec_id: The execution.
+        pin: Whether a replay follows, for which the process must be joined.
+    """
+    nothing = CodeHere(KnownTypes(None), None)
+    candidates = [one for one in decorated_objects() if join.runs_here(reach.connection, one)]
+    if not candidates:
+        return nothing
+    source = reach.execution(exec_id)
+    for candidate in candidates:
+        if (candidate.kind, candidate.module, candidate.name) == (source.kind, source.module, source.flow):
+            return for_decorated(reach, candidate, pin=pin)
+    return nothing
+
+
+def for_decorated(reach: Reach, decorated: Decorated[..., Any], *, pin: bool = True) -> CodeHere:
+    """Return what this process knows of the code of a flow or pipeline; that is all of it."""
+    pinned = pin and joined(reach, decorated)
+    code = CodeVersion(
+        definition=definition_ref(decorated, pinned=pinned),
+        code_digest=decorated.digest,
+        definitions=definitions([decorated, *(one for one in decorated_objects() if isinstance(one, Step))]),
+    )
+    return CodeHere(KnownTypes(decorated.function), code)
+
+
+def joined(reach: Reach, decorated: Decorated[..., Any]) -> bool:
+    """Return whether this process runs the code of a flow or pipeline itself, and let it do so."""
+    if not join.runs_here(reach.connection, decorated):
+        return False
+    join.join(reach.connection)
+    return True
+
+
+def definitions(decorated: Iterable[Decorated[..., Any]]) -> list[Definition]:
+    """Return the definitions of decorated objects, each made once."""
+    found = []
+    for one in decorated:
+        if one not in _definitions:
+            _definitions[one] = definition_of(one)
+        found.append(_definitions[one])
+    return found

@@ -1,0 +1,191 @@
+"""A client's connection to a planner: one channel, retries where they are safe, errors as ours."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import tenacity
+
+from dalsegno.client.status import error_of
+from dalsegno.errors import DalsegnoError
+from dalsegno.project import project_name
+from dalsegno.v1.artifact_service_pb2_grpc import ArtifactServiceStub
+from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceStub
+from dalsegno.v1.replay_service_pb2_grpc import ReplayServiceStub
+from dalsegno.v1.wait_service_pb2_grpc import WaitServiceStub
+
+ADDRESS_SETTING = "DALSEGNO_ADDRESS"
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+CALL_TIMEOUT_S = 120.0
+RETRY_FOR_S = 6.0
+
+Request = TypeVar("Request", contravariant=True)
+Response = TypeVar("Response", covariant=True)
+T = TypeVar("T")
+
+
+class Method(Protocol[Request, Response]):
+    """A call of a stub: one request, or an iterator of them, for one response."""
+
+    def __call__(self, request: Request, /, *, timeout: float | None = None) -> Response: ...
+
+
+class Stubs:
+    """The services of one planner."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.executions = ExecutionServiceStub(channel)
+        self.replays = ReplayServiceStub(channel)
+        self.waits = WaitServiceStub(channel)
+        self.artifacts = ArtifactServiceStub(channel)
+
+
+class Connection:
+    """Reaches a planner; opened at first use, and anew in a forked process.
+
+    Args:
+        address: ``host:port``, ``https://host:port`` or ``unix:/path``; ``DALSEGNO_ADDRESS`` where none is
+            given, and without that the local engine, which is started if need be.
+        project: The project that names are looked up in; see `dalsegno.project.project_name`.
+    """
+
+    def __init__(self, address: str | None = None, project: str | None = None) -> None:
+        self._configured = address or os.environ.get(ADDRESS_SETTING, "").strip() or None
+        self.project = project or project_name()
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._stubs: Stubs | None = None
+        self._address = ""
+        self._process = os.getpid()
+
+    @property
+    def is_local_engine(self) -> bool:
+        """Whether the planner is the one that this user's scripts start by themselves."""
+        return self._configured is None
+
+    @property
+    def address(self) -> str:
+        """Where the planner is."""
+        self._opened()
+        return self._address
+
+    def call(
+        self,
+        service: Callable[[Stubs], Method[Request, Response]],
+        request: Request,
+        *,
+        idempotent: bool = True,
+        timeout: float | None = CALL_TIMEOUT_S,
+    ) -> Response:
+        """Make a unary call.
+
+        Args:
+            service: Chooses the method, such as ``lambda stubs: stubs.executions.Get``.
+            request: The request.
+            idempotent: Whether it may be sent again when no planner answers.
+            timeout: Seconds for one try.
+
+        Raises:
+            DalsegnoError: What the planner answered; `BackendError` where none did.
+        """
+        return self._retried(lambda stubs: service(stubs)(request, timeout=timeout), idempotent=idempotent)
+
+    def send_stream(
+        self,
+        service: Callable[[Stubs], Method[Iterator[Request], Response]],
+        requests: Callable[[], Iterable[Request]],
+        *,
+        idempotent: bool = True,
+    ) -> Response:
+        """Make a call that streams its request; `requests` is asked anew for each try."""
+        return self._retried(lambda stubs: service(stubs)(iter(requests()), timeout=None), idempotent=idempotent)
+
+    def read_stream(
+        self, service: Callable[[Stubs], Any], request: object, *, timeout: float | None = None
+    ) -> Iterator[Any]:
+        """Make a call that streams its response; not retried, as what came has been handed on.
+
+        Raises:
+            TimeoutError: If `timeout` seconds pass before the stream ends.
+        """
+        stubs = self._opened()
+        stream = service(stubs)(request, timeout=timeout)
+        try:
+            yield from stream
+        except grpc.RpcError as error:
+            if timeout is not None and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TimeoutError from None
+            raise error_of(error, self._address) from None
+        finally:
+            stream.cancel()
+
+    def close(self) -> None:
+        """Close the channel. The next call opens another one."""
+        with self._lock:
+            if self._channel is not None and self._process == os.getpid():
+                self._channel.close()
+            self._channel = self._stubs = None
+
+    def _retried(self, call: Callable[[Stubs], T], *, idempotent: bool) -> T:
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_unavailable) if idempotent else tenacity.retry_never,
+            wait=tenacity.wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.05),
+            stop=tenacity.stop_after_delay(RETRY_FOR_S),
+            before_sleep=lambda _: self._reopen_local_engine(),
+            reraise=True,
+        )
+        try:
+            return attempts(lambda: call(self._opened()))
+        except grpc.RpcError as error:
+            raise self.error(error) from None
+
+    def error(self, error: grpc.RpcError) -> DalsegnoError:
+        """Return what a status means."""
+        return error_of(error, self._address)
+
+    def _opened(self) -> Stubs:
+        with self._lock:
+            if self._stubs is None or self._process != os.getpid():
+                self._address = self._configured or _local_engine()
+                # A channel of the parent is of no use after a fork, and closing it would wait for threads
+                # that are gone.
+                self._channel = _channel(self._address)
+                self._stubs = Stubs(self._channel)
+                self._process = os.getpid()
+            return self._stubs
+
+    def _reopen_local_engine(self) -> None:
+        # The local engine may have been stopped since, and is then started again, perhaps elsewhere.
+        if self.is_local_engine:
+            self.close()
+
+
+def new_request_id() -> str:
+    """Return an ID that makes a creation idempotent."""
+    return str(uuid.uuid4())
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    return isinstance(error, grpc.RpcError) and error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def _local_engine() -> str:
+    from dalsegno.local.engine import ensure_engine
+
+    return ensure_engine()
+
+
+def _channel(address: str) -> grpc.Channel:
+    options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+    ]
+    if address.startswith("https://"):
+        return grpc.secure_channel(address.removeprefix("https://"), grpc.ssl_channel_credentials(), options=options)
+    return grpc.insecure_channel(address.removeprefix("http://"), options=options)

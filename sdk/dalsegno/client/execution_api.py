@@ -1,0 +1,265 @@
+"""``client.executions``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dalsegno.client import code_here
+from dalsegno.client.executions import Execution
+from dalsegno.client.given_values import value_message
+from dalsegno.client.identity import execution_text
+from dalsegno.client.plans import Plan
+from dalsegno.client.replay_request import ReplayRequest
+from dalsegno.client.replays import create_replay, plan_replay, who_asks
+from dalsegno.client.storage import Uploads
+from dalsegno.client.waits import Wait
+from dalsegno.errors import StateError, UsageError
+from dalsegno.states import ExecutionState
+from dalsegno.v1 import execution_pb2, wait_service_pb2
+from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest, ExecutionServiceListRequest
+
+if TYPE_CHECKING:
+    from dalsegno.client.reach import Reach
+
+_PAGE_SIZE = 200
+
+
+class Executions:
+    """Reads, replays, answers and ends executions.
+
+    Wherever an execution is asked for, its ID, a unique prefix or suffix of it, its run name, or an object
+    that stands for it will do.
+    """
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+
+    def get(self, exec_id: object) -> Execution:
+        """Return an execution as it is now.
+
+        Raises:
+            NotFoundError: If there is none.
+            StateError: If a shortened ID fits several.
+        """
+        return self._reach.execution(exec_id)
+
+    def list(
+        self,
+        *,
+        flow: str | None = None,
+        status: str | ExecutionState | Iterable[str] | None = None,
+        original_exec_id: object = None,
+        all_projects: bool = False,
+        page_size: int = _PAGE_SIZE,
+    ) -> Iterator[Execution]:
+        """Iterate over executions, the newest first; pages are fetched as they are reached.
+
+        Args:
+            flow: Only those of this flow or pipeline.
+            status: Only those in this state, or one of these.
+            original_exec_id: Only replays of this execution.
+            all_projects: Whether those of other projects come too.
+            page_size: How many are fetched at once.
+
+        Raises:
+            UsageError: If a state is none.
+        """
+        request = ExecutionServiceListRequest(
+            project="" if all_projects else self._reach.project,
+            flow=flow or "",
+            states=_states(status),
+            original_exec_id="" if original_exec_id is None else execution_text(original_exec_id),
+            page_size=page_size,
+        )
+        return self._pages(request)
+
+    def replay(
+        self,
+        exec_id: object,
+        *,
+        from_: str | Sequence[str] | None = None,
+        skip: Sequence[str] | None = None,
+        skip_successful_steps: bool = False,
+        overrides: Mapping[str, object] | None = None,
+        step_input_overrides: Mapping[str, Mapping[str, object]] | None = None,
+        rerun_changed_code: bool = False,
+        on_stale: str | None = None,
+        expect_plan: str | None = None,
+        inputs: Mapping[str, object] | None = None,
+        **flow_inputs: object,
+    ) -> Execution:
+        """Create a replay, and return it without waiting for it.
+
+        At most one of `from_`, `skip` and `skip_successful_steps` says what re-executes. Without them it is
+        the roots of the overrides, or of changed code, with everything downstream; and everything where there
+        are none of these. Nothing that is affected is ever reused.
+
+        Args:
+            exec_id: The execution that is replayed. It must not be running.
+            from_: One selector or several: a step's name, an invocation ID or a call ID. These and everything
+                downstream re-execute.
+            skip: Invocation IDs, or ``all:NAME``; everything else re-executes.
+            skip_successful_steps: Reuse whatever succeeded and is not touched by an override.
+            overrides: ``checkpoint.<selector>`` to the value that replaces the output of that call. A value
+                is a plain one, or an existing artifact: an `ArtifactRef` or its UUID.
+            step_input_overrides: Invocation ID to input name to the value that replaces that input.
+            rerun_changed_code: Re-execute steps whose code differs from what was recorded.
+            on_stale: What happens to a reused call whose inputs differ only because flow inputs were
+                overridden: ``"reuse"`` marks it `stale_inputs` (the default), ``"rerun"`` re-executes it,
+                    ``"fail"`` refuses.
+            expect_plan: The digest of the plan that was agreed to; another plan is refused.
+            inputs: Flow inputs that are replaced; all others are carried over as recorded.
+            **flow_inputs: The same, where no argument of this method has the name.
+
+        Raises:
+            UsageError: If the request is wrong, with everything that is.
+            StateError: If a selector is ambiguous or unknown, the source is running, or the plan is another
+                one.
+            NotFoundError: If the execution or an artifact does not exist.
+        """
+        request = ReplayRequest(
+            from_=from_,
+            skip=skip,
+            skip_successful_steps=skip_successful_steps,
+            overrides=overrides,
+            step_input_overrides=step_input_overrides,
+            rerun_changed_code=rerun_changed_code,
+            on_stale=on_stale,
+            expect_plan=expect_plan,
+            inputs=inputs,
+            flow_inputs=flow_inputs,
+        )
+        return self.replay_request(exec_id, request)
+
+    def plan(
+        self,
+        exec_id: object,
+        *,
+        from_: str | Sequence[str] | None = None,
+        skip: Sequence[str] | None = None,
+        skip_successful_steps: bool = False,
+        overrides: Mapping[str, object] | None = None,
+        step_input_overrides: Mapping[str, Mapping[str, object]] | None = None,
+        rerun_changed_code: bool = False,
+        on_stale: str | None = None,
+        expect_plan: str | None = None,
+        inputs: Mapping[str, object] | None = None,
+        **flow_inputs: object,
+    ) -> Plan:
+        """Return what `replay` with the same arguments would do; nothing is created."""
+        request = ReplayRequest(
+            from_=from_,
+            skip=skip,
+            skip_successful_steps=skip_successful_steps,
+            overrides=overrides,
+            step_input_overrides=step_input_overrides,
+            rerun_changed_code=rerun_changed_code,
+            on_stale=on_stale,
+            inputs=inputs,
+            flow_inputs=flow_inputs,
+        )
+        here = code_here.for_source(self._reach, exec_id, pin=False)
+        spec = request.spec(
+            execution_text(exec_id),
+            self._reach.project,
+            Uploads(self._reach.storage),
+            types=here.types,
+            code=here.code,
+        )
+        plan = plan_replay(self._reach, spec)
+        if expect_plan is not None and plan.digest != expect_plan:
+            raise _other_plan(expect_plan, plan)
+        return plan
+
+    def replay_request(self, exec_id: object, request: ReplayRequest) -> Execution:
+        """Create a replay from a request that is put together already."""
+        here = code_here.for_source(self._reach, exec_id, pin=True)
+        uploads = Uploads(self._reach.storage)
+        spec = request.spec(execution_text(exec_id), self._reach.project, uploads, types=here.types, code=here.code)
+        return create_replay(self._reach, spec, uploads, expect_plan=request.expect_plan)
+
+    def wait(self, exec_id: object, timeout: float | None = None) -> Execution:
+        """Wait until an execution has ended, and return it, whether it failed or not.
+
+        Args:
+            exec_id: Which one.
+            timeout: Seconds; None waits for as long as it takes.
+
+        Raises:
+            TimeoutError: If it has not ended by then.
+        """
+        return self._reach.finished(exec_id, timeout)
+
+    def input(self, exec_id: object, *, value: object, wait: str | None = None) -> Wait:
+        """Answer a wait; the execution goes on by itself.
+
+        Args:
+            exec_id: Which one.
+            value: The answer; it must fit the schema of the wait.
+            wait: The name or invocation ID of the wait; may be left out where one is pending.
+
+        Raises:
+            WaitValidationError: If the answer does not fit; the wait stays open.
+            StateError: If there is no such pending wait, or several and no name.
+        """
+        uploads = Uploads(self._reach.storage)
+        request = wait_service_pb2.WaitServiceAnswerRequest(
+            execution=execution_text(exec_id),
+            project=self._reach.project,
+            wait=wait or "",
+            value=value_message(value, uploads, "value"),
+            answered_by=who_asks(),
+        )
+        uploads.send()
+        # Not repeated by itself: a second answer to the same wait is refused.
+        response = self._reach.connection.call(lambda stubs: stubs.waits.Answer, request, idempotent=False)
+        return Wait(response.wait, self._reach)
+
+    def cancel(self, exec_id: object, reason: str = "") -> Execution:
+        """Cancel an execution. One that is cancelled already stays so.
+
+        Args:
+            exec_id: Which one.
+            reason: Why; kept with the execution.
+
+        Raises:
+            StateError: If it has completed or failed.
+        """
+        request = ExecutionServiceCancelRequest(
+            execution=execution_text(exec_id), project=self._reach.project, reason=reason
+        )
+        response = self._reach.connection.call(lambda stubs: stubs.executions.Cancel, request)
+        return Execution(response.execution, self._reach)
+
+    def _pages(self, request: ExecutionServiceListRequest) -> Iterator[Execution]:
+        while True:
+            page = self._reach.connection.call(lambda stubs: stubs.executions.List, request)
+            yield from (Execution(one, self._reach, complete=False) for one in page.executions)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+
+def _states(
+    status: str | ExecutionState | Iterable[str] | None,
+) -> list[execution_pb2.ExecutionState.ValueType]:
+    if status is None:
+        return []
+    names = [status] if isinstance(status, str) else list(status)
+    known = {state.value for state in ExecutionState}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(
+            f"{unknown[0]!r} is no state of an execution; there are {', '.join(sorted(known))}",
+            reason="UNKNOWN_STATE",
+        )
+    return [execution_pb2.ExecutionState.Value(f"EXECUTION_STATE_{name.upper()}") for name in names]
+
+
+def _other_plan(expected: str, plan: Plan) -> Exception:
+    return StateError(
+        f"the plan is not the expected one: it has the digest {plan.digest}, expected was {expected}; plan again",
+        reason="PLAN_CHANGED",
+        fields={"expected": expected, "actual": plan.digest},
+    )

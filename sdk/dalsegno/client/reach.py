@@ -1,0 +1,91 @@
+"""What models and handles need to fetch more: the connection, the values, and a fresh look at an execution."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dalsegno.client.connection import RETRY_FOR_S, Connection
+from dalsegno.client.executions import Execution, execution_state
+from dalsegno.client.identity import execution_text
+from dalsegno.client.storage import Storage
+from dalsegno.errors import BackendError
+from dalsegno.v1.execution_service_pb2 import (
+    ExecutionServiceGetRequest,
+    ExecutionServiceWatchRequest,
+    ExecutionServiceWatchResponse,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """A planner, and how its values are read."""
+
+    connection: Connection
+    storage: Storage
+
+    @property
+    def project(self) -> str:
+        """The project in which run names are looked up."""
+        return self.connection.project
+
+    def execution(self, execution: object) -> Execution:
+        """Fetch an execution.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        request = ExecutionServiceGetRequest(execution=execution_text(execution), project=self.project)
+        response = self.connection.call(lambda stubs: stubs.executions.Get, request)
+        return Execution(response.execution, self)
+
+    def finished(self, execution: object, timeout: float | None = None) -> Execution:
+        """Wait until an execution has ended, and return it.
+
+        Args:
+            execution: Which one.
+            timeout: Seconds; None waits for as long as it takes.
+
+        Raises:
+            TimeoutError: If it has not ended by then; it goes on regardless.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        silent_since: float | None = None
+        after_event = 0
+        while True:
+            request = ExecutionServiceWatchRequest(
+                execution=execution_text(execution),
+                project=self.project,
+                execution_only=True,
+                after_event=after_event,
+            )
+            try:
+                for message in self._watch(request, deadline):
+                    silent_since = None
+                    after_event = max(after_event, message.event)
+                    if execution_state(message.execution.state).finished:
+                        return self.execution(message.execution.id)
+            except TimeoutError:
+                raise _not_finished(self.execution(execution), timeout) from None
+            except BackendError as error:
+                # The planner, or its database, is gone; the execution goes on when they are back.
+                silent_since = silent_since or time.monotonic()
+                if error.reason == "UNIMPLEMENTED" or time.monotonic() - silent_since > RETRY_FOR_S:
+                    raise
+            found = self.execution(execution)
+            if found.status.finished:
+                return found
+
+    def _watch(
+        self, request: ExecutionServiceWatchRequest, deadline: float | None
+    ) -> Iterator[ExecutionServiceWatchResponse]:
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+        return self.connection.read_stream(lambda stubs: stubs.executions.Watch, request, timeout=left)
+
+
+def _not_finished(execution: Execution, timeout: float | None) -> TimeoutError:
+    why = f": {execution.pending_reason}" if execution.pending_reason else ""
+    return TimeoutError(
+        f"{execution.kind} {execution.flow!r} ({execution.exec_id}) is {execution.status} after {timeout} s{why}"
+    )

@@ -1,0 +1,199 @@
+"""What a caller asks of a replay, checked as far as it can be here, and as the message that asks the planner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dalsegno.client.given_values import KnownTypes, require_names, value_message
+from dalsegno.errors import Problem, UsageError
+from dalsegno.v1 import replay_service_pb2
+from dalsegno.v1.replay_service_pb2 import CodeVersion, InputOverrides, ReplaySpec, SelectorList
+
+if TYPE_CHECKING:
+    from dalsegno.client.storage import Uploads
+
+_ON_STALE = {
+    None: replay_service_pb2.ON_STALE_UNSPECIFIED,
+    "reuse": replay_service_pb2.ON_STALE_REUSE,
+    "rerun": replay_service_pb2.ON_STALE_RERUN,
+    "fail": replay_service_pb2.ON_STALE_FAIL,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRequest:
+    """What a replay is to do. A mode is asked for by being there: ``skip=[]`` is the mode skip.
+
+    Attributes:
+        from_: Selectors of what re-executes, with everything downstream.
+        skip: Invocation IDs, or ``all:NAME``, of what does not re-execute.
+        skip_successful_steps: Whether whatever succeeded, and is not touched by an override, is reused.
+        everything: Whether everything re-executes, whatever is overridden.
+        overrides: ``checkpoint.<selector>`` to the value that replaces the output.
+        step_input_overrides: Invocation ID to input name to the value that replaces the input.
+        rerun_changed_code: Whether steps whose code has changed re-execute.
+        on_stale: ``reuse``, ``rerun`` or ``fail``: what happens to a reused call whose inputs differ only
+            because flow inputs were overridden.
+        expect_plan: The digest of the plan that was agreed to.
+        inputs: Flow inputs that are replaced.
+        flow_inputs: The same, given as keyword arguments.
+    """
+
+    from_: str | Sequence[str] | None = None
+    skip: str | Sequence[str] | None = None
+    skip_successful_steps: bool = False
+    everything: bool = False
+    overrides: Mapping[str, object] | None = None
+    step_input_overrides: Mapping[str, Mapping[str, object]] | None = None
+    rerun_changed_code: bool = False
+    on_stale: str | None = None
+    expect_plan: str | None = None
+    inputs: Mapping[str, object] | None = None
+    flow_inputs: Mapping[str, object] = field(default_factory=dict)
+
+    def all_inputs(self) -> dict[str, object]:
+        """Return the flow inputs, in whichever way they were given.
+
+        Raises:
+            UsageError: If one was given in both ways.
+        """
+        inputs = require_names(self.inputs, "inputs")
+        twice = sorted(set(inputs) & set(self.flow_inputs))
+        if twice:
+            raise UsageError(
+                f"given twice, in inputs={{…}} and as a keyword argument: {', '.join(twice)}",
+                reason="INPUT_GIVEN_TWICE",
+                fields={"input": twice[0]},
+            )
+        return {**inputs, **self.flow_inputs}
+
+    def spec(
+        self,
+        execution: str,
+        project: str,
+        uploads: Uploads,
+        *,
+        types: KnownTypes | None = None,
+        code: CodeVersion | None = None,
+    ) -> ReplaySpec:
+        """Return the message.
+
+        Args:
+            execution: The source.
+            project: Where run names are looked up.
+            uploads: Takes the content of large values.
+            types: The types of the flow's inputs, where its code is here.
+            code: Today's code, where the replay is made from code.
+
+        Raises:
+            UsageError: With everything that is wrong with the request, as far as that shows here.
+        """
+        types = types or KnownTypes(None)
+        inputs = self.all_inputs()
+        self._check(inputs, types)
+        spec = ReplaySpec(
+            execution=execution,
+            project=project,
+            rerun_changed_code=self.rerun_changed_code,
+            on_stale=_ON_STALE[self.on_stale],
+            code=code,
+        )
+        self._set_mode(spec)
+        self._add_values(spec, inputs, uploads, types)
+        return spec
+
+    def _check(self, inputs: Mapping[str, object], types: KnownTypes) -> None:
+        problems = [*self._mode_problems(), *types.problems(inputs, "inputs")]
+        if self.on_stale not in _ON_STALE:
+            problems.append(Problem("on_stale", f"{self.on_stale!r} is none of 'reuse', 'rerun' and 'fail'"))
+        for name, overrides in require_names(self.step_input_overrides, "step_input_overrides").items():
+            if not isinstance(overrides, Mapping):
+                where = f'step_input_overrides["{name}"]'
+                problems.append(Problem(where, f"must be a dict from input names to values, not {overrides!r}"))
+        if problems:
+            raise UsageError("the replay cannot be made", reason="INVALID_REPLAY", problems=problems)
+
+    def _mode_problems(self) -> list[Problem]:
+        given = [
+            name
+            for name, is_given in (
+                ("from_", self.from_ is not None),
+                ("skip", self.skip is not None),
+                ("skip_successful_steps", self.skip_successful_steps),
+            )
+            if is_given
+        ]
+        problems = [
+            Problem(name, f"must be a selector or a list of selectors, not {selectors!r}")
+            for name, selectors in (("from_", self.from_), ("skip", self.skip))
+            if selectors is not None and not _are_selectors(selectors)
+        ]
+        if len(given) > 1:
+            problems.append(Problem("", f"{' and '.join(given)} exclude each other; give one of them"))
+        return problems
+
+    def _set_mode(self, spec: ReplaySpec) -> None:
+        # An empty list is set as well: its presence is the mode.
+        if self.from_ is not None:
+            getattr(spec, "from").CopyFrom(SelectorList(selectors=_listed(self.from_)))
+        elif self.skip is not None:
+            spec.skip.CopyFrom(SelectorList(selectors=_listed(self.skip)))
+        elif self.skip_successful_steps:
+            spec.skip_successful = True
+        elif self.everything:
+            spec.everything = True
+
+    def _add_values(self, spec: ReplaySpec, inputs: Mapping[str, object], uploads: Uploads, types: KnownTypes) -> None:
+        for name, value in inputs.items():
+            message = value_message(value, uploads, f'inputs["{name}"]', admits_uuid=types.admits_uuid(name))
+            spec.inputs[name].CopyFrom(message)
+        for key, value in require_names(self.overrides, "overrides").items():
+            spec.overrides[key].CopyFrom(value_message(value, uploads, f'overrides["{key}"]'))
+        for invocation, overrides in (self.step_input_overrides or {}).items():
+            where = f'step_input_overrides["{invocation}"]'
+            replaced = InputOverrides()
+            for name, value in require_names(overrides, where).items():
+                replaced.inputs[name].CopyFrom(value_message(value, uploads, f'{where}["{name}"]'))
+            spec.step_input_overrides[invocation].CopyFrom(replaced)
+
+
+def request_of_configuration(configuration: Mapping[str, Any] | None) -> ReplayRequest:
+    """Return the request that a run configuration stands for.
+
+    Args:
+        configuration: ``steps_to_skip``, ``skip_successful_steps``, ``parameters``, ``step_input_overrides``.
+
+    Raises:
+        UsageError: If it has other keys.
+    """
+    configuration = require_names(configuration, "run_configuration")
+    known = {"steps_to_skip", "skip_successful_steps", "parameters", "step_input_overrides"}
+    unknown = [
+        Problem(f'run_configuration["{key}"]', f"is not known; there are {', '.join(sorted(known))}")
+        for key in configuration
+        if key not in known
+    ]
+    if unknown:
+        raise UsageError("the run configuration cannot be used", reason="UNKNOWN_CONFIGURATION", problems=unknown)
+    skip: Any = configuration.get("steps_to_skip")
+    successful = bool(configuration.get("skip_successful_steps"))
+    step_inputs: Any = configuration.get("step_input_overrides")
+    return ReplayRequest(
+        skip=skip,
+        skip_successful_steps=successful,
+        everything=skip is None and not successful,
+        inputs=require_names(configuration.get("parameters"), 'run_configuration["parameters"]'),
+        step_input_overrides=step_inputs,
+    )
+
+
+def _are_selectors(selectors: object) -> bool:
+    if isinstance(selectors, str):
+        return True
+    return isinstance(selectors, Sequence) and all(isinstance(one, str) for one in selectors)
+
+
+def _listed(selectors: str | Sequence[str]) -> list[str]:
+    return [selectors] if isinstance(selectors, str) else list(selectors)

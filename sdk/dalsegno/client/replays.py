@@ -1,0 +1,63 @@
+"""Planning and creating replays."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from dalsegno.client.connection import new_request_id
+from dalsegno.client.executions import Execution
+from dalsegno.client.plans import Plan
+from dalsegno.client.storage import Uploads
+from dalsegno.v1.replay_service_pb2 import (
+    PLAN_VIEW_ROOTS,
+    ReplayServiceCreateRequest,
+    ReplayServicePlanRequest,
+    ReplaySpec,
+)
+
+if TYPE_CHECKING:
+    from dalsegno.client.reach import Reach
+
+
+def plan_replay(reach: Reach, spec: ReplaySpec) -> Plan:
+    """Return what a replay would do; nothing is stored or created."""
+    return Plan(reach.connection, spec)
+
+
+def create_replay(
+    reach: Reach, spec: ReplaySpec, uploads: Uploads, *, expect_plan: str | None, name: str | None = None
+) -> Execution:
+    """Create a replay.
+
+    Args:
+        reach: The planner.
+        spec: What it is to do.
+        uploads: Its large values. They are stored once the planner has found nothing wrong with it.
+        expect_plan: The digest of the plan that was agreed to.
+        name: The name of the run.
+    """
+    if uploads:
+        check = ReplayServicePlanRequest(spec=spec, view=PLAN_VIEW_ROOTS, page_size=1)
+        reach.connection.call(lambda stubs: stubs.replays.Plan, check)
+        uploads.send()
+    request = ReplayServiceCreateRequest(
+        spec=spec,
+        request_id=new_request_id(),
+        expect_plan=expect_plan or "",
+        name=name or "",
+        requested_by=who_asks(),
+    )
+    response = reach.connection.call(lambda stubs: stubs.replays.Create, request)
+    return Execution(response.execution, reach)
+
+
+def who_asks() -> str:
+    """Return the user and host that this process runs as."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # an account without a name, as in some containers
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,128 @@
+"""The system that is measured: an embedded engine of its own, its planner, and workers, all real processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import psutil
+
+from dalsegno.local import down, ensure_engine
+from dalsegno.local.home import HOME_VARIABLE, EngineHome
+from dalsegno.local.state import EngineState
+
+PROJECT = "benchmarks"
+CODE = "tests.benchmarks.flows"
+ROOT = Path(__file__).parents[2]
+
+_STOP_S = 20.0
+_LOG_TAIL = 2_000
+
+
+class Isolation(StrEnum):
+    """Where a worker runs its steps."""
+
+    THREADS = "thread"
+    PROCESSES = "process"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A running engine.
+
+    Attributes:
+        home: Its folder.
+        address: Where its planner serves.
+        database_url: Of its Postgres.
+    """
+
+    home: EngineHome
+    address: str
+    database_url: str
+
+    @property
+    def planner(self) -> psutil.Process:
+        """The planner's process."""
+        state = EngineState.read(self.home.state_file)
+        found = state.planner.find() if state is not None else None
+        if found is None:
+            raise RuntimeError(f"the planner has ended; see {self.home.logs / 'planner.log'}")
+        return found
+
+
+class Worker:
+    """One executor for the measured code.
+
+    Args:
+        engine: What it connects to.
+        isolation: Where it runs steps.
+        options: Further options of its command line.
+    """
+
+    def __init__(self, engine: Engine, isolation: Isolation, *options: str) -> None:
+        self._log = engine.home.logs / f"worker-{isolation}.log"
+        with self._log.open("ab") as log:
+            self._process = psutil.Popen(
+                [
+                    *(sys.executable, "-m", "dalsegno_executor", CODE, "--isolation", isolation.value),
+                    *("--address", engine.address, "--project", PROJECT, *options),
+                ],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def processes(self) -> list[psutil.Process]:
+        """Its stream process, then its runners."""
+        return [psutil.Process(self._process.pid), *self._process.children(recursive=True)]
+
+    def last_words(self) -> str:
+        """The end of what it wrote."""
+        return self._log.read_text(errors="replace")[-_LOG_TAIL:]
+
+    def stop(self) -> None:
+        """Lets it drain, and kills it if that takes too long."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_S)
+        except psutil.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def running_engine() -> Iterator[Engine]:
+    """Runs an engine in a folder of its own, which is removed afterwards."""
+    root = Path(tempfile.mkdtemp(prefix="dalsegno-bench-"))
+    root.chmod(0o711)  # Postgres runs as another account where we are root, and has to come there
+    os.environ[HOME_VARIABLE] = str(root / "home")
+    os.environ["DALSEGNO_PROJECT"] = PROJECT
+    os.environ["DALSEGNO_IDLE_TIMEOUT"] = "60"  # should this process be killed
+    os.environ.pop("DALSEGNO_ADDRESS", None)
+    try:
+        address = ensure_engine()
+        home = EngineHome.from_environment()
+        state = EngineState.read(home.state_file)
+        assert state is not None, "an engine that serves has said so"
+        # Told the address, clients are just clients; otherwise this process would join as an executor.
+        os.environ["DALSEGNO_ADDRESS"] = address
+        yield Engine(home, address, state.database_url)
+    finally:
+        down()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def memory_mb(process: psutil.Process) -> float:
+    """Returns the resident memory of a process."""
+    return float(process.memory_info().rss) / 1e6

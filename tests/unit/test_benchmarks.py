@@ -1,0 +1,111 @@
+"""The pure parts of the benchmarks: statistics, budgets, the table. Nothing is timed here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.benchmarks.figures import Budget, Figure, Unit
+from tests.benchmarks.raw import RawLimits
+from tests.benchmarks.report import HEADINGS, Report, number, plain_table, row, sized, verdict
+from tests.benchmarks.samples import Samples
+
+
+def _figure(value: float, unit: Unit = Unit.MILLISECONDS, **more: object) -> Figure:
+    return Figure("something", unit, Samples.of([value]), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "p50", "p95"),
+    [([7], 7, 7), ([1, 3], 2, 2.9), ([3, 1, 2], 2, 2.9), (range(1, 102), 51, 96)],
+)
+def test_percentiles_are_interpolated(values: list[float], p50: float, p95: float) -> None:
+    samples = Samples.of(values)
+    assert samples.p50 == pytest.approx(p50)
+    assert samples.p95 == pytest.approx(p95)
+
+
+@given(st.lists(st.floats(min_value=1e-6, max_value=1e6), min_size=1), st.floats(min_value=0, max_value=1))
+def test_a_percentile_lies_within_the_measurements(values: list[float], share: float) -> None:
+    found = Samples.of(values).percentile(share)
+    assert min(values) * (1 - 1e-9) <= found <= max(values) * (1 + 1e-9)
+
+
+def test_no_measurement_is_no_samples() -> None:
+    with pytest.raises(ValueError, match="no measurement"):
+        Samples.of([])
+
+
+@pytest.mark.parametrize(
+    ("budget", "value", "commit_ms", "ratio"),
+    [
+        (Budget(5), 10, None, 2),
+        (Budget(5), 2.5, 0.1, 0.5),
+        (Budget(10_000, at_least=True), 2_500, None, 4),
+        (Budget(10_000, at_least=True), 20_000, None, 0.5),
+        (Budget(1.5, commits=4), 1.5, 0.25, 1.5),
+        (Budget(1.5, commits=4), 1.5, 0.75, 1),
+        (Budget(1.5, commits=4), 3, None, 2),
+    ],
+)
+def test_a_ratio_over_one_misses_the_budget(
+    budget: Budget, value: float, commit_ms: float | None, ratio: float
+) -> None:
+    assert budget.ratio(value, commit_ms) == pytest.approx(ratio)
+
+
+def test_only_times_are_counted_in_commits() -> None:
+    assert _figure(2).beside(0.5).commits == pytest.approx(4)
+    assert _figure(2, Unit.MEGABYTES).beside(0.5).commits is None
+    assert _figure(2).commits is None
+
+
+def test_a_row_has_the_figure_its_budget_and_how_far_it_is_from_it() -> None:
+    figure = _figure(12, budget=Budget(5, commits=4)).beside(1.0)
+    assert row(figure) == ("something", "12.0 ms", "", "1", "≤ 5, ≤ 4 commits", "3.00× over", "12.0")
+    assert row(_figure(0.25)) == ("something", "0.25 ms", "", "1", "", "", "")
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.123, "0.12"), (12.34, "12.3"), (123.4, "123"), (12345.6, "12,346")])
+def test_numbers_have_the_digits_that_count(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(0.5, "0.50×"), (1, "1.00×"), (2.5, "2.50× over")])
+def test_the_verdict_says_when_it_is_over(ratio: float, text: str) -> None:
+    assert verdict(ratio) == text
+
+
+def test_the_plain_table_is_aligned() -> None:
+    table = plain_table(("figure", "p50"), [("a", "1.00 ms"), ("longer", "12 ms")])
+    assert table.splitlines() == [
+        "figure      p50",
+        "------  -------",
+        "a       1.00 ms",
+        "longer    12 ms",
+    ]
+
+
+def test_curves_go_by_series_and_size() -> None:
+    large = _figure(3, size=1_000, series="plan")
+    small = _figure(2, size=10, series="plan")
+    curves = sized([large, _figure(1), small, _figure(9, Unit.MEGABYTES, size=1)], [Unit.MILLISECONDS])
+    assert curves == {"plan": [small, large]}
+
+
+def test_the_report_is_json_and_shows_what_was_not_measured(tmp_path: Path) -> None:
+    raw = RawLimits(Samples.of([0.5]), Samples.of([1e5]))
+    report = Report({"cores": "2"}, [raw], [_figure(2, budget=Budget(1)).beside(0.5)], {"plans": "TimeoutError: late"})
+    report.write(tmp_path / "made" / "bench.json")
+    document = json.loads((tmp_path / "made" / "bench.json").read_text())
+    assert document["raw"][0]["commits_per_second"] == 2_000
+    assert document["figures"][0]["ratio_to_budget"] == 2
+    assert document["figures"][0]["in_raw_commits"] == 4
+    shown: list[str] = []
+    report.show(shown.append)
+    assert any("NOT MEASURED: plans: TimeoutError: late" in line for line in shown)
+    assert len(report.rows()[0]) == len(HEADINGS)

@@ -1,0 +1,194 @@
+"""How commands end: exit codes, errors for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dalsegno.cli.app import output_of, run
+from dalsegno.cli.exit_codes import ExitCode, exit_code_of
+from dalsegno.cli.reporting import OutputFormat, error_document
+from dalsegno.errors import (
+    AuthError,
+    BackendError,
+    ContextError,
+    DalsegnoError,
+    DivergenceError,
+    DivergenceKind,
+    ExecutionError,
+    NotFoundError,
+    Problem,
+    StateError,
+    UsageError,
+    UserCodeError,
+    WaitTimeoutError,
+    WaitValidationError,
+)
+
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An engine's folder of the test's own, and no planner anywhere else."""
+    monkeypatch.setenv("DALSEGNO_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("DALSEGNO_ADDRESS", raising=False)
+    monkeypatch.delenv("DALSEGNO_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserCodeError("x"), ExitCode.EXECUTION_FAILED),
+        (DivergenceError("x", kind=DivergenceKind.EXTRA_CALL), ExitCode.EXECUTION_FAILED),
+        (ExecutionError("x"), ExitCode.EXECUTION_FAILED),
+        (WaitTimeoutError("x"), ExitCode.EXECUTION_FAILED),
+        (UsageError("x"), ExitCode.USAGE),
+        (WaitValidationError("x"), ExitCode.USAGE),
+        (StateError("x"), ExitCode.USAGE),
+        (NotFoundError("x"), ExitCode.USAGE),
+        (ContextError("x"), ExitCode.USAGE),
+        (AuthError("x"), ExitCode.USAGE),
+        (BackendError("x"), ExitCode.BACKEND),
+    ],
+)
+def test_every_error_has_its_exit_code(error: DalsegnoError, code: ExitCode) -> None:
+    assert exit_code_of(error) is code
+
+
+def test_an_error_is_a_document_with_all_its_problems() -> None:
+    problem = Problem('overrides["checkpoint.fit"]', "no such checkpoint")
+    error = UsageError("2 problems", reason="INVALID_REPLAY", fields={"a": "b"}, problems=[problem])
+    assert error_document(error) == {
+        "error": {
+            "type": "UsageError",
+            "reason": "INVALID_REPLAY",
+            "message": "2 problems",
+            "problems": [{"field": 'overrides["checkpoint.fit"]', "description": "no such checkpoint"}],
+            "fields": {"a": "b"},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        (["executions", "list"], OutputFormat.TEXT),
+        (["executions", "list", "--output", "json"], OutputFormat.JSON),
+        (["executions", "list", "--output=json"], OutputFormat.JSON),
+        (["executions", "list", "-o", "json"], OutputFormat.JSON),
+        (["-ojson"], OutputFormat.JSON),
+        (["run", "--", "--output", "json"], OutputFormat.TEXT),
+        (["--output"], OutputFormat.TEXT),
+    ],
+)
+def test_the_output_is_known_before_the_command_line_is_parsed(arguments: list[str], output: OutputFormat) -> None:
+    assert output_of(arguments) is output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["exections"], "Did you mean 'executions'?"),
+        (["executions", "get"], "Missing argument 'ID'"),
+        (["executions", "list", "--nope"], "No such option: --nope"),
+        (["executions", "list", "--state", "happy"], "happy"),
+        (["executions", "replay", "x", "--args", "{"], "--args is not JSON: line 1, column 2"),
+        (["executions", "input", "x"], "give the answer with --value JSON"),
+        (["run", "nowhere_to_be_found:x"], "no module 'nowhere_to_be_found'"),
+        (["worker", "x", "--slots", "0"], "--slots"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DALSEGNO_ADDRESS", NOBODY)
+    assert run(arguments) == ExitCode.USAGE
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert part in printed.err
+    assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["executions", "get"], ["nonsense"], ["executions", "replay", "x", "--args", "{"]]
+)
+def test_with_json_an_error_is_the_one_document(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*arguments, "--output", "json"]) == ExitCode.USAGE
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["error"]["type"] == "UsageError"
+    assert printed.err == ""
+
+
+def test_a_backend_that_cannot_be_reached_ends_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["executions", "get", "x", "--address", NOBODY, "--output", "json"]
+    assert run(arguments) == ExitCode.BACKEND
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["type"] == "BackendError"
+    assert NOBODY in error["message"]
+
+
+def test_the_traceback_is_shown_to_who_asks_for_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DALSEGNO_DEBUG", "1")
+    assert run(["run", "nowhere_to_be_found:x"]) == ExitCode.USAGE
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_engine_that_does_not_run_is_said_not_to(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert run(["status", "--output", "json"]) == ExitCode.DONE
+    status = json.loads(capsys.readouterr().out)
+    assert (status["running"], status["home"]) == (False, str(folder / "home"))
+    assert run(["down"]) == ExitCode.DONE
+    assert "No engine was running" in capsys.readouterr().out
+
+
+def test_help_fits_a_terminal_and_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == ExitCode.DONE
+    text = capsys.readouterr().out
+    for command in ("demo", "up", "down", "planner", "worker", "run", "executions"):
+        assert f"│ {command} " in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == ExitCode.DONE
+    assert capsys.readouterr().out.startswith("dalsegno ")
+
+
+def test_the_command_starts_without_what_it_may_not_need() -> None:
+    code = (
+        "import sys, dalsegno.cli.app; "
+        "print([name for name in ('grpc', 'rich', 'asyncio', 'numpy', 'google.protobuf') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["planner", "worker"])
+def test_a_process_that_is_started_announces_itself_as_the_one_document(command: str, tmp_path: Path) -> None:
+    arguments = {"planner": ["planner"], "worker": ["worker", "nowhere_to_be_found", "--address", NOBODY]}[command]
+    environment = {name: value for name, value in os.environ.items() if name != "DALSEGNO_DATABASE_URL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "dalsegno.cli", *arguments, "--output", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+        timeout=60,
+    )
+    document = json.loads(done.stdout)
+    assert document["command"][1:3] == ["-m", {"planner": "dalsegno_planner", "worker": "dalsegno_executor"}[command]]
+    assert done.returncode != 0  # the exit code of the process that it became
+    assert done.stderr
