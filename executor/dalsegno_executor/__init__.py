@@ -1,7 +1,7 @@
 """Executors: processes that take work from a planner, run user code, and report what came of it.
 
-An executor is a *stream process*, which speaks with the planner and runs no user code, and its *runners*, which run user
-code and know nothing of gRPC. They are joined by socket pairs that carry the messages of the stream itself.
+An executor is a *stream process*, which speaks with the planner and runs no user code, and its *runners*, which run
+user code and know nothing of gRPC. They are joined by socket pairs that carry the messages of the stream itself.
 
 ===============  =====================================================================================
 module           what is there

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--project", default="default")
     parser.add_argument("--grace", type=float, default=10.0, help="seconds to deliver what the script has done")
     given = parser.parse_args(arguments)
-    place = Place(given.address, given.project, pinned_only=True, grace=given.grace)
+    place = Place(given.address, given.project, pinned_only=True, grace=given.grace, quiet=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(place, socket.socket(fileno=given.fd)))
 

@@ -46,12 +46,14 @@ class Place:
         project: Whose code it has.
         pinned_only: Whether it takes only tasks for exactly its code.
         grace: Seconds that a drain may take.
+        quiet: Whether it keeps to itself how the connection fares, as where it serves somebody else's program.
     """
 
     address: str
     project: str
     pinned_only: bool = False
     grace: float = 30.0
+    quiet: bool = False
 
 
 def new_identity(place: Place) -> Identity:
@@ -72,7 +74,7 @@ class Executor:
     def __init__(self, place: Place, command: RunnerCommand | None, most_alone: int = 0) -> None:
         self._place = place
         self._session = Session(new_identity(place))
-        self._stream = Stream(place.address, self._session, self._on_events, self._check_drained)
+        self._stream = Stream(place.address, self._session, self._on_events, self._check_drained, self._say)
         start_alone = self._start_alone if command is not None else None
         self.fleet = Fleet(self._session, self._wake, start_alone, most_alone)
         self.supervisor = Supervisor(self.fleet, self._session, command)
@@ -105,7 +107,7 @@ class Executor:
         if self._session.draining:
             self._killed.set()
             return
-        say(f"{reason}: finishing what runs, handing back the rest")
+        self._say(f"{reason}: finishing what runs, handing back the rest")
         self._ending.set()
         self._session.drain()
         self.fleet.drain(reason)
@@ -173,6 +175,10 @@ class Executor:
     def _wake(self) -> None:
         self._stream.wake()
 
+    def _say(self, text: str) -> None:
+        if not self._place.quiet:
+            say(text)
+
     def _check_drained(self) -> None:
         if self._session.draining and self._session.settled:
             self._drained.set()
@@ -192,7 +198,7 @@ class Executor:
                 case Stop():
                     self.fleet.stop(event.keys, event.reason)
                 case DrainAsked():
-                    say(f"the planner is about to go ({event.reason}); looking for another one")
+                    self._say(f"the planner is about to go ({event.reason}); looking for another one")
                     self._stream.leave()
                 case _:
                     assert_never(event)

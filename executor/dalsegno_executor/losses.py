@@ -1,8 +1,8 @@
 """What the death of a runner means for the tasks that it had.
 
-Code that brings down its process must not be run again and again, so that the attempt in which it did counts as failed.
-Where one piece of code alone can have done it, that is the one. Where several can, none is blamed: each is run again, alone in
-a process of its own, and if it does it again, it is known.
+Code that brings down its process must not be run again and again, so the attempt in which it did counts as failed.
+Where one piece of code alone can have done it, that is the one. Where several can, none is blamed: each is run again,
+alone in a process of its own, and if it does it again, it is known.
 """
 
 from __future__ import annotations

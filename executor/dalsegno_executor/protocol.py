@@ -229,7 +229,10 @@ class Session:
                 return []
 
     def next_message(self) -> ExecutorServiceWorkRequest | None:
-        """Return what to send now, if anything. Credit goes before reports: a report may free what the credit is for."""
+        """Return what to send now, if anything.
+
+        Credit goes before reports: a report makes work ready that the credit is for.
+        """
         if self.state is not State.OPEN:
             return None
         outbox = self._outbox

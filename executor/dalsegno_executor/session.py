@@ -15,7 +15,6 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from dalsegno.v1.executor_service_pb2 import ExecutorServiceWorkRequest, ExecutorServiceWorkResponse
 from dalsegno.v1.executor_service_pb2_grpc import ExecutorServiceStub
 from dalsegno_executor.protocol import Event, Session, State, Welcomed
-from dalsegno_executor.saying import say
 
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[ExecutorServiceWorkRequest, ExecutorServiceWorkResponse]"
 
@@ -24,6 +23,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
 )
 _REFUSALS = frozenset(
     {
@@ -54,6 +55,7 @@ class Stream:
         session: The state machine.
         on_events: Takes what follows from the planner's messages.
         on_sent: Called when all that the session had to send is on its way.
+        say: Told how the connection fares, for people.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class Stream:
         session: Session,
         on_events: Callable[[list[Event]], None],
         on_sent: Callable[[], None],
+        say: Callable[[str], None],
     ) -> None:
         self._address = address
         self._session = session
         self._on_events = on_events
         self._on_sent = on_sent
+        self._say = say
         self._something_to_send = asyncio.Event()
         self._leaving = False
         self._left = asyncio.Event()
@@ -120,7 +124,7 @@ class Stream:
                 raise Refused(f"the planner at {self._address} refused this executor: {error.details()}") from error
             if self._session.state is not State.OPEN:
                 raise _Lost(f"{error.code().name}: {error.details()}") from error
-            say(f"lost the planner at {self._address} ({error.code().name}: {error.details()})")
+            self._say(f"lost the planner at {self._address} ({error.code().name}: {error.details()})")
         finally:
             self._session.disconnect()
             self._left.set()
@@ -130,6 +134,7 @@ class Stream:
         async with self._company(call):
             try:
                 while (response := await call.read()) is not grpc.aio.EOF:
+                    assert isinstance(response, ExecutorServiceWorkResponse)
                     self._take(response)
             except asyncio.CancelledError:
                 if not (self._leaving and call.cancelled()):
@@ -155,7 +160,7 @@ class Stream:
             if isinstance(event, Welcomed):
                 self._heartbeat = event.welcome.heartbeat_interval.ToNanoseconds() / 1e9 or _DEFAULT_HEARTBEAT
                 self._complaint = ""
-                say(f"connected to the planner at {self._address}")
+                self._say(f"connected to the planner at {self._address}")
         self._on_events(events)
         self.wake()
 
@@ -181,7 +186,7 @@ class Stream:
         error = state.outcome.exception() if state.outcome is not None else None
         complaint = str(error)
         if complaint != self._complaint:
-            say(f"cannot reach the planner at {self._address} ({complaint}); trying until it answers")
+            self._say(f"cannot reach the planner at {self._address} ({complaint}); trying until it answers")
         self._complaint = complaint
 
 

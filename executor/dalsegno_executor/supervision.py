@@ -1,4 +1,4 @@
-"""Keeps runner processes running, looks after tasks that take long, and reports what runners cannot report themselves."""
+"""Keeps runner processes running, looks after long tasks, and reports what runners cannot report themselves."""
 
 from __future__ import annotations
 
@@ -131,9 +131,9 @@ class Supervisor:
             self._short_lives = 0
             return 0.0
         self._short_lives += 1
-        return (
-            min(_LONGEST_RESTART_DELAY, 0.1 * 2.0 ** min(self._short_lives - 2, 10)) if self._short_lives > 1 else 0.0
-        )
+        if self._short_lives == 1:
+            return 0.0
+        return min(_LONGEST_RESTART_DELAY, 0.05 * 2.0 ** min(self._short_lives, 10))
 
     def _restart(self) -> None:
         if not self.closing and not self._session.draining:

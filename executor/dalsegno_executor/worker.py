@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import uvloop
 
@@ -94,6 +95,7 @@ async def _first_runner(executor: Executor) -> str:
 
     def gone(runner: Runner, code: int) -> None:
         if not answer.done():
+            executor.supervisor.closing = True  # there is no use in starting another one
             answer.set_result(f"the first runner {describe_exit(code)} before it was ready")
 
     def ready(runner: Runner) -> None:
@@ -104,7 +106,8 @@ async def _first_runner(executor: Executor) -> str:
     executor.supervisor.on_gone = gone
     executor.supervisor.start_runner()
     ending = asyncio.create_task(executor.told_to_end())
-    await asyncio.wait({answer, ending}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {answer, ending}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     ending.cancel()
     return answer.result() if answer.done() else ""
 

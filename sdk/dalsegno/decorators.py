@@ -151,7 +151,7 @@ class Pipeline(Decorated[P, R]):
             expect_plan: The digest of the plan that was agreed to.
             debug: Run in this process. This release cannot.
         """
-        from dalsegno.client import starts
+        from dalsegno.client import pipeline_replays
         from dalsegno.client.replay_request import ReplayRequest
 
         if debug:
@@ -165,7 +165,7 @@ class Pipeline(Decorated[P, R]):
             inputs=input_overrides,
             everything=skip is None and not skip_successful_steps,
         )
-        return starts.replay_pipeline(self, pipeline_run, pipeline, request)
+        return pipeline_replays.replay_pipeline(self, pipeline_run, pipeline, request)
 
 
 @overload

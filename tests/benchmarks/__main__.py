@@ -13,7 +13,7 @@ import grpc
 
 from dalsegno import Client, DalsegnoError
 from tests.benchmarks.chains import chains, replays
-from tests.benchmarks.engine import ROOT, running_engine
+from tests.benchmarks.engine import ROOT, keep_logs, running_engine
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.footprint import footprint
 from tests.benchmarks.independent import twenty_thousand, two_thousand
@@ -84,6 +84,9 @@ def _measure(benchmarks: Sequence[Benchmark]) -> Report:
             report.figures.extend(figure.beside(commit_ms) for figure in figures)
             _log(f"{benchmark.name}: {time.monotonic() - begin:.0f} s")
         session.wire.close()
+        if report.failures:
+            keep_logs(engine, _RESULTS / "logs")
+            _log(f"logs: {_RESULTS / 'logs'}")
     return report
 
 

@@ -22,7 +22,7 @@ def chains(session: Session) -> Iterator[Figure]:
     """From the request to the result, divided by the steps; and beside them what a run without steps costs."""
     for isolation in (Isolation.PROCESSES, Isolation.THREADS):
         budgeted = isolation is Isolation.PROCESSES
-        where = "in processes" if budgeted else "in threads"
+        where = f"in {isolation.plural}"
         with session.worker(isolation):
             flow = repeated(_RUNS, lambda: chain_flow.run(LENGTH).wait(timeout=WAIT_S))
             yield Figure(

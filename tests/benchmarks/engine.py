@@ -34,6 +34,11 @@ class Isolation(StrEnum):
     THREADS = "thread"
     PROCESSES = "process"
 
+    @property
+    def plural(self) -> str:
+        """How figures say it."""
+        return {Isolation.THREADS: "threads", Isolation.PROCESSES: "processes"}[self]
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
@@ -121,6 +126,11 @@ def running_engine() -> Iterator[Engine]:
     finally:
         down()
         shutil.rmtree(root, ignore_errors=True)
+
+
+def keep_logs(engine: Engine, folder: Path) -> None:
+    """Copies the logs of all processes, for whoever wants to know why something was not measured."""
+    shutil.copytree(engine.home.logs, folder, dirs_exist_ok=True)
 
 
 def memory_mb(process: psutil.Process) -> float:

@@ -33,12 +33,13 @@ class Budget:
     at_least: bool = False
     commits: float | None = None
 
-    def ratio(self, value: float, commit_ms: float | None) -> float:
-        """Returns how far a value is from the budget: up to 1 is within it, 2 is twice too slow or too big."""
-        ratio = self.limit / value if self.at_least else value / self.limit
-        if self.commits is None or commit_ms is None:
-            return ratio
-        return max(ratio, value / (self.commits * commit_ms))
+    def ratio(self, value: float) -> float:
+        """Returns how far a value is from the limit: up to 1 is within it, 2 is twice too slow or too big."""
+        return self.limit / value if self.at_least else value / self.limit
+
+    def commit_ratio(self, value: float, commit_ms: float | None) -> float | None:
+        """Returns the same for the limit in commits; None where there is none, or no commit was measured."""
+        return None if self.commits is None or not commit_ms else value / (self.commits * commit_ms)
 
     def __str__(self) -> str:
         text = f"{'≥' if self.at_least else '≤'} {self.limit:,g}"
@@ -70,7 +71,17 @@ class Figure:
     @property
     def ratio(self) -> float | None:
         """How far the median is from the budget; None without one."""
-        return None if self.budget is None else self.budget.ratio(self.samples.p50, self.commit_ms)
+        return None if self.budget is None else self.budget.ratio(self.samples.p50)
+
+    @property
+    def commit_ratio(self) -> float | None:
+        """How far the median is from the budget in commits; None without one."""
+        return None if self.budget is None else self.budget.commit_ratio(self.samples.p50, self.commit_ms)
+
+    @property
+    def tail(self) -> float:
+        """What 95 % of the measurements are at least as good as."""
+        return self.samples.percentile(0.05) if self.unit is Unit.PER_SECOND else self.samples.p95
 
     @property
     def commits(self) -> float | None:
@@ -90,13 +101,14 @@ class Figure:
             "name": self.name,
             "unit": self.unit.value,
             "p50": self.samples.p50,
-            "p95": self.samples.p95,
+            "p95": self.tail,
             "count": self.samples.count,
             "samples": list(self.samples.values),
             "budget": None if budget is None else budget.limit,
             "budget_is": None if budget is None else "at least" if budget.at_least else "at most",
             "budget_commits": None if budget is None else budget.commits,
             "ratio_to_budget": self.ratio,
+            "ratio_to_budget_in_commits": self.commit_ratio,
             "raw_commit_ms": self.commit_ms,
             "in_raw_commits": self.commits,
             "size": self.size,

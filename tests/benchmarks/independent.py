@@ -36,8 +36,8 @@ def _steps_a_second(session: Session, count: int, runs: int) -> Iterator[Figure]
                 seconds, execution = timed(lambda: independent(count))
                 outside.append(count / seconds)
                 inside.append(count / session.wire.running_seconds(str(execution.exec_id)))
-            where = f"{count:,} independent steps in {isolation.value}s"
-            yield _rate(f"{where}, first claim to last commit", inside, budget, count, isolation.value)
+            where = f"{count:,} independent steps in {isolation.plural}"
+            yield _rate(f"{where}, first claim to last commit", inside, budget, count, isolation.plural)
             yield _rate(f"{where}, call to return", outside, budgets.STEPS_FROM_CALL_TO_RETURN, count)
             yield from _memory(session, worker, where)
 

@@ -77,17 +77,19 @@ def row(figure: Figure) -> tuple[str, ...]:
     return (
         figure.name,
         f"{number(figure.samples.p50)} {figure.unit}",
-        number(figure.samples.p95) if many else "",
+        number(figure.tail) if many else "",
         str(figure.samples.count),
         "" if figure.budget is None else str(figure.budget),
-        "" if figure.ratio is None else verdict(figure.ratio),
+        verdict(figure),
         "" if figure.commits is None else f"{figure.commits:.1f}",
     )
 
 
-def verdict(ratio: float) -> str:
-    """Returns how far a figure is from its budget, and whether that is too far."""
-    return f"{ratio:.2f}×" if ratio <= 1 else f"{ratio:.2f}× over"
+def verdict(figure: Figure) -> str:
+    """Returns how far a figure is from each limit of its budget, and whether that is too far."""
+    ratios = [ratio for ratio in (figure.ratio, figure.commit_ratio) if ratio is not None]
+    text = ", ".join(f"{ratio:.2f}×" for ratio in ratios)
+    return f"{text} over" if any(ratio > 1 for ratio in ratios) else text
 
 
 def number(value: float) -> str:

@@ -69,7 +69,7 @@ def million(session: Session) -> Iterator[Figure]:
         rate = _MILLION / session.wire.running_seconds(execution)
     name = "1,000,000 independent steps in threads, first claim to last commit"
     yield Figure(
-        name, Unit.PER_SECOND, Samples.of([rate]), budgets.STEPS_THREADS, size=_MILLION, series="steps, thread"
+        name, Unit.PER_SECOND, Samples.of([rate]), budgets.STEPS_THREADS, size=_MILLION, series="steps, threads"
     )
     yield Figure(
         "planner's memory, 1,000,000 in flight",

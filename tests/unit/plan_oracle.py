@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 @dataclass(frozen=True)
 class Step:
-    """One invocation of a recorded execution."""
+    """One invocation of a recorded execution; `overridden` is one that the execution, being a replay, overrides."""
 
     id: str
     name: str
@@ -18,6 +18,7 @@ class Step:
     succeeded: bool = True
     changed: bool = False
     reads: frozenset[str] = frozenset()
+    overridden: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def expected_plan(steps: list[Step], request: Request) -> Expected:
     for one in everyone:
         if request.rerun_changed_code and by_id[one].changed:
             roots[one].add("code_changed")
-        if not by_id[one].succeeded and one not in request.overridden:
+        overridden = one in request.overridden or by_id[one].overridden
+        if not by_id[one].succeeded and (not overridden or request.mode == "skip_successful"):
             roots[one].add("not_completed")
         if request.mode == "skip_successful" and by_id[one].reads & request.inputs:
             roots[one].add("flow_input_override")
@@ -87,8 +89,6 @@ def expected_plan(steps: list[Step], request: Request) -> Expected:
             roots[one].add("not_skipped")
     elif request.mode == "skip_successful":
         kept = {one for one in everyone if by_id[one].succeeded and not roots[one]}
-        # An overridden checkpoint that failed has nothing of its own to reuse, and nothing makes it re-execute.
-        kept |= {one for one in request.overridden if not roots[one]}
         while True:
             closed = {one for one in kept if {up for up, down in edges if down == one} <= kept}
             if closed == kept:

@@ -41,21 +41,28 @@ def test_no_measurement_is_no_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "value", "commit_ms", "ratio"),
+    ("budget", "value", "ratio"),
     [
-        (Budget(5), 10, None, 2),
-        (Budget(5), 2.5, 0.1, 0.5),
-        (Budget(10_000, at_least=True), 2_500, None, 4),
-        (Budget(10_000, at_least=True), 20_000, None, 0.5),
-        (Budget(1.5, commits=4), 1.5, 0.25, 1.5),
-        (Budget(1.5, commits=4), 1.5, 0.75, 1),
-        (Budget(1.5, commits=4), 3, None, 2),
+        (Budget(5), 10, 2),
+        (Budget(5), 2.5, 0.5),
+        (Budget(10_000, at_least=True), 2_500, 4),
+        (Budget(10_000, at_least=True), 20_000, 0.5),
     ],
 )
-def test_a_ratio_over_one_misses_the_budget(
-    budget: Budget, value: float, commit_ms: float | None, ratio: float
-) -> None:
-    assert budget.ratio(value, commit_ms) == pytest.approx(ratio)
+def test_a_ratio_over_one_misses_the_budget(budget: Budget, value: float, ratio: float) -> None:
+    assert budget.ratio(value) == pytest.approx(ratio)
+
+
+def test_a_budget_may_be_in_commits_too() -> None:
+    assert Budget(1.5, commits=4).commit_ratio(1.5, 0.25) == pytest.approx(1.5)
+    assert Budget(1.5, commits=4).commit_ratio(1.5, None) is None
+    assert Budget(1.5).commit_ratio(1.5, 0.25) is None
+
+
+def test_the_tail_is_the_worse_end() -> None:
+    values = Samples.of(range(1, 102))
+    assert Figure("slow", Unit.MILLISECONDS, values).tail == pytest.approx(96)
+    assert Figure("rare", Unit.PER_SECOND, values).tail == pytest.approx(6)
 
 
 def test_only_times_are_counted_in_commits() -> None:
@@ -66,7 +73,7 @@ def test_only_times_are_counted_in_commits() -> None:
 
 def test_a_row_has_the_figure_its_budget_and_how_far_it_is_from_it() -> None:
     figure = _figure(12, budget=Budget(5, commits=4)).beside(1.0)
-    assert row(figure) == ("something", "12.0 ms", "", "1", "≤ 5, ≤ 4 commits", "3.00× over", "12.0")
+    assert row(figure) == ("something", "12.0 ms", "", "1", "≤ 5, ≤ 4 commits", "2.40×, 3.00× over", "12.0")
     assert row(_figure(0.25)) == ("something", "0.25 ms", "", "1", "", "", "")
 
 
@@ -75,9 +82,10 @@ def test_numbers_have_the_digits_that_count(value: float, text: str) -> None:
     assert number(value) == text
 
 
-@pytest.mark.parametrize(("ratio", "text"), [(0.5, "0.50×"), (1, "1.00×"), (2.5, "2.50× over")])
-def test_the_verdict_says_when_it_is_over(ratio: float, text: str) -> None:
-    assert verdict(ratio) == text
+@pytest.mark.parametrize(("value", "text"), [(0.5, "0.50×"), (1, "1.00×"), (2.5, "2.50× over")])
+def test_the_verdict_says_when_it_is_over(value: float, text: str) -> None:
+    assert verdict(_figure(value, budget=Budget(1))) == text
+    assert verdict(_figure(value)) == ""
 
 
 def test_the_plain_table_is_aligned() -> None:

@@ -138,8 +138,18 @@ class Body:
         """Ask, and return the answer; where there is none yet, the body ends here."""
         self._check()
         made = self._numbered(lambda: self._calls.wait(name or "wait"))
-        if isinstance(made.decision, Reuse):
-            return self._answer(made, schema)
+        if not isinstance(made.decision, Reuse):
+            self._ask(made, schema, question, timeout, metadata)
+        return self._answer(made, schema)
+
+    def _ask(
+        self,
+        made: MadeCall,
+        schema: object,
+        question: str | None,
+        timeout: float | None,
+        metadata: Mapping[str, object] | None,
+    ) -> NoReturn:
         if isinstance(made.decision, Execute):
             ask = CallWait(question=question or "", schema=schema_text(schema), metadata=json_text(metadata))
             if timeout is not None:

@@ -79,7 +79,7 @@ class BodyTaskRun:
             return self._ended(self._inbox.ending or ending)
         except _Unfit as unfit:
             return self._failed(unfit.failure)
-        except BaseException as error:  # SystemExit and KeyboardInterrupt too: they end the body, never the runner
+        except BaseException as error:  # noqa: BLE001 - SystemExit too ends the body, and never the runner
             if self._inbox.ending is not None:
                 return self._ended(self._inbox.ending)
             return self._raised(error, body)

@@ -1,7 +1,7 @@
 """What ends a body from outside its own code.
 
-These are no errors, and no ``except Exception`` catches them. A body that catches them all the same is ended anyway: its
-next durable call raises again, and what it returns is not looked at.
+These are no errors, and no ``except Exception`` catches them. A body that catches them all the same is ended anyway:
+its next durable call raises again, and what it returns is not looked at.
 """
 
 from __future__ import annotations

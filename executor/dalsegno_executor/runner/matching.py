@@ -1,7 +1,7 @@
 """Which recorded call a durable call of a body is, and what is to be done with it.
 
 The rules are those of "How a flow replays". A body that is recovered after a crash, or resumed after a wait, meets the
-calls of its own execution (`Recorded.own`) at the positions that they had, and nothing else is accepted there. A body
+calls that it has made (`Recorded.own`) at the positions that they had, and nothing else is accepted there. A body
 that replays meets the calls of its source:
 
 1.  Until the body has received something new, call k must be the recorded call k.
@@ -142,7 +142,10 @@ class CallSequence:
     def __init__(self, recorded: Iterable[Recorded], next_number: int, rules: Rules | None) -> None:
         calls = sorted(recorded, key=lambda call: call.position)
         self._rules = rules
-        self._own = {call.position: call for call in calls if call.own or rules is None}
+        # Calls that a replay is to execute are its own too, and have not been made yet.
+        self._own = {
+            call.position: call for call in calls if rules is None or (call.own and call.action is not Action.EXECUTE)
+        }
         self._source = {call.position: call for call in calls if call.position not in self._own}
         self._by_id = {call.invocation_id: call for call in calls}
         self._recorded = calls

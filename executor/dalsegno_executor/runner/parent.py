@@ -25,8 +25,8 @@ def die_with_parent(parent: int) -> None:
 def leave_signals_to_parent() -> None:
     """Do not die of a signal that a service manager or a terminal sends to every process of a group.
 
-    The parent decides when a runner ends. A handler that does nothing, rather than an ignored signal: the latter would be
-    inherited by what user code starts.
+    The parent decides when a runner ends. A handler that does nothing, rather than an ignored signal: the latter would
+    be inherited by what user code starts.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)

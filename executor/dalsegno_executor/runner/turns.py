@@ -1,7 +1,7 @@
 """In which order the calls of an ``async def`` body hand it their values.
 
-The order in which a body receives values decides which call it makes next, and so how its calls are numbered. Were it left
-to how long steps happen to take, a body of several tasks would not repeat itself. So values are handed out in the
+The order in which a body receives values decides which call it makes next, and so how its calls are numbered. Were it
+left to how long steps happen to take, a body of several tasks would not repeat itself. So values are handed out in the
 order in which the body began to wait for them, and each only once the body has done all that the one before it made
 possible: when its loop has nothing left to do.
 """
@@ -12,7 +12,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import TypeVarTuple, Unpack
+
+_Arguments = TypeVarTuple("_Arguments")
 
 _MOST_TURNS_OF_THE_LOOP = 1000
 """Then a loop counts as idle: user code that never lets it come to rest must not hold everything up."""
@@ -23,7 +25,12 @@ class BodyLoop(asyncio.SelectorEventLoop):
 
     scheduled = 0
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(
+        self,
+        callback: Callable[[Unpack[_Arguments]], object],
+        *args: *_Arguments,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
         """Schedule a callback, and count it."""
         self.scheduled += 1
         return super().call_soon(callback, *args, context=context)

@@ -27,7 +27,7 @@ def schema_text(schema: object) -> str:
     found = json_schema(schema)
     if found is None:
         raise UsageError(
-            f"wait(schema={schema!r}): this has no JSON Schema; give a type, a Pydantic model or a JSON Schema as a dict",
+            f"wait(schema={schema!r}): this has no JSON Schema; give a type, a Pydantic model or a JSON Schema",
             reason="NO_SCHEMA",
         )
     return json.dumps(found, sort_keys=True)

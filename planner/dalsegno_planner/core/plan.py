@@ -167,10 +167,13 @@ def find_roots(graph: Graph, choice: Choice) -> defaultdict[Number, set[Reason]]
 
 
 def has_nothing_to_reuse(node: Node, choice: Choice) -> bool:
-    """Whether a recorded step did not complete and has no overridden output either."""
-    if node.succeeded or node.overridden or node.number in choice.new:
+    """Whether a recorded step did not complete and has no overridden output either.
+
+    Skipping what was successful keeps nothing else, not even what is overridden.
+    """
+    if node.succeeded or node.number in choice.new:
         return False
-    return node.number not in choice.overridden
+    return choice.mode is Mode.SKIP_SUCCESSFUL or not (node.overridden or node.number in choice.overridden)
 
 
 def check_skipped(kept: Iterable[Node], names: Mapping[Number, str]) -> list[Problem]:

@@ -289,7 +289,8 @@ class _Planning:
             reason = RootReason.FLOW_INPUT_OVERRIDE.value
             await self._connection.execute(SQL["root_readers"], source, touching, reason)
         reason = RootReason.NOT_COMPLETED.value
-        await self._connection.execute(SQL["root_incomplete"], source, list(resolved.overrides), reason)
+        strict = resolved.mode is Mode.SKIP_SUCCESSFUL
+        await self._connection.execute(SQL["root_incomplete"], source, list(resolved.overrides), reason, strict)
 
     def _touching_inputs(self) -> list[str]:
         """Overridden inputs whose readers re-execute by plan. A flow's body decides for itself when it runs."""

@@ -65,7 +65,7 @@ class Client:
             UsageError: If the configuration is wrong, or the run is none of a pipeline.
             NotFoundError: If there is no such run.
         """
-        from dalsegno.client.starts import source_run
+        from dalsegno.client.pipeline_replays import source_run
 
         request = request_of_configuration(run_configuration)
         source = source_run(self.reach, name_id_or_prefix, None, None)

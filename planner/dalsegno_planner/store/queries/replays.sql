@@ -72,15 +72,14 @@ WHERE lineage.execution_id = $1
 ON CONFLICT DO NOTHING;
 
 -- name: root_incomplete
--- What has nothing to reuse: $1 execution, $2 overridden numbers, $3 reason.
+-- What has nothing to reuse: $1 execution, $2 overridden numbers, $3 reason, $4 whether overridden outputs count for nothing.
 INSERT INTO replay_roots (number, reason, cause)
 SELECT i.number, $3, ''
 FROM lineage
 JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
 WHERE lineage.execution_id = $1
-  AND i.state NOT IN ('completed', 'reused') AND i.kind = 'step' AND i.override_outputs IS NULL
-  AND (i.called OR i.state <> 'not_reached')
-  AND i.number <> ALL ($2::integer[])
+  AND i.state NOT IN ('completed', 'reused') AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
+  AND ($4 OR (i.override_outputs IS NULL AND i.number <> ALL ($2::integer[])))
   AND (lineage.depth = 0 OR lineage.depth = (
       SELECT near.depth FROM lineage AS near
       JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit

@@ -1,0 +1,211 @@
+"""Plans and replays in Postgres against the oracle, through lineages of any depth and on graphs of real runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dalsegno.errors import DalsegnoError
+from dalsegno_planner.core.execution import Execution
+from dalsegno_planner.core.ids import call_id
+from dalsegno_planner.core.plan import Mode
+from dalsegno_planner.store.replay_request import ReplayRequest
+from tests.store.graphs import (
+    CHANGED,
+    RECORDED,
+    Database,
+    Planned,
+    Recorded,
+    connect,
+    finish,
+    own_rows,
+    payload,
+    plan,
+    record,
+    replay,
+    tasks,
+)
+from tests.unit.plan_oracle import Expected, Request, Step, expected_plan, graphs, requests
+
+REAL_GRAPHS = Path(__file__).parents[3] / "shared" / "data" / "wfinstances"
+REAL_NAMES = (
+    "1000genome-chameleon-2ch-100k",
+    "blast-chameleon-large",
+    "montage-chameleon-2mass-05d",
+    "montage-chameleon-dss-05d",
+    "rnaseq-dirt02",
+    "soykb-chameleon-20fastq-20ch",
+    "viralrecon-dirt02",
+)
+
+
+def recorded(step: Step) -> Recorded:
+    return Recorded(
+        step.id,
+        step.name,
+        sorted(step.takes),
+        sorted(step.after),
+        sorted(step.reads),
+        "completed" if step.succeeded else "failed",
+        code_digest=CHANGED if step.changed else RECORDED,
+    )
+
+
+def request_for(source: Execution, request: Request) -> ReplayRequest:
+    mode = Mode(request.mode)
+    named = {Mode.FROM: request.chosen, Mode.SKIP: request.skipped}.get(mode, frozenset())
+    prefix = "invocation:" if mode is Mode.FROM else ""
+    return ReplayRequest(
+        execution=str(source.id),
+        mode=None if mode in (Mode.OVERRIDES, Mode.CHANGED_CODE) else mode,
+        selectors=[prefix + one for one in sorted(named)],
+        rerun_changed_code=request.rerun_changed_code,
+        inputs={name: payload(2) for name in request.inputs},
+        overrides={f"checkpoint.invocation:{one}": payload("X") for one in request.overridden},
+        step_input_overrides={one: {"k": payload(2)} for one in request.step_inputs},
+    )
+
+
+async def announce(connection: Database, names: set[str]) -> None:
+    """Today's code of every step."""
+    await connection.executemany(
+        "INSERT INTO definitions VALUES ('default', 'step', 'm', $1, $2, '') ON CONFLICT DO NOTHING",
+        [(name, RECORDED) for name in names],
+    )
+
+
+async def planned(connection: Database, source: Execution, request: Request, page: int = 3) -> Planned | None:
+    try:
+        return await plan(connection, request_for(source, request), page)
+    except DalsegnoError:
+        return None
+
+
+def check(found: Planned | None, expected: Expected, steps: list[Step], suppliers: Mapping[str, str]) -> None:
+    assert (found is None) == expected.refused
+    if found is None:
+        return
+    assert set(found.affected) == expected.affected
+    assert found.roots == expected.roots
+    ids = [step.id for step in steps]
+    assert found.affected == sorted(found.affected, key=ids.index), "entries come by number, each once"
+    assert found.reused == {one: suppliers[one] for one in ids if one not in expected.affected}
+    assert found.counts == (len(expected.roots), len(expected.affected), len(found.reused))
+
+
+async def check_rows(
+    connection: Database, made: Execution, steps: list[Step], request: Request, affected: set[str]
+) -> None:
+    """A replay's rows are its affected invocations and its deltas, and no more."""
+    rows = await own_rows(connection, made)
+    overridden = set(request.overridden)
+    assert set(rows) == affected | overridden
+    carried = {step.id for step in steps if step.overridden}
+    ready = set()
+    for step in steps:
+        if step.id in affected:
+            row = rows[step.id]
+            blocking = (step.takes | step.after) & affected - overridden - carried
+            assert (row["state"], row["blocked_by"]) == ("pending", len(blocking))
+            assert (row["override_outputs"] is not None) == (step.id in overridden | carried)
+            ready |= {row["number"]} if not blocking else set()
+        elif step.id in overridden:
+            assert rows[step.id]["state"] == "reused"
+    assert set(await tasks(connection, made)) == ready
+    assert made.state == ("pending" if affected else "completed")
+
+
+async def one_lineage(connection: Database, data: st.DataObject) -> None:
+    steps = data.draw(graphs(8))
+    await announce(connection, {step.name for step in steps})
+    source = await record(connection, [recorded(step) for step in steps], inputs={"lr": 1, "topic": "x"})
+    suppliers = {step.id: str(call_id(source.id, number)) for number, step in enumerate(steps, start=1)}
+    for _ in range(3):
+        request = data.draw(requests(steps))
+        expected = expected_plan(steps, request)
+        check(await planned(connection, source, request), expected, steps, suppliers)
+        if expected.refused:
+            continue
+        made = await replay(connection, request_for(source, request))
+        await check_rows(connection, made, steps, request, expected.affected)
+        failing = data.draw(st.frozensets(st.sampled_from([step.id for step in steps]), max_size=1)) & expected.affected
+        await finish(connection, made, failing)
+        for number, step in enumerate(steps, start=1):
+            if step.id in expected.affected:
+                suppliers[step.id] = str(call_id(made.id, number))
+        steps = [after_replay(step, request, expected.affected, failing) for step in steps]
+        source = made
+
+
+def after_replay(step: Step, request: Request, affected: set[str], failing: frozenset[str]) -> Step:
+    """What the replay recorded of a step. A delta stands for a reused call, whatever became of the original."""
+    overridden = step.overridden or step.id in request.overridden
+    if step.id in affected:
+        return replace(step, succeeded=step.id not in failing, changed=False, overridden=overridden)
+    return replace(step, succeeded=step.succeeded or step.id in request.overridden, overridden=overridden)
+
+
+def test_replays_of_replays_are_planned_as_the_oracle_says(database: str) -> None:
+    """SEMANTICS §3 on random graphs, for three generations of replays, copy on write counted."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(connect(database))
+
+        @given(st.data())
+        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        def examples(data: st.DataObject) -> None:
+            runner.run(one_lineage(connection, data))
+
+        try:
+            examples()
+        finally:
+            runner.run(connection.close())
+
+
+@pytest.mark.parametrize("name", REAL_NAMES)
+async def test_real_graphs_are_planned_as_the_oracle_says(database: str, name: str) -> None:
+    """Production runs of Nextflow, Pegasus and Makeflow."""
+    path = REAL_GRAPHS / f"{name}.json"
+    if not path.exists():
+        pytest.skip(f"the graphs of real runs are not here: {path}")
+    steps = real_steps(path)
+    chance = random.Random(name)
+    connection = await connect(database)
+    try:
+        source = await record(connection, [recorded(step) for step in steps])
+        suppliers = {step.id: str(call_id(source.id, number)) for number, step in enumerate(steps, start=1)}
+        consumed = sorted({up for step in steps for up in step.takes})
+        for _ in range(4):
+            chosen = frozenset(chance.sample([step.id for step in steps], 2))
+            overridden = frozenset(chance.sample(consumed, 1))
+            for request in (
+                Request("from", chosen=chosen, overridden=overridden),
+                Request("overrides", overridden=overridden),
+            ):
+                expected = expected_plan(steps, request)
+                check(await planned(connection, source, request, 500), expected, steps, suppliers)
+        made = await replay(connection, request_for(source, request))
+        await check_rows(connection, made, steps, request, expected.affected)
+    finally:
+        await connection.close()
+
+
+def real_steps(path: Path) -> list[Step]:
+    """The steps of a file, each after those upstream of it; outputs are taken, or every third time only waited for."""
+    waiting = {one["id"]: one for one in json.loads(path.read_text())["steps"]}
+    steps: list[Step] = []
+    known: set[str] = set()
+    while waiting:
+        ready = [one for one in waiting.values() if known.issuperset(one["upstream"])]
+        for one in ready:
+            upstream = sorted(one["upstream"])
+            steps.append(Step(one["id"], one["name"], frozenset(upstream[:2] + upstream[3:]), frozenset(upstream[2:3])))
+            known.add(waiting.pop(one["id"])["id"])
+    return steps
