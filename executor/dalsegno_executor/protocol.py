@@ -313,8 +313,7 @@ class Session:
     @property
     def settled(self) -> bool:
         """Whether nothing is in hand and nothing waits to be sent or acknowledged."""
-        outbox = self._outbox
-        return not (self._held or self._open or outbox.returned or outbox.accepted)
+        return not (self._held or self._open or self._outbox.returned)
 
     @property
     def definitions(self) -> Sequence[Definition]:

@@ -51,7 +51,7 @@ class Stream:
     """Keeps a session with the planner.
 
     Args:
-        address: ``host:port`` or ``unix:/path``.
+        address: ``host:port``, ``https://host:port`` or ``unix:/path``.
         session: The state machine.
         on_events: Takes what follows from the planner's messages.
         on_sent: Called when all that the session had to send is on its way.
@@ -101,7 +101,7 @@ class Stream:
         while True:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(_Lost),
-                wait=wait_random_exponential(multiplier=0.1, max=5, min=0.05),
+                wait=wait_random_exponential(multiplier=0.1, max=2, min=0.05),
                 before_sleep=self._say_lost,
             ):
                 with attempt:
@@ -117,7 +117,7 @@ class Stream:
         """
         self._leaving = False
         try:
-            async with grpc.aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS) as channel:
+            async with _channel(self._address) as channel:
                 await self._converse(ExecutorServiceStub(channel).Work())
         except grpc.aio.AioRpcError as error:
             if error.code() in _REFUSALS:
@@ -188,6 +188,13 @@ class Stream:
         if complaint != self._complaint:
             self._say(f"cannot reach the planner at {self._address} ({complaint}); trying until it answers")
         self._complaint = complaint
+
+
+def _channel(address: str) -> grpc.aio.Channel:
+    if address.startswith("https://"):
+        credentials = grpc.ssl_channel_credentials()
+        return grpc.aio.secure_channel(address.removeprefix("https://"), credentials, options=_CHANNEL_OPTIONS)
+    return grpc.aio.insecure_channel(address.removeprefix("http://"), options=_CHANNEL_OPTIONS)
 
 
 def _end_if_failed(task: asyncio.Task[None], call: _Call) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dalsegno.definitions import settings_of
+from dalsegno.payloads import inline_payload
 from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_RUNTIME, Failure
 from dalsegno.v1.executor_service_pb2 import Report, TaskFailed
+from dalsegno.values import encode
 from dalsegno_executor.attempts import failed_call, failed_step, timestamp
 from dalsegno_executor.fleet import Fleet
 from dalsegno_executor.given import Given, Runner
@@ -193,7 +195,12 @@ class Supervisor:
     def _time_out(self, runner: Runner, given: Given, limit: float) -> None:
         task = given.task
         message = f"step {task.definition.name!r} exceeded its timeout of {limit:g} s"
-        failure = Failure(origin=FAILURE_ORIGIN_RUNTIME, message=message, exception_type="builtins:TimeoutError")
+        failure = Failure(
+            origin=FAILURE_ORIGIN_RUNTIME,
+            message=message,
+            exception_type="builtins:TimeoutError",
+            exception_args=inline_payload(encode((message,))),
+        )
         # The report goes first: after it nothing that the runner says of the task counts.
         self._session.report(failed_step(task, failure, _began(given), timestamp(time.time_ns()), ""))
         given.stopped = time.monotonic()

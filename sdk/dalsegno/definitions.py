@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dalsegno.arguments import required_parameters
+from dalsegno.arguments import required_parameters, signature_of
 from dalsegno.decorators import Decorated, Flow, Pipeline, Step, StepSettings
 from dalsegno.schemas import input_schemas
 
@@ -46,18 +47,24 @@ def definition_of(decorated: Decorated[..., Any]) -> Definition:
     """Return a definition with the digest of its code and the schemas of its parameters."""
     from dalsegno.v1.definition_pb2 import Definition
 
-    schemas = input_schemas(decorated.function)
     return Definition(
         kind=kind_of(decorated),
         module=decorated.module,
         name=decorated.name,
         digest=decorated.digest,
-        input_schemas={
-            name: "" if schema is None else json.dumps(schema, sort_keys=True) for name, schema in schemas.items()
-        },
+        input_schemas=_schema_texts(decorated.function),
         required_inputs=required_parameters(decorated.function),
         outputs=decorated.options.outputs if isinstance(decorated, Step) else (),
     )
+
+
+def _schema_texts(function: Callable[..., Any]) -> dict[str, str]:
+    # Every parameter is named, `*args` and `**kwargs` too: by these names a change of the signature is seen.
+    schemas = input_schemas(function)
+    return {
+        name: json.dumps(schemas[name], sort_keys=True) if schemas.get(name) is not None else ""
+        for name in signature_of(function).parameters
+    }
 
 
 def step_options(settings: StepSettings) -> StepOptions:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 from dalsegno.errors import ContextError, UsageError
 
@@ -147,6 +147,16 @@ class StepFuture(Generic[R_co]):
 
     def __await__(self) -> Generator[Any, None, R_co]:
         return cast("Generator[Any, None, R_co]", self._context.future_await(self.number).__await__())
+
+    def __getattr__(self, name: str) -> NoReturn:
+        # What the waiters of `concurrent.futures` and `asyncio` ask of a future of theirs.
+        if name in ("_condition", "add_done_callback"):
+            raise ContextError(
+                f"{self!r} cannot be waited for with concurrent.futures or asyncio.wait, whose order is not recorded; "
+                "use dalsegno.as_completed, result(), or await",
+                reason="FOREIGN_WAITER",
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"<StepFuture {self.invocation_id}>"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dalsegno.errors import BackendError
+from dalsegno.errors import BackendError, UsageError
 from dalsegno.object_store import ObjectStore, object_key
-from dalsegno.values import Encoded, check_size, checksum, decode, verify
+from dalsegno.values import Encoded, check_size, checksum, decode, encode, verify
 
 if TYPE_CHECKING:
     from dalsegno.v1.value_pb2 import Payload
@@ -41,6 +41,24 @@ def to_payload(
     payload = referenced_payload(encoded)
     store.put(payload.object_key, encoded.data)
     return payload
+
+
+def encode_named(value: object, what: str) -> Encoded:
+    """Encode a value; an error says which one it was.
+
+    Args:
+        value: The value.
+        what: How an error names it, such as ``argument 'rate' of flow 'train'``.
+
+    Raises:
+        UsageError: If some part of it has no codec.
+    """
+    try:
+        return encode(value)
+    except UsageError as error:
+        raise UsageError(
+            f"{what}: {error.message}", reason=error.reason, fields=error.fields, problems=error.problems
+        ) from error
 
 
 def inline_payload(encoded: Encoded) -> Payload:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from dalsegno.decorated import FORBIDDEN_IN_NAMES, Decorated
-from dalsegno.durable import StepFuture, active_body, current_body, inside_step, refuse_inside
+from dalsegno.durable import StepFuture, active_body, current_body, inside_step
 from dalsegno.errors import ContextError, UsageError
 
 if TYPE_CHECKING:
@@ -146,15 +146,34 @@ class Step(Decorated[P, R]):
         input_overrides: Mapping[str, object] | None = None,
         debug: bool = False,
     ) -> Execution:
-        """Run this step alone again, with the inputs that one of its calls had.
+        """Run one call of this step again, alone, with its recorded inputs and the code as it is here; wait for it.
+
+        Args:
+            step_run_id: The call: its UUID.
+            pipeline_run: The run of the call: its name, its ID or a unique prefix of it.
+            pipeline: The pipeline whose latest finished run is meant.
+            invocation_id: The call in that run; may be left out where the run has one call of this step.
+            input_overrides: Inputs that are replaced.
+            debug: Run in this process. This release cannot.
+
+        Returns:
+            An execution of its own, with the link to its source.
 
         Raises:
-            UsageError: This release cannot replay a single step.
+            StateError: If several calls may be meant; they are listed.
+            UsageError: If the call is one of another step, or what was given disagrees.
         """
-        refuse_inside(f"{self.name}.replay()", "call it from a script or another process")
-        raise UsageError(
-            f"{self.name}.replay() is not built yet; replay the execution with from_={self.name!r} instead",
-            reason="NOT_BUILT",
+        from dalsegno.client.step_replays import replay_step
+
+        if debug:
+            raise UsageError(f"{self.name}.replay(debug=True) is not built yet", reason="NOT_BUILT")
+        return replay_step(
+            self,
+            step_run_id=step_run_id,
+            pipeline_run=pipeline_run,
+            pipeline=pipeline,
+            invocation_id=invocation_id,
+            input_overrides=input_overrides,
         )
 
     def _split_options(self, kwargs: Mapping[str, Any]) -> tuple[str | None, Sequence[object], dict[str, Any]]:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dalsegno.arguments import Arguments, bind_arguments
+from dalsegno.arguments import Arguments, bind_arguments, call_arguments
 from dalsegno.definitions import definition_ref, step_options
 from dalsegno.durable import StepFuture, current_body, refuse_inside
 from dalsegno.errors import ContextError, UsageError
 from dalsegno.invocation_ids import InvocationIds
-from dalsegno.payloads import inline_payload
+from dalsegno.payloads import encode_named, inline_payload
 from dalsegno.placeholders import OutputPlaceholder, Parameter, asks_identity, parameter_for
 from dalsegno.provenance import unknown_after
 from dalsegno.steps import Step
@@ -78,7 +78,10 @@ def trace(
     """
     refuse_inside(f"tracing pipeline {pipeline.name!r}", "call it from a script or another process")
     arguments = bind_arguments(pipeline.function, args, kwargs)
-    inputs = {name: encode(value) for name, value in arguments.items()}
+    inputs = {
+        name: encode_named(value, f"argument {name!r} of pipeline {pipeline.name!r}")
+        for name, value in arguments.items()
+    }
     shaped_by: set[str] = set()
     by_identity = asks_identity(pipeline.function)
     parameters = {
@@ -88,24 +91,13 @@ def trace(
     tracer = _Trace(pipeline.name, pinned, payload_of)
     token = current_body.set(tracer)
     try:
-        returned = _call_with(pipeline, arguments, parameters)
+        # A stand-in for *args or **kwargs cannot be spread without being looked at; its elements are plain values.
+        in_place, by_name = call_arguments(pipeline.function, parameters)
+        returned = pipeline.function(*in_place, **by_name)
         result = None if returned is None else tracer.bind(returned)
     finally:
         current_body.reset(token)
-    return Graph(
-        pipeline.name, tuple(tracer.steps), tuple(tracer.definitions), inputs, frozenset(shaped_by), result
-    )
-
-
-def _call_with(
-    pipeline: Pipeline[..., Any], arguments: Arguments, parameters: Mapping[str, object]
-) -> object:
-    from dalsegno.arguments import call_arguments
-
-    # A stand-in for *args or **kwargs cannot be spread without being looked at; its elements are plain
-    # values.
-    args, kwargs = call_arguments(pipeline.function, parameters)
-    return pipeline.function(*args, **kwargs)
+    return Graph(pipeline.name, tuple(tracer.steps), tuple(tracer.definitions), inputs, frozenset(shaped_by), result)
 
 
 class _Trace:

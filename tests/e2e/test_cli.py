@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dalsegno.cli.app import run
 from dalsegno.cli.session import Session
 from dalsegno.cli.views import ExecutionView
 from dalsegno.states import ExecutionState
 from tests.postgres import reachable_folder
 
+PROJECT = "cli"
 CODE = """
 from typing import Literal
 
@@ -57,19 +63,34 @@ def asked(topic: str) -> str:
 """
 
 
+@dataclass(frozen=True)
+class Printed:
+    """What a command printed."""
+
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document = json.loads(self.stdout)
+        assert isinstance(document, dict)
+        return document
+
+
 class CommandLine:
-    """Runs commands, each in a process of its own, in the folder of the user's code."""
+    """Runs commands: as processes, in the folder of the user's code, or here, where they only talk to the planner."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {
             **{name: value for name, value in os.environ.items() if name != "DALSEGNO_ADDRESS"},
             "DALSEGNO_HOME": str(folder / "home"),
-            "DALSEGNO_PROJECT": "cli",
+            "DALSEGNO_PROJECT": PROJECT,
             "PYTHONWARNINGS": "error",
         }
 
-    def __call__(self, *arguments: str, code: int = 0, typed: str = "") -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, code: int = 0, typed: str = "") -> Printed:
+        """Run a command as users do; the embedded engine starts if need be, and the process runs its own code."""
         done = subprocess.run(
             [sys.executable, "-m", "dalsegno.cli", *arguments],
             input=typed,
@@ -80,14 +101,27 @@ class CommandLine:
             env=self.environment,
             timeout=100,
         )
-        assert done.returncode == code, f"{arguments}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback (most recent call last)" not in done.stderr
-        return done
+        return _checked(arguments, done.returncode, code, Printed(done.stdout, done.stderr))
 
-    def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        document = json.loads(self(*arguments, "--output", "json", code=code).stdout)
-        assert isinstance(document, dict)
-        return document
+    def look(self, *arguments: str, code: int = 0) -> Printed:
+        """Run a command in this process, against the planner of the engine."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            ended = run([*arguments, "--address", self.address, "--project", PROJECT])
+        return _checked(arguments, ended, code, Printed(out.getvalue(), err.getvalue()))
+
+    def look_json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        return self.look(*arguments, "--output", "json", code=code).document
+
+    @cached_property
+    def address(self) -> str:
+        return str(self("status", "--output", "json").document["address"])
+
+
+def _checked(arguments: Sequence[str], ended: int, expected: int, printed: Printed) -> Printed:
+    assert ended == expected, f"{arguments}\n{printed.stdout}\n{printed.stderr}"
+    assert "Traceback (most recent call last)" not in printed.stderr
+    return printed
 
 
 @pytest.fixture(scope="module")
@@ -102,23 +136,20 @@ def dalsegno() -> Iterator[CommandLine]:
 
 @pytest.fixture(scope="module")
 def recorded(dalsegno: CommandLine) -> dict[str, Any]:
-    """An execution of `article`."""
-    return dalsegno.json("run", "cli_flows:article", "--args", '{"topic": "kitchens"}')
+    """An execution of `article`, as its run printed it."""
+    return dalsegno("run", "cli_flows:article", "--args", '{"topic": "kitchens"}', "--output", "json").document
 
 
 def test_run_follows_a_flow_and_prints_its_result(dalsegno: CommandLine) -> None:
     done = dalsegno("run", "cli_flows.py:article", "--args", '{"topic": "tables"}')
     assert "published FACTS ABOUT TABLES" in done.stdout
-    assert [line.split()[0] for line in done.stdout.splitlines() if "completed" in line][1:] == [
-        "research",
-        "write_draft",
-        "publish",
-    ]
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows if row[1:2] == ["completed"]][1:] == ["research", "write_draft", "publish"]
     assert "write_draft completed" in done.stderr
 
 
 def test_run_runs_a_pipeline(dalsegno: CommandLine) -> None:
-    document = dalsegno.json("run", "cli_flows:chain")
+    document = dalsegno("run", "cli_flows:chain", "--output", "json").document
     assert (document["kind"], document["status"]) == ("pipeline", "completed")
     assert document["inputs"] == {"topic": "chains"}
     assert [step["upstream"] for step in document["steps"]] == [[], ["research"], ["write_draft"]]
@@ -127,58 +158,57 @@ def test_run_runs_a_pipeline(dalsegno: CommandLine) -> None:
 def test_a_failed_execution_ends_with_1_and_says_why(dalsegno: CommandLine) -> None:
     done = dalsegno("run", "cli_flows:article", "--args", '{"topic": "bomb"}', code=1)
     assert "failed in publish (user code): ValueError: [red]that cannot be printed[/red]" in done.stdout
-    document = dalsegno.json("run", "cli_flows:article", "--args", '{"topic": "bomb"}', code=1)
-    assert document["failure"]["origin"] == "user_code"
-    assert document["failure"]["traceback"]
+    newest = dalsegno.look_json("executions", "list", "--state", "failed", "--limit", "1")["executions"][0]
+    failure = dalsegno.look_json("executions", "get", newest["exec_id"])["failure"]
+    assert (failure["origin"], failure["invocation_id"]) == ("user_code", "publish")
+    assert "that cannot be printed" in failure["traceback"]
 
 
-@pytest.mark.parametrize("arguments", ['{"topc": "x"}', "{}"])
-def test_arguments_that_do_not_fit_end_with_2(dalsegno: CommandLine, arguments: str) -> None:
-    error = dalsegno.json("run", "cli_flows:article", "--args", arguments, code=2)["error"]
+def test_arguments_that_do_not_fit_end_with_2(dalsegno: CommandLine) -> None:
+    arguments = ["run", "cli_flows:article", "--args", '{"topc": "x"}', "--output", "json"]
+    error = dalsegno(*arguments, code=2).document["error"]
     assert (error["type"], error["reason"]) == ("UsageError", "WRONG_ARGUMENTS")
 
 
 def test_executions_are_listed_and_shown(dalsegno: CommandLine, recorded: dict[str, Any]) -> None:
-    listed = dalsegno.json("executions", "list", "--flow", "article")["executions"]
+    listed = dalsegno.look_json("executions", "list", "--flow", "article")["executions"]
     assert recorded["exec_id"] in [one["exec_id"] for one in listed]
-    assert recorded["name"] in dalsegno("executions", "list").stdout
+    assert recorded["name"] in dalsegno.look("executions", "list").stdout
     for reference in (recorded["name"], recorded["exec_id"], recorded["exec_id"][-12:]):
-        assert dalsegno.json("executions", "get", reference)["result"] == "published FACTS ABOUT KITCHENS"
-    graph = dalsegno.json("executions", "graph", recorded["name"])
+        assert dalsegno.look_json("executions", "get", reference)["result"] == "published FACTS ABOUT KITCHENS"
+    graph = dalsegno.look_json("executions", "graph", recorded["name"])
     assert graph["edges"] == [{"from": "research", "to": "write_draft"}, {"from": "write_draft", "to": "publish"}]
-    assert "write_draft ← research" in dalsegno("executions", "graph", recorded["name"]).stdout
+    assert "write_draft ← research" in dalsegno.look("executions", "graph", recorded["name"]).stdout
 
 
-def test_what_is_not_there_ends_with_2(dalsegno: CommandLine) -> None:
-    assert dalsegno.json("executions", "get", "nobody", code=2)["error"]["type"] == "NotFoundError"
-    assert "nobody" in dalsegno("executions", "get", "nobody", code=2).stderr
+def test_what_is_not_there_ends_with_2(dalsegno: CommandLine, recorded: dict[str, Any]) -> None:
+    assert dalsegno.look_json("executions", "get", "nobody", code=2)["error"]["type"] == "NotFoundError"
+    assert "nobody" in dalsegno.look("executions", "get", "nobody", code=2).stderr
 
 
 def test_a_dry_run_draws_the_plan_and_creates_nothing(dalsegno: CommandLine, recorded: dict[str, Any]) -> None:
     arguments = ["executions", "replay", recorded["name"], "--from", "write_draft", "--dry-run"]
-    before = dalsegno.json("executions", "list")
-    plan = dalsegno.json(*arguments)
+    before = dalsegno.look_json("executions", "list")
+    plan = dalsegno.look_json(*arguments)
     assert (plan["affected_count"], plan["reused_count"]) == (2, 1)
     assert [(step["invocation_id"], step["reruns"], step["root"]) for step in plan["steps"]] == [
         ("research", False, False),
         ("write_draft", True, True),
         ("publish", True, False),
     ]
-    text = dalsegno(*arguments).stdout
-    assert "2 of 3 steps re-run, 1 reused" in text
-    assert dalsegno.json("executions", "list") == before
+    assert "2 of 3 steps re-run, 1 is reused" in dalsegno.look(*arguments).stdout
+    assert dalsegno.look_json("executions", "list") == before
 
 
 def test_a_replay_with_an_override_is_followed(dalsegno: CommandLine, recorded: dict[str, Any]) -> None:
     overrides = '{"checkpoint.research": "other facts"}'
-    document = dalsegno.json(
-        *("executions", "replay", recorded["name"], "--from", "write_draft", "--overrides", overrides, "--wait")
-    )
+    arguments = ["executions", "replay", recorded["name"], "--from", "write_draft", "--overrides", overrides]
+    document = dalsegno(*arguments, "--wait", "--output", "json").document
     assert document["result"] == "published OTHER FACTS"
     assert document["original_exec_id"] == recorded["exec_id"]
     states = {step["invocation_id"]: step["status"] for step in document["steps"]}
     assert states == {"research": "reused", "write_draft": "completed", "publish": "completed"}
-    listed = dalsegno.json("executions", "list", "--replays-of", recorded["name"])["executions"]
+    listed = dalsegno.look_json("executions", "list", "--replays-of", recorded["name"])["executions"]
     assert document["exec_id"] in [one["exec_id"] for one in listed]
 
 
@@ -186,6 +216,13 @@ def test_a_replay_that_fails_ends_with_1(dalsegno: CommandLine, recorded: dict[s
     overrides = '{"checkpoint.write_draft": "BOMB"}'
     done = dalsegno("executions", "replay", recorded["name"], "--overrides", overrides, "--wait", code=1)
     assert "failed in publish" in done.stdout
+
+
+def test_a_replay_that_nobody_waits_for_says_who_could_run_it(dalsegno: CommandLine, recorded: dict[str, Any]) -> None:
+    done = dalsegno.look("executions", "replay", recorded["name"], "--from", "publish")
+    name = done.stdout.split()[0]
+    assert dalsegno.look_json("executions", "cancel", name, "--reason", "enough")["status"] == "cancelled"
+    assert "cancelled" in dalsegno.look("executions", "get", name).stdout
 
 
 @pytest.mark.parametrize(
@@ -202,7 +239,7 @@ def test_a_replay_that_fails_ends_with_1(dalsegno: CommandLine, recorded: dict[s
 def test_a_replay_that_makes_no_sense_ends_with_2(
     dalsegno: CommandLine, recorded: dict[str, Any], options: list[str], part: str
 ) -> None:
-    done = dalsegno("executions", "replay", recorded["name"], *options, code=2)
+    done = dalsegno.look("executions", "replay", recorded["name"], *options, code=2)
     assert done.stderr.startswith("error: ")
     assert part in done.stderr
 
@@ -220,45 +257,41 @@ def worker(dalsegno: CommandLine) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def session(dalsegno: CommandLine, worker: None) -> Iterator[Session]:
     """A look at the engine from here."""
-    with Session(str(dalsegno.json("status")["address"]), "cli") as opened:
+    with Session(dalsegno.address, PROJECT) as opened:
         yield opened
 
 
-def test_a_wait_is_answered_with_a_value(dalsegno: CommandLine, session: Session) -> None:
-    execution = _waiting(dalsegno, session)
-    refused = dalsegno.json("executions", "input", execution, "--value", '"angry"', code=2)["error"]
-    assert refused["type"] == "WaitValidationError"
-    answered = dalsegno.json("executions", "input", execution, "--value", '"glad"')
-    assert answered["wait"]["status"] == "answered"
-    assert _finished(session, execution).result == "ODDS glad"
+def test_a_wait_is_answered(dalsegno: CommandLine, session: Session) -> None:
+    """By a person who is asked again after a bad answer, and with a value."""
+    for answer in (_interactively, _with_a_value):
+        started = dalsegno("run", "cli_flows:asked", "--args", '{"topic": "odds"}', "--no-wait", "--output", "json")
+        execution = started.document["name"]
+        _await_question(session, execution)
+        assert "Which mood?" in dalsegno.look("executions", "get", execution).stdout
+        answer(dalsegno, execution)
+        for _ in session.watch(execution):
+            pass
+        assert session.execution(execution).result == "ODDS sad"
+        again = dalsegno.look("executions", "input", execution, "--value", '"sad"', code=2)
+        assert again.stderr.startswith("error: ")
 
 
-def test_a_wait_is_answered_by_a_person_who_is_asked_again(dalsegno: CommandLine, session: Session) -> None:
-    execution = _waiting(dalsegno, session)
+def _interactively(dalsegno: CommandLine, execution: str) -> None:
     done = dalsegno("executions", "input", execution, "--interactive", typed="angry\nsad\n")
     assert done.stderr.count("Which mood?") == 1
     assert "The wait is still open" in done.stderr
     assert "mood is answered" in done.stdout
-    again = dalsegno("executions", "input", execution, "--value", '"sad"', code=2)
-    assert again.stderr.startswith("error: ")
 
 
-def test_an_execution_is_cancelled(dalsegno: CommandLine, session: Session) -> None:
-    execution = _waiting(dalsegno, session)
-    assert dalsegno.json("executions", "cancel", execution, "--reason", "enough")["status"] == "cancelled"
-    assert "cancelled" in dalsegno("executions", "get", execution).stdout
+def _with_a_value(dalsegno: CommandLine, execution: str) -> None:
+    refused = dalsegno.look_json("executions", "input", execution, "--value", '"angry"', code=2)["error"]
+    assert refused["type"] == "WaitValidationError"
+    answered = dalsegno.look_json("executions", "input", execution, "--value", '"sad"')
+    assert answered["wait"]["status"] == "answered"
 
 
-def _waiting(dalsegno: CommandLine, session: Session) -> str:
-    """Start a flow that asks something, and return its name once it does."""
-    started = dalsegno.json("run", "cli_flows:asked", "--args", '{"topic": "odds"}', "--no-wait")
-    for event in session.watch(started["exec_id"]):
+def _await_question(session: Session, execution: str) -> None:
+    for event in session.watch(execution):
         if isinstance(event, ExecutionView) and event.state is ExecutionState.WAITING:
-            return str(started["name"])
+            return
     raise AssertionError("it ended without a question")
-
-
-def _finished(session: Session, execution: str) -> ExecutionView:
-    for _ in session.watch(execution):
-        pass
-    return session.execution(execution)

@@ -58,10 +58,10 @@ def printed(shell: Shell) -> str:
 
 
 def test_the_plan_is_shown_before_each_replay(printed: str) -> None:
-    assert re.search(r"A replay of \S+: 3 of 6 steps re-run, 3 reused", printed)
-    assert re.search(r"A replay of \S+: 2 of 3 steps re-run, 1 reused", printed)
-    assert "the sign: replayed from here" in printed
-    assert "takes the overridden research" in printed
+    assert "3 of 6 steps re-run, 3 are reused" in printed
+    assert "2 of 3 steps re-run, 1 is reused" in printed
+    assert re.search(r"● +train +re-runs +the sign", printed)
+    assert re.search(r"● +write_draft +re-runs .*takes the overridden research", printed)
 
 
 def test_original_and_replay_are_compared(printed: str) -> None:

@@ -96,7 +96,7 @@ class Told:
     message: str
     reason: str
     metadata: Mapping[str, str]
-    details: Mapping[type[Message], Message]
+    details: Mapping[type[Message], Any]
 
     @property
     def fields(self) -> list[str]:
@@ -115,7 +115,7 @@ def told(error: aio.AioRpcError) -> Told:
     """Read an error as a client in any language would: from its status and its details."""
     trailing = dict(error.trailing_metadata() or ())
     status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
-    details: dict[type[Message], Message] = {}
+    details: dict[type[Message], Any] = {}
     for packed in status.details:
         for kind in (
             error_details_pb2.ErrorInfo,

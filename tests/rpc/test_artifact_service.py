@@ -133,7 +133,7 @@ async def test_what_is_no_artifact(planner: Serving, wanted: str, code: grpc.Sta
         await get(planner, wanted)
     assert (error.value.code(), told(error.value).reason) == (code, reason)
     if code is grpc.StatusCode.NOT_FOUND:
-        assert told(error.value).details[error_details_pb2.ResourceInfo].resource_name == wanted  # type: ignore[attr-defined]
+        assert told(error.value).details[error_details_pb2.ResourceInfo].resource_name == wanted
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2
 from grpc import aio
 
 from dalsegno.v1 import execution_pb2 as states
-from dalsegno.v1.execution_pb2 import Failure
+from dalsegno.v1.execution_pb2 import Execution, Failure, Invocation
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceGetRequest,
     ExecutionServiceListAttemptsRequest,
@@ -46,7 +46,7 @@ async def test_what_is_not_there_is_not_found_and_something_close_is_named(plann
     assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND")
     assert "did you mean spring-menu?" in error.message
     resource = error.details[error_details_pb2.ResourceInfo]
-    assert (resource.resource_type, resource.resource_name) == ("execution", "spring-manu")  # type: ignore[attr-defined]
+    assert (resource.resource_type, resource.resource_name) == ("execution", "spring-manu")
     assert told(await refused_get(planner, str(uuid4()))).code is grpc.StatusCode.NOT_FOUND
     call = str(call_id(UUID(execution.id), 3))
     assert f"a call or artifact of execution {execution.id}" in told(await refused_get(planner, call)).message
@@ -80,7 +80,8 @@ async def test_an_execution_says_that_nothing_can_run_it(planner: Serving, conne
 
 async def test_executions_are_listed_in_pages_the_newest_first(planner: Serving, connection: Connection) -> None:
     started = [await planner.start(flow_header(inputs={"x": json_value(at)})) for at in range(5)]
-    seen, token = [], ""
+    seen: list[Execution] = []
+    token = ""
     while True:
         page = await planner.executions.List(ExecutionServiceListRequest(page_size=2, page_token=token))
         seen += page.executions
@@ -129,7 +130,8 @@ async def test_invocations_show_what_their_tasks_are_doing(planner: Serving, con
     await connection.execute("UPDATE tasks SET session_id = $1 WHERE number IN (2, 3)", uuid4())
     await connection.execute("UPDATE tasks SET running = true WHERE number = 3")
     await connection.execute("UPDATE tasks SET available_at = 'infinity' WHERE number = 4")
-    seen, token = [], ""
+    seen: list[Invocation] = []
+    token = ""
     while True:
         request = ExecutionServiceListInvocationsRequest(execution=execution.id, page_size=4, page_token=token)
         page = await planner.executions.ListInvocations(request)
@@ -177,6 +179,32 @@ async def test_reused_invocations_are_read_through_the_lineage(planner: Serving,
     assert report.call_id == str(call_id(once_more, 3))
     listed = await planner.executions.List(ExecutionServiceListRequest(original_exec_id=str(again)))
     assert [one.id for one in listed.executions] == [str(once_more)]
+
+
+async def test_invocations_are_selected(planner: Serving) -> None:
+    execution = await planner.start(pipeline_header(), [step(name) for name in ("work", "work_2", "load", "work_3")])
+
+    async def listed(selector: str, page_size: int = 0) -> list[str]:
+        ids: list[str] = []
+        request = ExecutionServiceListInvocationsRequest(execution=execution.id, selector=selector, page_size=page_size)
+        while not ids or request.page_token:
+            page = await planner.executions.ListInvocations(request)
+            ids += [one.invocation_id for one in page.invocations]
+            request.page_token = page.next_page_token
+        return ids
+
+    assert await listed("load") == ["load"]
+    assert await listed("invocation:work") == ["work"]
+    assert await listed(f"call:{call_id(UUID(execution.id), 4)}") == ["work_3"]
+    assert await listed("all:work") == await listed("all:work", page_size=2) == ["work", "work_2", "work_3"]
+    for selector, code, reason in (
+        ("work", grpc.StatusCode.FAILED_PRECONDITION, "AMBIGUOUS_SELECTOR"),
+        ("lode", grpc.StatusCode.FAILED_PRECONDITION, "NO_MATCH"),
+        ("all:", grpc.StatusCode.INVALID_ARGUMENT, "BLANK_SELECTOR"),
+    ):
+        with pytest.raises(aio.AioRpcError) as error:
+            await listed(selector)
+        assert (error.value.code(), told(error.value).reason) == (code, reason)
 
 
 async def test_a_pipelines_result_is_put_together(planner: Serving, connection: Connection) -> None:

@@ -61,7 +61,8 @@ async def test_a_run_gets_a_readable_name_or_the_one_that_was_asked_for(planner:
     assert second.name == "kitchens in May"
     error = told(await refused(planner, flow_header(name="kitchens in May")))
     assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "NAME_TAKEN")
-    assert await planner.start(flow_header(name="kitchens in May", project="other"))
+    elsewhere = await planner.start(flow_header(name="kitchens in May", project="other"))
+    assert elsewhere.project == "other"
 
 
 async def test_a_repeated_request_returns_the_first_execution(planner: Serving) -> None:

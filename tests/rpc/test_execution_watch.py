@@ -29,6 +29,19 @@ async def watched(planner: Serving, execution: str, **options: object) -> list[R
     return [response async for response in planner.executions.Watch(request)]
 
 
+async def following(stream: aio.UnaryStreamCall[ExecutionServiceWatchRequest, Response]) -> Response | None:
+    """The next response; None at the end."""
+    response = await stream.read()
+    return response if isinstance(response, Response) else None
+
+
+async def told_next(stream: aio.UnaryStreamCall[ExecutionServiceWatchRequest, Response]) -> Response:
+    """The next response of a stream that has not ended."""
+    response = await following(stream)
+    assert response is not None
+    return response
+
+
 def said(responses: list[Response]) -> list[tuple[int, str]]:
     """The events and states that a stream told of."""
     return [
@@ -74,15 +87,15 @@ async def test_a_watcher_is_told_at_once_and_let_go_at_the_end(
         execution = await planner.start(flow_header())
         request = ExecutionServiceWatchRequest(execution=execution.id, execution_only=execution_only)
         stream = planner.executions.Watch(request)
-        assert (await stream.read()).execution.state == states.EXECUTION_STATE_PENDING
+        assert (await told_next(stream)).execution.state == states.EXECUTION_STATE_PENDING
         if not execution_only:
-            assert (await stream.read()).event == 1
+            assert (await told_next(stream)).event == 1
         for state in ("running", "completed"):
             await set_state(connection, execution.id, state)
             planner.planner.bus.execution_changed(UUID(execution.id))
-            name = states.ExecutionState.Name((await stream.read()).execution.state)
+            name = states.ExecutionState.Name((await told_next(stream)).execution.state)
             assert name == f"EXECUTION_STATE_{state.upper()}"
-        assert await stream.read() is aio.EOF
+        assert await following(stream) is None
 
 
 @pytest.mark.parametrize("execution_only", [False, True])
@@ -93,16 +106,17 @@ async def test_a_watcher_hears_of_changes_that_nobody_announced(
         execution = await planner.start(flow_header())
         request = ExecutionServiceWatchRequest(execution=execution.id, execution_only=execution_only)
         stream = planner.executions.Watch(request)
-        response = await stream.read()
+        response = await told_next(stream)
         while not response.execution.pending_reason:
-            response = await stream.read()
+            response = await told_next(stream)
         assert "dalsegno worker kitchens" in response.execution.pending_reason
         await connection.execute("UPDATE executions SET state = 'waiting'")  # without an event
         while response.execution.state != states.EXECUTION_STATE_WAITING:
-            response = await stream.read()
+            response = await told_next(stream)
         await set_state(connection, execution.id, "failed")
-        while response is not aio.EOF:
-            last, response = response, await stream.read()
+        last = response
+        while (response_or_end := await following(stream)) is not None:
+            last = response_or_end
         assert last.execution.state == states.EXECUTION_STATE_FAILED
 
 

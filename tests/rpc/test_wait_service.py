@@ -11,10 +11,9 @@ from google.rpc import error_details_pb2
 from grpc import aio
 
 from dalsegno.v1 import wait_service_pb2 as messages
-from dalsegno.v1.execution_pb2 import EXECUTION_STATE_RUNNING, Execution, Failure
+from dalsegno.v1.execution_pb2 import EXECUTION_STATE_RUNNING, Execution
 from dalsegno.v1.value_pb2 import Outputs, Value
 from dalsegno_planner.store.pool import Connection
-from dalsegno_planner.store.waits import expire_waits
 from tests.rpc.recording import ask, set_state
 from tests.rpc.serving import Serving, flow_header, json_value, told
 
@@ -153,20 +152,3 @@ async def test_waits_are_listed_in_pages(planner: Serving, connection: Connectio
     assert [wait.name for wait in (await planner.waits.List(request)).waits] == ["w3"]
     pending = messages.WaitServiceListRequest(execution=execution.id, pending_only=True)
     assert [wait.name for wait in (await planner.waits.List(pending)).waits] == ["w2", "w3"]
-
-
-async def test_a_wait_times_out(planner: Serving, connection: Connection, execution: Execution) -> None:
-    await ask(connection, execution.id, 1, "approve", timeout=-1)
-    await ask(connection, execution.id, 2, "publish", timeout=60)
-    assert await expire_waits(connection) == [UUID(execution.id)]
-    assert await expire_waits(connection) == []
-    rows = await connection.fetch("SELECT state FROM waits ORDER BY number")
-    assert [row["state"] for row in rows] == ["timed_out", "pending"]
-    call = await connection.fetchrow("SELECT state, failure FROM invocations WHERE number = 1")
-    assert call is not None
-    assert (call["state"], Failure.FromString(call["failure"]).exception_type) == (
-        "failed",
-        "dalsegno.errors:WaitTimeoutError",
-    )
-    assert await connection.fetchval("SELECT epoch FROM tasks WHERE number = 0") == 3
-    assert "timed out already" in told(await refused(planner, execution, True, "approve")).message

@@ -14,6 +14,7 @@ from dalsegno.v1.value_pb2 import Binding, FlowInputs, Inputs, Output, OutputRef
 from dalsegno.values import encode
 from dalsegno_planner.core.execution import UNLIMITED, Execution
 from dalsegno_planner.core.ids import ExecutionId
+from dalsegno_planner.core.plan import PlanEntry
 from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.store import executions
 from dalsegno_planner.store.pool import prepare_connection
@@ -165,9 +166,9 @@ async def plan(connection: Database, request: ReplayRequest, page: int = 3) -> P
     async with connection.transaction():
         source = await executions.find(connection, request.execution, request.project)
         made = await make_plan(connection, source, request)
-        listed = {}
+        listed: dict[View, list[PlanEntry]] = {view: [] for view in View}
         for view in View:
-            listed[view], after = [], 0
+            after: int | None = 0
             while after is not None:
                 found, after = await entries(connection, made, view, after, page)
                 listed[view] += found
@@ -200,7 +201,8 @@ async def finish(connection: Database, execution: Execution, failing: Iterable[s
     failed = list(failing)
     await connection.execute(
         "UPDATE invocations SET called = true, code_digest = $3,"
-        " state = CASE WHEN invocation_id = ANY ($2) THEN 'failed' ELSE 'completed' END, outputs = CASE WHEN invocation_id = ANY ($2) THEN NULL ELSE $4::bytea END"
+        " state = CASE WHEN invocation_id = ANY ($2) THEN 'failed' ELSE 'completed' END,"
+        " outputs = CASE WHEN invocation_id = ANY ($2) THEN NULL ELSE $4::bytea END"
         " WHERE execution_id = $1 AND state = 'pending'",
         execution.id,
         failed,

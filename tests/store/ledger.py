@@ -38,7 +38,7 @@ class Committed:
     claimed: list[Held]
     rows: list[Any]
     resolved: list[Any]
-    ended: list[UUID]
+    moved: list[UUID]
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Ledger:
         assert row is not None
         rows = sorted(row["claimed"] or [], key=lambda r: (r["execution_id"], r["number"]))
         held = [Held(r["execution_id"], r["number"], r["epoch"], r["session_id"]) for r in rows]
-        return Committed(set(row["durable"]), held, rows, list(row["resolved"] or []), list(row["ended"] or []))
+        return Committed(set(row["durable"]), held, rows, list(row["resolved"] or []), list(row["moved"] or []))
 
     async def claim(self, session: UUID, steps: int = 100, bodies: int = 100) -> list[Held]:
         """Claim for one session."""

@@ -25,7 +25,7 @@ async def test_a_chain_runs_to_its_end_and_its_events_have_no_gaps(ledger: Ledge
     assert [held.number for held in step.claimed] == [2], "a successor is claimed in the round trip that frees it"
     step = await ledger.commit(results=[ledger.result(step.claimed[0])], claims=[(session, 5, 5)])
     step = await ledger.commit(results=[ledger.result(step.claimed[0])], claims=[(session, 5, 5)])
-    assert step.ended == [execution]
+    assert step.moved == [execution]
     assert await ledger.state(execution) == "completed"
     assert [event for event, _, _ in await ledger.events(execution)] == [1, 2, 3, 4, 5]
     assert (await ledger.events(execution))[-1] == (5, 0, "completed")
@@ -87,9 +87,9 @@ async def test_a_failure_stops_its_descendants_only(ledger: Ledger) -> None:
     execution = await ledger.pipeline({1: [], 2: [1], 3: [2], 4: []})
     session = await ledger.session()
     bad, good = await ledger.claim(session)
-    assert (await ledger.commit(results=[ledger.result(bad, "failed")])).ended == []
+    assert (await ledger.commit(results=[ledger.result(bad, "failed")])).moved == []
     assert await ledger.states(execution) == {1: "failed", 2: "not_reached", 3: "not_reached", 4: "pending"}
-    assert (await ledger.commit(results=[ledger.result(good)])).ended == [execution]
+    assert (await ledger.commit(results=[ledger.result(good)])).moved == [execution]
     assert await ledger.state(execution) == "failed"
     failure = await ledger.connection.fetchval("SELECT failure FROM executions WHERE id = $1", execution)
     assert failure == b"\x12\x04oops"

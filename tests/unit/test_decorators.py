@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -228,3 +230,12 @@ def test_every_decorated_object_is_known_while_it_lives() -> None:
 
 def test_a_step_is_pickled_by_its_name() -> None:
     assert pickle.loads(pickle.dumps(double)) is double
+
+
+def test_the_standard_library_cannot_wait_for_futures() -> None:
+    future: StepFuture[int] = StepFuture(None, 1, "fit")  # type: ignore[arg-type]
+    with pytest.raises(ContextError, match=r"dalsegno\.as_completed"):
+        concurrent.futures.wait([future])  # type: ignore[arg-type]
+    with pytest.raises(ContextError, match=r"dalsegno\.as_completed"):
+        asyncio.run(asyncio.wait([future]))  # type: ignore[type-var]
+    assert not hasattr(future, "anything_else")

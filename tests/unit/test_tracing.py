@@ -257,3 +257,11 @@ def test_the_trace_ends_when_the_body_raises() -> None:
     with pytest.raises(ZeroDivisionError):
         failing.trace()
     assert fit(5) == 5
+
+
+def test_a_parameter_without_a_codec_is_named() -> None:
+    @pipeline
+    def train(source: object) -> None: ...
+
+    with pytest.raises(UsageError, match=r"argument 'source' of pipeline 'train': value: no codec"):
+        train.trace(object())

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-_ADJECTIVES = ["agile", "amber", "bold", "brave", "breezy", "bright", "brisk", "calm", "candid", "cheerful", "chilly", "clear", "clever", "cobalt", "cosmic", "crimson", "crisp", "curious", "dapper", "daring", "deft", "eager", "earnest", "easy", "elegant", "fabled", "fair", "fancy", "fearless", "festive", "fleet", "fluent", "fond", "frosty", "gallant", "gentle", "gilded", "glad", "golden", "graceful", "grand", "hardy", "hazel", "hearty", "hidden", "humble", "ivory", "jolly", "keen", "kind", "lively", "lucid", "lunar", "mellow", "merry", "mighty", "misty", "modest", "neat", "nimble", "noble", "novel", "olive", "pearly", "placid", "plucky", "polite", "proud", "quick", "quiet", "radiant", "rapid", "regal", "rosy", "rustic", "scarlet", "serene", "sharp", "silent", "silver", "sincere", "sleek", "snowy", "solar", "spry", "stately", "steady", "stellar", "sturdy", "sunny", "supple", "swift", "tender", "tidy", "tranquil", "upbeat", "valiant", "velvet", "vivid", "warm", "wise", "witty", "zesty"]
+_ADJECTIVES = """
+agile amber bold brave breezy bright brisk calm candid cheerful chilly clear clever cobalt cosmic crimson
+crisp curious dapper daring deft eager earnest easy elegant fabled fair fancy fearless festive fleet fluent
+fond frosty gallant gentle gilded glad golden graceful grand hardy hazel hearty hidden humble ivory jolly
+keen kind lively lucid lunar mellow merry mighty misty modest neat nimble noble novel olive pearly placid
+plucky polite proud quick quiet radiant rapid regal rosy rustic scarlet serene sharp silent silver sincere
+sleek snowy solar spry stately steady stellar sturdy sunny supple swift tender tidy tranquil upbeat valiant
+velvet vivid warm wise witty zesty
+"""
 
-_NOUNS = ["adagio", "allegro", "alto", "anthem", "aria", "ballad", "bass", "bassoon", "beat", "bolero", "bridge", "bugle", "cadence", "canon", "cantata", "carol", "cello", "celesta", "chant", "chime", "choir", "chord", "clarinet", "coda", "concerto", "cornet", "cymbal", "descant", "ditty", "drum", "duet", "dulcimer", "echo", "encore", "etude", "fanfare", "fiddle", "finale", "flute", "forte", "fugue", "gong", "guitar", "harmony", "harp", "horn", "hymn", "interlude", "jig", "jingle", "largo", "legato", "lute", "lyre", "mandolin", "march", "marimba", "mazurka", "measure", "medley", "melody", "minuet", "motif", "nocturne", "nonet", "oboe", "octave", "opus", "oratorio", "organ", "overture", "piano", "piccolo", "polka", "prelude", "quartet", "quaver", "quintet", "refrain", "rhapsody", "rhythm", "rondo", "scherzo", "segno", "serenade", "sextet", "sonata", "sonnet", "soprano", "suite", "symphony", "tambourine", "tango", "tempo", "tenor", "ternary", "theme", "timpani", "toccata", "treble", "trio", "trombone", "trumpet", "tuba", "tune", "verse", "viola", "violin", "waltz", "whistle", "xylophone", "zither"]
+_NOUNS = """
+adagio allegro alto anthem aria ballad bass bassoon beat bolero bridge bugle cadence canon cantata carol
+cello celesta chant chime choir chord clarinet coda concerto cornet cymbal descant ditty drum duet dulcimer
+echo encore etude fanfare fiddle finale flute forte fugue gong guitar harmony harp horn hymn interlude jig
+jingle largo legato lute lyre mandolin march marimba mazurka measure medley melody minuet motif nocturne
+nonet oboe octave opus oratorio organ overture piano piccolo polka prelude quartet quaver quintet refrain
+rhapsody rhythm rondo scherzo segno serenade sextet sonata sonnet soprano suite symphony tambourine tango
+tempo tenor ternary theme timpani toccata treble trio trombone trumpet tuba tune verse viola violin waltz
+whistle xylophone zither
+"""
 
 BITS = 40
 """How many random bits make a name."""
@@ -12,6 +29,7 @@ BITS = 40
 
 def run_name(bits: int) -> str:
     """Return the name that these bits stand for."""
+    adjectives, nouns = _ADJECTIVES.split(), _NOUNS.split()
     bits, number = divmod(bits & ((1 << BITS) - 1), 9000)
-    bits, noun = divmod(bits, len(_NOUNS))
-    return f"{_ADJECTIVES[bits % len(_ADJECTIVES)]}-{_NOUNS[noun]}-{number + 1000}"
+    bits, noun = divmod(bits, len(nouns))
+    return f"{adjectives[bits % len(adjectives)]}-{nouns[noun]}-{number + 1000}"

@@ -17,19 +17,26 @@ class Bus:
 
     def __init__(self) -> None:
         self._watchers: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
+        self._state_watchers: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
         self._on_work: list[Callable[[], None]] = []
         self._on_cancel: list[Callable[[UUID], None]] = []
 
-    def execution_changed(self, execution_id: UUID) -> None:
-        """Wake those who wait for a change of this execution, in this planner."""
-        for watcher in self._watchers.pop(execution_id, ()):
+    def execution_changed(self, execution_id: UUID, *, steps_only: bool = False) -> None:
+        """Wake those who wait for a change of this execution, in this planner.
+
+        With `steps_only`, not those who wait for a change of its own state.
+        """
+        woken = self._watchers.pop(execution_id, set())
+        if not steps_only:
+            woken |= self._state_watchers.pop(execution_id, set())
+        for watcher in woken:
             if not watcher.done():
                 watcher.set_result(None)
 
-    def watch(self, execution_id: UUID) -> asyncio.Future[None]:
+    def watch(self, execution_id: UUID, *, state_only: bool = False) -> asyncio.Future[None]:
         """Return a future that is done at the next change. Take it before looking at the state that it guards."""
         future = asyncio.get_running_loop().create_future()
-        self._watchers[execution_id].add(future)
+        (self._state_watchers if state_only else self._watchers)[execution_id].add(future)
         return future
 
     async def wait_for_change(self, execution_id: UUID, timeout: float) -> None:
@@ -44,15 +51,16 @@ class Bus:
 
     def unwatch(self, execution_id: UUID, change: asyncio.Future[None]) -> None:
         """Give up a future from `watch`."""
-        watchers = self._watchers.get(execution_id)
-        if watchers is not None:
-            watchers.discard(change)
-            if not watchers:
-                del self._watchers[execution_id]
+        for all_watchers in (self._watchers, self._state_watchers):
+            watchers = all_watchers.get(execution_id)
+            if watchers is not None:
+                watchers.discard(change)
+                if not watchers:
+                    del all_watchers[execution_id]
 
     def wake_everyone(self) -> None:
         """Wake all who wait: some wake-ups may have been lost."""
-        for execution_id in list(self._watchers):
+        for execution_id in [*self._watchers, *self._state_watchers]:
             self.execution_changed(execution_id)
 
     def work_ready(self) -> None:

@@ -37,8 +37,13 @@ log = structlog.get_logger(__name__)
 class Outcome(Protocol):
     """What a commit returns, for those who have to be told."""
 
-    async def committed(self, claimed: Sequence[Any], resolved: Sequence[Any], changed: Sequence[UUID]) -> None:
-        """Deliver claimed tasks and resolved calls, and wake who waits for changed executions."""
+    async def committed(
+        self, claimed: Sequence[Any], resolved: Sequence[Any], changed: Sequence[UUID], moved: Sequence[UUID]
+    ) -> None:
+        """Deliver claimed tasks and resolved calls, and wake who waits for executions.
+
+        Of `changed` executions an invocation has, `moved` ones have another state themselves.
+        """
 
     def connection_lost(self) -> None:
         """Forget what cannot be known any more: whether the last claim was made."""
@@ -132,7 +137,7 @@ class CommitLoop:
             for session in self._sessions:
                 session.may_find_work = True
             self._wake.set()
-        await self._outcome.committed(claimed, row["resolved"] or (), [*(row["changed"] or ()), *(row["ended"] or ())])
+        await self._outcome.committed(claimed, row["resolved"] or (), row["changed"] or (), row["moved"] or ())
 
     async def _execute(self, batch: Batch, claims: Sequence[tuple[object, ...]]) -> Any:
         arguments = (batch.results, batch.calls, batch.attempts, batch.ends, batch.returned, claims)

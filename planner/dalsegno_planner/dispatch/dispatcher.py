@@ -166,7 +166,9 @@ class Dispatcher:
 
     # What commits bring about.
 
-    async def committed(self, claimed: Sequence[Any], resolved: Sequence[Any], changed: Sequence[UUID]) -> None:
+    async def committed(
+        self, claimed: Sequence[Any], resolved: Sequence[Any], changed: Sequence[UUID], moved: Sequence[UUID]
+    ) -> None:
         """Deliver claimed tasks and resolved calls, and wake who waits for changed executions."""
         by_session: defaultdict[UUID, list[ClaimedTask]] = defaultdict(list)
         for row in claimed:
@@ -175,8 +177,10 @@ class Dispatcher:
             self._deliver(session_id, tasks)
         self._deliver_resolved(resolved)
         for execution_id in changed:
+            self._bus.execution_changed(execution_id, steps_only=True)
+        for execution_id in moved:
             self._bus.execution_changed(execution_id)
-        self._notifier.announce(changed, resolved)
+        self._notifier.announce([*changed, *moved])
 
     def connection_lost(self) -> None:
         """End all streams: executors reconnect, and what they do not hold goes to others."""
@@ -209,8 +213,9 @@ class Dispatcher:
                         message = executor_service_pb2.Task(token=task.token.message(), recorded=page)
                     else:
                         message.body.recorded.CopyFrom(page)
+                    if first:
+                        session.sent(task.token, asyncio.get_running_loop().time() + self.settings.accept_within)
                     first = False
-                    session.sent(task.token, asyncio.get_running_loop().time() + self.settings.accept_within)
                     session.send(Message(tasks=executor_service_pb2.Tasks(tasks=[message])))
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             log.warning("body_not_delivered", execution=str(execution_id), error=str(error))

@@ -49,9 +49,9 @@ class Notifier:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    def announce(self, changed: Sequence[UUID], resolved: Sequence[Any]) -> None:
+    def announce(self, changed: Sequence[UUID]) -> None:
         """Tell the other planners that these executions have changed."""
-        if changed or resolved:
+        if changed:
             self._changed.update(str(execution_id) for execution_id in changed)
             self._wake.set()
 

@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -33,6 +33,7 @@ from dalsegno_planner.core.execution import (
     WaitState,
 )
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 
 EXECUTION_KINDS: Mapping[DefinitionKind.ValueType, ExecutionKind] = {
@@ -191,8 +192,8 @@ def moment(message: Timestamp) -> datetime:
         UsageError: It is outside the years 1 to 9999.
     """
     try:
-        return message.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
+        return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1_000)
+    except OverflowError as error:
         raise UsageError(f"a timestamp is out of range: {error}", reason="INVALID_TIMESTAMP") from None
 
 

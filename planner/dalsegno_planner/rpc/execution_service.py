@@ -15,6 +15,7 @@ from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.rpc import convert
 from dalsegno_planner.rpc.importing import Importer
 from dalsegno_planner.rpc.reading import ExecutionReader
+from dalsegno_planner.rpc.selecting import selected
 from dalsegno_planner.rpc.starting import Starter
 from dalsegno_planner.rpc.watching import Watcher
 from dalsegno_planner.store import executions, invocations
@@ -87,7 +88,13 @@ class ExecutionServicer(ExecutionServiceServicer):
         size = convert.page_size(request.page_size, _INVOCATIONS, _MOST_INVOCATIONS)
         execution = await self._reader.find(request.execution, request.project)
         async with self._pool.acquire() as connection:
-            page, following = await invocations.list_page(connection, execution.id, execution.kind, after, size)
+            if request.selector:
+                numbers = await selected(connection, execution.id, request.selector)
+                page, following = await invocations.page_of(
+                    connection, execution.id, execution.kind, numbers, after, size
+                )
+            else:
+                page, following = await invocations.list_page(connection, execution.id, execution.kind, after, size)
         return messages.ExecutionServiceListInvocationsResponse(
             invocations=[convert.invocation_message(one) for one in page],
             next_page_token=convert.page_token(str(following)) if following is not None else "",

@@ -1,29 +1,32 @@
 """The steps of a graph as clients send them, checked and made into rows, one message after the other.
 
-Only what later steps need is kept, so that a graph of any size passes through.
+Only what later steps need is kept, so that a graph of any size passes through. A million steps may come at a time, so
+that this is written for speed where that costs no more than a line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from google.protobuf.message import Message
 
 from dalsegno.errors import Problem, UsageError
 from dalsegno.v1.execution_service_pb2 import StepSpec
-from dalsegno.v1.value_pb2 import Binding, OutputRef, Payload
+from dalsegno.v1.value_pb2 import Binding, Outputs, Payload
 from dalsegno_planner.core.execution import route
 from dalsegno_planner.core.ids import MAX_OUTPUTS, ExecutionId
 from dalsegno_planner.rpc.convert import is_name
+from dalsegno_planner.rpc.inputs import InputsReader
 from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store.invocations import EdgeRow, GraphRows, InvocationRow, TaskRow
 
 DEFAULT_OUTPUT = "output"
 MOST_PROBLEMS = 25
-MOST_STEPS = 2**31 - 2
 
 _DEFAULT_OUTPUTS = (DEFAULT_OUTPUT,)
-_DEEPEST_BINDING = 100
+_MOST_KNOWN_NAMES = 10_000
 
 
 class Recorded(NamedTuple):
@@ -35,7 +38,19 @@ class Recorded(NamedTuple):
     finished_at: datetime | None
     outputs: bytes | None
     failure: bytes | None
-    output_names: tuple[str, ...] | None
+    output_names: tuple[str, ...]
+
+
+class _Large(NamedTuple):
+    """Values that do not stay in the message that a column of a row holds."""
+
+    number: int
+    column: Literal["inputs", "outputs"]
+    message: Message
+    payloads: list[tuple[Payload, str]]
+
+
+_TO_RUN = Recorded("pending", "step", None, None, None, None, ())
 
 
 class GraphReader:
@@ -49,17 +64,19 @@ class GraphReader:
     """
 
     def __init__(
-        self, execution_id: ExecutionId, project: str, flow_inputs: Iterable[str], values: ValueReader
+        self, execution_id: ExecutionId, project: str, flow_inputs: Container[str], values: ValueReader
     ) -> None:
         self.count = 0
         self.problems: list[Problem] = []
         self._execution_id = execution_id
         self._project = project
-        self._flow_inputs = frozenset(flow_inputs)
         self._values = values
+        self._inputs = InputsReader(flow_inputs, values, self.outputs_of, self.report)
         # Only the outputs of steps that do not have the default ones; equal tuples are kept once.
         self._outputs: dict[int, tuple[str, ...]] = {}
-        self._known_outputs: dict[tuple[str, ...], tuple[str, ...]] = {_DEFAULT_OUTPUTS: _DEFAULT_OUTPUTS}
+        self._known_outputs: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._known_names: set[str] = set()
+        self._large: list[_Large] = []
 
     async def steps(self, specs: Iterable[StepSpec]) -> GraphRows:
         """Return the rows of steps that are to run, and tasks for those that nothing is upstream of.
@@ -67,19 +84,17 @@ class GraphReader:
         Raises:
             UsageError: With every problem of these steps.
         """
-        invocations: list[InvocationRow] = []
-        edges: list[EdgeRow] = []
-        tasks: list[TaskRow] = []
-        names: dict[str, int] = {}
-        for spec in specs:
-            row = await self._row(spec, None, names)
-            invocations.append(row)
-            edges.extend(EdgeRow(self._execution_id, upstream, row.number) for upstream in row.upstream)
-            if not row.upstream:
-                where = route(self._project, row.module, row.name, row.pinned_digest)
-                tasks.append(TaskRow(self._execution_id, row.number, False, where))
-        self.check()
-        return GraphRows(invocations, edges, tasks)
+        ids: dict[str, int] = {}
+        rows = await self._stored([self._row(spec, _TO_RUN, ids) for spec in specs])
+        tasks = [
+            TaskRow(
+                self._execution_id, row.number, False, route(self._project, row.module, row.name, row.pinned_digest)
+            )
+            for row in rows
+            if not row.upstream
+        ]
+        blocked = [row if not row.upstream else row._replace(blocked_by=len(row.upstream)) for row in rows]
+        return GraphRows(blocked, self._edges(rows), tasks)
 
     async def recorded_steps(self, steps: Iterable[tuple[StepSpec, Recorded]]) -> GraphRows:
         """Return the rows of steps that have run elsewhere.
@@ -87,17 +102,9 @@ class GraphReader:
         Raises:
             UsageError: With every problem of these steps.
         """
-        invocations: list[InvocationRow] = []
-        edges: list[EdgeRow] = []
-        names: dict[str, int] = {}
-        execution_id = self._execution_id
-        for spec, recorded in steps:
-            row = await self._row(spec, recorded, names)
-            invocations.append(row)
-            for upstream in row.upstream:
-                edges.append(EdgeRow(execution_id, upstream, row.number))  # noqa: PERF401 - a million of these
-        self.check()
-        return GraphRows(invocations, edges)
+        ids: dict[str, int] = {}
+        rows = await self._stored([self._row(spec, recorded, ids) for spec, recorded in steps])
+        return GraphRows(rows, self._edges(rows))
 
     async def result(self, binding: Binding) -> bytes:
         """Return the shape of what a pipeline returns, as it is stored.
@@ -105,9 +112,13 @@ class GraphReader:
         Raises:
             UsageError: It refers to what is not there.
         """
-        uses = _Uses(self, self.count + 1, "result")
-        uses.follow(binding, "result", 0)
-        await self._spill(uses)
+        problems: list[Problem] = []
+        reader = self._inputs.for_result(lambda _, text: problems.append(Problem("result", text)))
+        reader.begin(self.count + 1)
+        reader.follow(binding, "result")
+        for payload, field in reader.large:
+            await self._values.store(payload, field)
+        self.problems += problems
         self.check()
         return binding.SerializeToString()
 
@@ -130,153 +141,88 @@ class GraphReader:
         """Return the names of the outputs of a step that was read."""
         return self._outputs.get(number, _DEFAULT_OUTPUTS)
 
-    def has_flow_input(self, name: str) -> bool:
-        """Whether the execution has an input of this name."""
-        return name in self._flow_inputs
-
-    def complete(self, payload: Payload, field: str) -> bool:
-        """Complete a payload; report what is wrong with it."""
+    def complete_output(self, number: int, outputs: Outputs, payload: Payload, field: str) -> None:
+        """Complete an output of the step that is read next; report what is wrong with it."""
         try:
-            return self._values.complete(payload, field)
+            if self._values.complete(payload, field):
+                self._large.append(_Large(number, "outputs", outputs, [(payload, field)]))
         except UsageError as error:
             self.report(field, str(error))
-            return False
 
-    async def _row(self, spec: StepSpec, recorded: Recorded | None, names: dict[str, int]) -> InvocationRow:
+    def _row(self, spec: StepSpec, recorded: Recorded, ids: dict[str, int]) -> InvocationRow:
         self.count = number = self.count + 1
-        self._check_names(spec, number, names)
-        uses = _Uses(self, number, "")
-        bindings: Mapping[str, Binding] = spec.inputs.bindings
-        for name, binding in bindings.items():
-            uses.follow(binding, name, 0)
+        uses, definition = self._inputs, spec.definition
+        self._check_names(spec.invocation_id, definition.name, number, ids)
+        uses.begin(number)
+        for name, binding in spec.inputs.bindings.items():
+            uses.follow(binding, name)
         after = list(spec.after)
         if after:
             uses.after(after)
         if uses.large:
-            await self._spill(uses)
-        upstream = sorted(uses.upstream)
-        outputs = tuple(spec.options.outputs) or (recorded.output_names if recorded is not None else None)
-        if outputs is not None and outputs and outputs != _DEFAULT_OUTPUTS:
+            self._large.append(_Large(number, "inputs", spec.inputs, list(uses.large)))
+        options = b""
+        outputs = recorded.output_names
+        if spec.HasField("options"):
+            options = spec.options.SerializeToString()
+            outputs = tuple(spec.options.outputs) or outputs
+        if outputs and outputs != _DEFAULT_OUTPUTS:
             self._note_outputs(number, outputs)
-        definition = spec.definition
         return InvocationRow(
             self._execution_id,
             number,
             number,
             spec.invocation_id,
             definition.name,
-            "step" if recorded is None else recorded.kind,
-            "pending" if recorded is None else recorded.state,
+            recorded.kind,
+            recorded.state,
             definition.module,
             definition.pinned_digest,
             spec.code_digest,
-            0 if recorded is None or recorded.state == "not_reached" else 1,
-            len(upstream) if recorded is None else 0,
-            None if recorded is None else recorded.started_at,
-            None if recorded is None else recorded.finished_at,
-            upstream,
+            0 if recorded is _TO_RUN or recorded.state == "not_reached" else 1,
+            0,
+            recorded.started_at,
+            recorded.finished_at,
+            sorted(uses.upstream),
             after,
             sorted(uses.flow_inputs),
             spec.inputs.SerializeToString(),
-            None if recorded is None else recorded.outputs,
-            None if recorded is None else recorded.failure,
-            spec.options.SerializeToString(),
+            recorded.outputs,
+            recorded.failure,
+            options,
         )
 
-    def _check_names(self, spec: StepSpec, number: int, names: dict[str, int]) -> None:
-        invocation_id = spec.invocation_id
-        if number > MOST_STEPS:
-            self.report(f"steps[{number}]", f"a graph has at most {MOST_STEPS:,} steps")
+    def _check_names(self, invocation_id: str, name: str, number: int, ids: dict[str, int]) -> None:
         if not is_name(invocation_id):
             self.report(f"steps[{number}].invocation_id", "every step needs an invocation ID of 1 to 200 characters")
-        earlier = names.setdefault(invocation_id, number)
+        earlier = ids.setdefault(invocation_id, number)
         if earlier != number:
-            self.report(
-                f"steps[{number}].invocation_id", f"{invocation_id!r} is the invocation ID of step {earlier} already"
-            )
-        if not is_name(spec.definition.name):
-            self.report(f"steps[{number}].definition.name", f"step {invocation_id!r} needs the name of its code")
+            text = f"{invocation_id!r} is the invocation ID of step {earlier} already"
+            self.report(f"steps[{number}].invocation_id", text)
+        if name not in self._known_names:
+            if not is_name(name):
+                self.report(f"steps[{number}].definition.name", f"step {invocation_id!r} needs the name of its code")
+            elif len(self._known_names) < _MOST_KNOWN_NAMES:
+                self._known_names.add(name)
 
     def _note_outputs(self, number: int, outputs: tuple[str, ...]) -> None:
         if len(outputs) > MAX_OUTPUTS:
             self.report(f"steps[{number}].options.outputs", f"a step has at most {MAX_OUTPUTS} outputs")
         self._outputs[number] = self._known_outputs.setdefault(outputs, outputs)
 
-    async def _spill(self, uses: _Uses) -> None:
-        for payload, field in uses.large:
-            await self._values.store(payload, field)
+    async def _stored(self, rows: list[InvocationRow]) -> list[InvocationRow]:
+        """Refuse what is wrong, and put large values where they belong."""
+        self.check()
+        large, self._large = self._large, []
+        for one in large:
+            for payload, field in one.payloads:
+                await self._values.store(payload, field)
+            place = one.number - rows[0].number
+            stored = one.message.SerializeToString()
+            row = rows[place]
+            rows[place] = row._replace(inputs=stored) if one.column == "inputs" else row._replace(outputs=stored)
+        return rows
 
-
-class _Uses:
-    """What the inputs of one step use: other steps, inputs of the execution, large values."""
-
-    __slots__ = ("_graph", "_number", "_prefix", "flow_inputs", "large", "upstream")
-
-    def __init__(self, graph: GraphReader, number: int, prefix: str) -> None:
-        self.upstream: set[int] = set()
-        self.flow_inputs: set[str] = set()
-        self.large: list[tuple[Payload, str]] = []
-        self._graph = graph
-        self._number = number
-        self._prefix = prefix
-
-    def follow(self, binding: Binding, path: str, depth: int) -> None:
-        kind = binding.WhichOneof("kind")
-        if kind == "output":
-            self._output(binding.output, path)
-        elif kind == "value":
-            if self._graph.complete(binding.value, self._field(path)):
-                self.large.append((binding.value, self._field(path)))
-        elif kind == "flow_input":
-            self._flow_input(binding.flow_input, path)
-        elif kind is None:
-            self._graph.report(self._field(path), "the binding says nothing; give a value, an output or a flow input")
-        elif depth >= _DEEPEST_BINDING:
-            self._graph.report(self._field(path), f"bindings are nested more than {_DEEPEST_BINDING} deep")
-        elif kind == "map":
-            for place, entry in enumerate(binding.map.entries):
-                if entry.WhichOneof("key") == "encoded" and self._graph.complete(entry.encoded, self._field(path)):
-                    self._graph.report(self._field(path), "a key of a dictionary is too large")
-                self.follow(entry.value, f"{path}[{place}]", depth + 1)
-        else:
-            items = binding.list.items if kind == "list" else binding.tuple.items
-            for place, item in enumerate(items):
-                self.follow(item, f"{path}[{place}]", depth + 1)
-
-    def after(self, numbers: Iterable[int]) -> None:
-        for number in numbers:
-            if self._refers_back(number, self._prefix or f"steps[{self._number}].after"):
-                self.upstream.add(number)
-
-    def _output(self, reference: OutputRef, path: str) -> None:
-        number = reference.number
-        if self._refers_back(number, path):
-            self.upstream.add(number)
-            outputs = self._graph.outputs_of(number)
-            if reference.output not in outputs:
-                self._graph.report(
-                    self._field(path),
-                    f"step {number} has no output {reference.output!r}; it has {', '.join(outputs)}",
-                )
-        for alternative in reference.alternatives:
-            self._output(alternative, path)
-
-    def _refers_back(self, number: int, path: str) -> bool:
-        if 0 < number < self._number:
-            return True
-        self._graph.report(
-            path if path.startswith("steps[") else self._field(path),
-            f"it refers to step {number}; a step refers only to those before it in the stream, which are 1 to "
-            f"{self._number - 1}"
-            if self._number > 1
-            else f"it refers to step {number}, and no step comes before it",
-        )
-        return False
-
-    def _flow_input(self, name: str, path: str) -> None:
-        if not self._graph.has_flow_input(name):
-            self._graph.report(self._field(path), f"the execution has no input {name!r}")
-        self.flow_inputs.add(name)
-
-    def _field(self, path: str) -> str:
-        return path if self._prefix else f"steps[{self._number}].inputs.{path}"
+    def _edges(self, rows: Iterable[InvocationRow]) -> list[EdgeRow]:
+        execution_id = self._execution_id
+        return [EdgeRow(execution_id, upstream, row.number) for row in rows for upstream in row.upstream]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from dalsegno.errors import UsageError
 from dalsegno.v1.execution_pb2 import ExecutionState as ExecutionStateMessage
@@ -13,7 +10,6 @@ from dalsegno.v1.execution_pb2 import InvocationKind as InvocationKindMessage
 from dalsegno.v1.execution_pb2 import InvocationState as InvocationStateMessage
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceImportRequest,
-    ImportedStep,
     ImportedSteps,
     ImportHeader,
     StepSpec,
@@ -61,7 +57,7 @@ class Importer:
         header = (await first_message(messages, "Import")).header
         new, inputs = await new_execution(self._pool, header, self._values, module_required=False)
         code = definition_rows(new.project, header.definitions)
-        record = _Record(GraphReader(new.id, new.project, inputs.values, self._values))
+        record = _Record(GraphReader(new.id, new.project, inputs.values, self._values), self._values)
         batches = record.batches(messages)
         first = await gather(batches)
         try:
@@ -95,16 +91,17 @@ class Importer:
             state=state,
             result=result,
             failure=header.failure.SerializeToString() if header.HasField("failure") else None,
-            started_at=_moment_or_none(header, "started_at"),
-            finished_at=_moment_or_none(header, "finished_at"),
+            started_at=moment(header.started_at) if header.HasField("started_at") else None,
+            finished_at=moment(header.finished_at) if header.HasField("finished_at") else None,
         )
 
 
 class _Record:
     """The steps of one import."""
 
-    def __init__(self, graph: GraphReader) -> None:
+    def __init__(self, graph: GraphReader, values: ValueReader) -> None:
         self.graph = graph
+        self._values = values
         self.failures = 0
 
     async def batches(self, messages: AsyncIterator[ExecutionServiceImportRequest]) -> AsyncIterator[GraphRows]:
@@ -115,31 +112,29 @@ class _Record:
 
     def _recorded(self, batch: ImportedSteps) -> Iterator[tuple[StepSpec, Recorded]]:
         for place, step in enumerate(batch.steps, self.graph.count + 1):
-            state = _STATES.get(step.state)
-            kind = _KINDS.get(step.kind)
+            state, kind = _STATES.get(step.state), _KINDS.get(step.kind)
             if state is None or kind is None:
-                self.graph.report(
-                    f"steps[{place}]", "an imported step has completed, failed, was cancelled or was not reached"
-                )
+                text = "an imported step has completed, failed, was cancelled or was not reached"
+                self.graph.report(f"steps[{place}]", text)
                 continue
             self.failures += state == "failed"
-            names, outputs = self._outputs(step, place) if step.HasField("outputs") else (None, None)
-            failure = step.failure.SerializeToString() if step.HasField("failure") else None
-            started, finished = _moment_or_none(step, "started_at"), _moment_or_none(step, "finished_at")
+            names: tuple[str, ...] = ()
+            outputs = failure = started = finished = None
+            if step.HasField("outputs"):
+                names, outputs = self._outputs(step.outputs, place)
+            if step.HasField("failure"):
+                failure = step.failure.SerializeToString()
+            if step.HasField("started_at"):
+                started = moment(step.started_at)
+            if step.HasField("finished_at"):
+                finished = moment(step.finished_at)
             yield step.step, Recorded(state, kind, started, finished, outputs, failure, names)
 
-    def _outputs(self, step: ImportedStep, place: int) -> tuple[tuple[str, ...], bytes]:
+    def _outputs(self, outputs: Outputs, place: int) -> tuple[tuple[str, ...], bytes]:
         """The names of a step's outputs, and the outputs as they are stored."""
-        outputs: Outputs = step.outputs
         names = []
         for output in outputs.outputs:
             names.append(output.name)
-            self.graph.complete(output.payload, f"steps[{place}].outputs.{output.name}")
+            if not self._values.is_complete(output.payload):
+                self.graph.complete_output(place, outputs, output.payload, f"steps[{place}].outputs.{output.name}")
         return tuple(names), outputs.SerializeToString()
-
-
-def _moment_or_none(message: ImportHeader | ImportedStep, field: str) -> datetime | None:
-    if not message.HasField(field):  # type: ignore[arg-type]
-        return None
-    value: Timestamp = getattr(message, field)
-    return moment(value)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 
 from dalsegno.errors import Problem, UsageError
 from dalsegno.v1 import replay_service_pb2 as messages
 from dalsegno.v1.execution_pb2 import InvocationKind as InvocationKindMessage
 from dalsegno.v1.value_pb2 import Payload, Value
+from dalsegno.values import parse_json_text
 from dalsegno_planner.core.overrides import input_field, override_field, step_input_field
 from dalsegno_planner.core.plan import Mode, OnStale, PlanEntry
 from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.rpc.convert import is_name, optional_uuid
 from dalsegno_planner.rpc.graphs import GraphReader
 from dalsegno_planner.rpc.values import ValueReader, encode_json, payload_of
+from dalsegno_planner.store.bindings import leaves, references
 from dalsegno_planner.store.replay_plan import View
 from dalsegno_planner.store.replay_request import Creation, Given, ReplayRequest, TodaysCode
 
@@ -31,6 +35,8 @@ _ON_STALE: Mapping[int, OnStale] = {
     messages.ON_STALE_RERUN: OnStale.RERUN,
     messages.ON_STALE_FAIL: OnStale.FAIL,
 }
+
+_WRITTEN = re.compile(r"""\s*\{\s*"\$(artifact|value)"\s*:""")
 
 _MODES: Mapping[str, Mode] = {
     "from": Mode.FROM,
@@ -107,19 +113,33 @@ class RequestReader:
                 if found is not None:
                     return found
             case "json":
-                payload = payload_of(encode_json(value.json, field))
-                self._values.complete(payload, field)
-                return payload
+                return self._json(value.json, field)
             case _:
                 pass
         raise UsageError(f"{field} has no value; give a payload, an artifact ID or JSON", reason="MISSING_VALUE")
+
+    def _json(self, text: str, field: str) -> Given:
+        """A plain value, or where it is written `{"$artifact": "<uuid>"}` an artifact."""
+        if _WRITTEN.match(text):
+            tree = parse_json_text(text)
+            if list(tree) == ["$artifact"]:
+                found = optional_uuid(str(tree["$artifact"]), field)
+                if found is not None:
+                    return found
+            if list(tree) == ["$value"]:
+                text = json.dumps(tree["$value"])
+        payload = payload_of(encode_json(text, field))
+        self._values.complete(payload, field)
+        return payload
 
     async def _code(self, spec: messages.ReplaySpec) -> TodaysCode:
         code = spec.code
         steps = result = None
         if code.steps:
-            # Numbers, tasks and owner are given anew when the replay is created.
-            reader = GraphReader(new_execution_id(), spec.project, _Anything(), self._values)
+            # Numbers, tasks and owner are given anew when the replay is created; which inputs there are is known then.
+            named = {name for step in code.steps for name in references(step.inputs).flow_inputs}
+            named |= {leaf.flow_input for leaf in leaves(code.result)}
+            reader = GraphReader(new_execution_id(), spec.project, named, self._values)
             steps = (await reader.steps(code.steps)).invocations
             if code.HasField("result"):
                 result = await reader.result(code.result)
@@ -131,6 +151,7 @@ class RequestReader:
             definitions=tuple(code.definitions),
             steps=steps,
             result=result,
+            shaping_inputs=tuple(code.shaping_inputs),
         )
 
 
@@ -178,13 +199,6 @@ def view(message: int) -> View:
     if message not in VIEWS:
         raise UsageError(f"there is no view {message}", reason="UNKNOWN_VIEW", fields={"view": str(message)})
     return VIEWS[message]
-
-
-class _Anything(frozenset[str]):
-    """The inputs of a graph whose execution is known later."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
 
 
 def _mode(spec: messages.ReplaySpec, problems: list[Problem]) -> Mode | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import asyncpg
@@ -21,6 +21,7 @@ from dalsegno.errors import (
     DivergenceError,
     ExecutionError,
     NotFoundError,
+    Problem,
     StateError,
     UsageError,
     WaitTimeoutError,
@@ -40,10 +41,11 @@ _STATUS_CODES: tuple[tuple[type[DalsegnoError], grpc.StatusCode], ...] = (
     (ExecutionError, grpc.StatusCode.ABORTED),
 )
 
-# Trailing metadata is limited (8 KiB by default), and a message of thousands of problems helps nobody.
-_MOST_PROBLEMS = 25
-_LONGEST_MESSAGE = 2_000
+# Clients take 8 KiB of metadata by default, the message and, in base64, all details included.
+_LONGEST_MESSAGE = 1_200
 _LONGEST_FIELD = 300
+_LONGEST_PROBLEM = 2_000
+_ALL_PROBLEMS = 2_800
 
 _CONNECTION_ERRORS = (
     asyncpg.PostgresConnectionError,
@@ -173,10 +175,7 @@ def _error_info(error: DalsegnoError) -> Message:
 
 
 def _class_details(error: DalsegnoError) -> Iterator[Message]:
-    problems = [(one.field, _cut(one.description, _LONGEST_FIELD)) for one in error.problems[:_MOST_PROBLEMS]]
-    left_out = len(error.problems) - len(problems)
-    if left_out > 0:
-        problems.append(("", f"and {left_out} more problems"))
+    problems = _told_problems(error.problems)
     if isinstance(error, UsageError):
         violations = [
             error_details_pb2.BadRequest.FieldViolation(field=field, description=text) for field, text in problems
@@ -184,17 +183,29 @@ def _class_details(error: DalsegnoError) -> Iterator[Message]:
         yield error_details_pb2.BadRequest(field_violations=violations)
     elif isinstance(error, NotFoundError):
         kind, name = next(iter(error.fields.items()), ("", ""))
-        yield error_details_pb2.ResourceInfo(
-            resource_type=kind, resource_name=name, description=_cut(error.message, 500)
-        )
+        text = _cut(error.message, _LONGEST_FIELD)
+        yield error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name, description=text)
     elif isinstance(error, StateError | ExecutionError | ContextError):
-        listed = problems or [("", _cut(error.message, 500))]
+        listed = problems or [("", _cut(error.message, _LONGEST_FIELD))]
         yield error_details_pb2.PreconditionFailure(
             violations=[
                 error_details_pb2.PreconditionFailure.Violation(type=error.reason, subject=field, description=text)
                 for field, text in listed
             ]
         )
+
+
+def _told_problems(problems: Sequence[Problem]) -> list[tuple[str, str]]:
+    """As many problems as fit, and how many there are besides."""
+    told: list[tuple[str, str]] = []
+    left = _ALL_PROBLEMS
+    for problem in problems:
+        field, text = _cut(problem.field, _LONGEST_FIELD), _cut(problem.description, _LONGEST_PROBLEM)
+        left -= len(field.encode()) + len(text.encode())
+        if left < 0:
+            return [*told, ("", f"and {len(problems) - len(told)} more problems")]
+        told.append((field, text))
+    return told
 
 
 def _is_closed_connection(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 
@@ -40,14 +41,21 @@ async def gather(batches: AsyncIterator[GraphRows]) -> GraphRows:
 
 
 async def insert_graph(connection: Connection, first: GraphRows, rest: AsyncIterator[GraphRows]) -> None:
-    """Store a graph. Must run in a transaction.
+    """Store a graph, each part while the next one is read. Must run in a transaction.
 
     Raises:
         UsageError: An invocation ID is used twice.
     """
-    await _insert(connection, first)
-    async for batch in rest:
-        await _insert(connection, batch)
+    under_way = asyncio.create_task(_insert(connection, first))
+    try:
+        async for batch in rest:
+            await under_way
+            under_way = asyncio.create_task(_insert(connection, batch))
+        await under_way
+    finally:
+        # The connection is not free for the rollback before this has ended.
+        under_way.cancel()
+        await asyncio.wait([under_way])
 
 
 def refuse_repeated(new: NewExecution, created: Execution) -> None:

@@ -32,6 +32,7 @@ class ValueReader:
         self._objects = objects
         self._inline_limit = inline_limit
         self._payload_limit = payload_limit
+        self._small = min(inline_limit, payload_limit)
 
     async def read(self, connection: Connection | None, value: Value, what: str) -> Payload:
         """Return the payload that a value stands for.
@@ -69,6 +70,10 @@ class ValueReader:
         if self.complete(payload, what):
             payload.object_key = await self._objects.put(payload.inline)
         return payload
+
+    def is_complete(self, payload: Payload) -> bool:
+        """Whether a payload needs no further look: inline, small, with its size and digest. The usual case."""
+        return len(payload.digest) == DIGEST_SIZE and 0 < payload.size == len(payload.inline) <= self._small
 
     def complete(self, payload: Payload, what: str) -> bool:
         """Check a payload and fill in its size and digest where they are missing.

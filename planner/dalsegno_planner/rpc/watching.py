@@ -102,7 +102,7 @@ class Watcher:
         said = await self._reader.message(execution)
         yield _response(said, execution.last_event, execution)
         while not execution.state.finished:
-            with self._change_of(execution.id) as change:
+            with self._change_of(execution.id, state_only=True) as change:
                 summary = await self._states.read(execution.id)
                 if summary.state is execution.state:
                     await self._bus.wait(execution.id, change, self._poll_interval)
@@ -162,14 +162,14 @@ class Watcher:
         return said
 
     @contextmanager
-    def _change_of(self, execution_id: UUID) -> Iterator[asyncio.Future[None]]:
+    def _change_of(self, execution_id: UUID, *, state_only: bool = False) -> Iterator[asyncio.Future[None]]:
         """A future for the next change, taken before looking at the state that it guards."""
         if self._stopping.is_set():
             raise BackendError(
                 "this planner is stopping; watch on another one, or on this one once it is back",
                 reason="PLANNER_STOPPING",
             )
-        change = self._bus.watch(execution_id)
+        change = self._bus.watch(execution_id, state_only=state_only)
         try:
             yield change
         finally:

@@ -108,6 +108,20 @@ async def get_some(
     return [_from_row(execution_id, kind, row) for row in rows if _belongs(row)]
 
 
+async def page_of(
+    connection: Connection,
+    execution_id: ExecutionId,
+    kind: ExecutionKind,
+    numbers: Sequence[int],
+    after: int,
+    limit: int,
+) -> tuple[list[Invocation], int | None]:
+    """Return a page of the invocations with these numbers, as `list_page` does of all."""
+    wanted = [number for number in numbers if number > after]
+    page = await get_some(connection, execution_id, kind, wanted[:limit])
+    return page, wanted[limit - 1] if len(wanted) > limit else None
+
+
 async def outputs(connection: Connection, execution_id: UUID, numbers: Iterable[int]) -> dict[int, bytes | None]:
     """Return what the consumers of these invocations receive, as serialized Outputs."""
     rows = await connection.fetch(SQL["outputs"], execution_id, list(numbers))

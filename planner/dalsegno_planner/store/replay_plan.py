@@ -34,7 +34,7 @@ from dalsegno_planner.store.bindings import references, with_values
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.refusal import refusal
 from dalsegno_planner.store.replay_request import ReplayRequest
-from dalsegno_planner.store.replay_resolution import Resolved, resolve
+from dalsegno_planner.store.replay_resolution import Resolved, SourceFacts, resolve
 from dalsegno_planner.store.replay_values import fingerprint, signature_changes
 from dalsegno_planner.store.sql import load_queries
 from dalsegno_planner.store.todays_graph import TodaysPlan, graph_changed, plan_today
@@ -60,13 +60,11 @@ class Plan:
 
     Attributes:
         size: How many invocations the replay will show.
-        next_number: The first number that no invocation has.
     """
 
     resolved: Resolved
     summary: PlanSummary
     size: int
-    next_number: int
     today: TodaysPlan | None
 
     @property
@@ -91,13 +89,15 @@ async def make_plan(connection: Connection, source: Execution, request: ReplayRe
         DivergenceError: Today's graph or arguments do not fit.
     """
     _check_source(source, request)
-    code_digest, next_number = await connection.fetchrow(SQL["code_and_next_number"], source.id)  # type: ignore[misc]
+    facts = await connection.fetchrow(SQL["source_facts"], source.id)
+    assert facts is not None
     await connection.execute(SQL["scratch"])
-    resolved = await resolve(connection, source, code_digest, request)
+    resolved = await resolve(connection, source, SourceFacts(**facts), request)
+    resolved.problems += _unknown_inputs(resolved)
     if resolved.problems:
         raise refusal(f"the replay of {source.name}", resolved.problems)
     _check_signature(resolved)
-    return await _Planning(connection, resolved, next_number).run()
+    return await _Planning(connection, resolved).run()
 
 
 async def entries(
@@ -217,13 +217,26 @@ def _check_signature(resolved: Resolved) -> None:
         raise graph_changed(resolved, changes)
 
 
+def _unknown_inputs(resolved: Resolved) -> list[Problem]:
+    """Parameters that today's graph reads and that the replay does not have."""
+    known = {*FlowInputs.FromString(resolved.source.inputs).values, *resolved.inputs}
+    return [
+        problems.usage(
+            "UNKNOWN_INPUT", "code.steps", f"{row.invocation_id} reads the input {name!r}, which was not recorded"
+        )
+        for row in resolved.todays_steps.values()
+        for name in row.reads_inputs
+        if name not in known
+    ]
+
+
 class _Planning:
-    def __init__(self, connection: Connection, resolved: Resolved, next_number: int) -> None:
+    def __init__(self, connection: Connection, resolved: Resolved) -> None:
         self._connection = connection
         self._resolved = resolved
         self._request = resolved.request
         self._source = resolved.source
-        self._next_number = next_number
+        self._next_number = resolved.facts.next_number
         self._todays_code: Sequence[tuple[str, str, str]] = ()
 
     async def run(self) -> Plan:
@@ -231,6 +244,8 @@ class _Planning:
         if self._request.code is not None and self._request.code.steps is not None:
             today = await plan_today(self._connection, self._resolved, self._next_number)
             await self._insert_decision(today)
+            rows = self._request.code.steps
+            self._todays_code = sorted({(row.module, row.name, row.code_digest) for row in rows if row.code_digest})
         else:
             await self._find_todays_code()
             await self._insert_roots()
@@ -407,7 +422,7 @@ class _Planning:
             reused_count=reused,
             warnings=tuple(await self._warnings()),
         )
-        return Plan(self._resolved, summary, size + new - removed, self._next_number, today)
+        return Plan(self._resolved, summary, size + new - removed, today)
 
     def _facts(self, counts: Record, today: TodaysPlan | None) -> Mapping[str, object]:
         """What makes this plan. The sets of roots and affected come as their sizes and hashes."""

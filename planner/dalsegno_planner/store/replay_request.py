@@ -23,6 +23,7 @@ class TodaysCode:
         pinned_digest: The one version that may run it; empty for any.
         steps: Today's graph of a pipeline, numbered from 1 in its own order; None for the graph as recorded.
         result: The shape of what that pipeline returns, a serialized Binding in terms of those numbers.
+        shaping_inputs: Parameters that the graph's shape depends on.
     """
 
     module: str
@@ -32,6 +33,7 @@ class TodaysCode:
     definitions: Sequence[Definition] = ()
     steps: Sequence[InvocationRow] | None = None
     result: bytes | None = None
+    shaping_inputs: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,12 +65,28 @@ class StepInputs:
     values: dict[str, FoundValue] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What planning needs of the source beyond its record.
+
+    Attributes:
+        code_digest: Of its flow or pipeline.
+        shaping_inputs: Parameters that the shape of its graph depends on.
+        next_number: The first number that no invocation has.
+    """
+
+    code_digest: str
+    shaping_inputs: Sequence[str]
+    next_number: int
+
+
 @dataclass(slots=True)
 class Resolved:
     """A request against its source. Numbers are those of the recorded graph."""
 
     request: ReplayRequest
     source: Execution
+    facts: SourceFacts
     mode: Mode
     code: KnownCode
     chosen: dict[Number, str] = field(default_factory=dict)
@@ -98,9 +114,10 @@ class Resolved:
         return {row.invocation_id: row for row in (code.steps or ())} if code is not None else {}
 
 
-async def resolve(connection: Connection, source: Execution, code_digest: str, request: ReplayRequest) -> Resolved:
+async def resolve(connection: Connection, source: Execution, facts: SourceFacts, request: ReplayRequest) -> Resolved:
     """Look up what a request names. Problems are gathered, not raised."""
-    resolved = Resolved(request, source, request.chosen_mode, KnownCode(source, code_digest, request.code))
+    code = KnownCode(source, facts.code_digest, request.code)
+    resolved = Resolved(request, source, facts, request.chosen_mode, code)
     resolution = _Resolution(connection, resolved)
     await resolution.run()
     return resolved
@@ -260,11 +277,23 @@ class _Resolution:
         fields = {name: input_field(name) for name in given}
         what = f"{self._source.flow} has no input"
         self._report(*check_names(given, known, what, fields))
+        self._check_shaping()
         for name, value in given.items():
             found = await self._found(value, fields[name])
             if found is not None and name in known:
                 self._report(*check_type(found.payload, code.flow_schemas.get(name, ""), fields[name]))
                 self._resolved.inputs[name] = found
+
+    def _check_shaping(self) -> None:
+        code = self._request.code
+        if code is not None and code.steps is not None:
+            return
+        for name in sorted(self._request.inputs.keys() & set(self._resolved.facts.shaping_inputs)):
+            why = (
+                f"the shape of the graph depends on {name!r}, and the recorded graph cannot follow it; replay from "
+                f"code, with {self._source.flow}.replay(…)"
+            )
+            self._report(problems.usage("SHAPING_INPUT", input_field(name), why))
 
     async def _override(
         self,

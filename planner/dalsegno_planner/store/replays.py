@@ -133,15 +133,20 @@ class _Writing:
             self._request.single_step,
             self._creation.requested_by,
             self._creation.request_id,
-            plan.next_number + (len(today.new) if today is not None else 0),
+            plan.resolved.facts.next_number + (len(today.new) if today is not None else 0),
             plan.size,
             self._inputs(),
             self._is_pipeline and affected == 0,
             affected if self._is_pipeline else 0,
             today.result if today is not None else source.result_binding,
             record,
-            plan.next_number,
+            plan.resolved.facts.next_number,
             self._detached,
+            list(
+                code.shaping_inputs
+                if code is not None and code.steps is not None
+                else plan.resolved.facts.shaping_inputs
+            ),
         )
         for _ in range(_NAME_TRIES):
             name = self._creation.name or run_names.run_name(secrets.randbits(run_names.BITS))

@@ -14,12 +14,13 @@ from dalsegno.cli.wording import count_text, seconds_text, short_id
 
 def plan_table(plan: PlanView) -> RenderableType:
     """Draw a plan."""
-    parts: list[RenderableType] = [_headline(plan)]
+    parts: list[RenderableType] = [Text.assemble("If ", (plan.source, "bold"), " is replayed so:")]
     if plan.steps:
         parts += [Text(), _steps(plan)]
     hidden = plan.affected_count + plan.reused_count - len(plan.steps)
     if hidden:
         parts.append(Text(f"… and {hidden:,} more; --limit shows more of them", style="dim"))
+    parts += [Text(), _summary(plan)]
     for wait in plan.waits:
         parts.append(Text.assemble(("asked again: ", "yellow"), wait))
     for warning in plan.warnings:
@@ -27,23 +28,16 @@ def plan_table(plan: PlanView) -> RenderableType:
     return Group(*parts)
 
 
-def saved_text(plan: PlanView) -> str:
-    """Return what reuse saves; empty where nothing does."""
-    if not plan.reused_count:
-        return ""
-    least = "" if plan.is_complete else "at least "
-    return f"{least}{seconds_text(plan.seconds_saved)} of work saved"
-
-
-def _headline(plan: PlanView) -> Text:
+def _summary(plan: PlanView) -> Text:
     total = plan.affected_count + plan.reused_count
-    saved = saved_text(plan)
     line = Text.assemble(
-        f"A replay of {plan.source}: ",
         (f"{plan.affected_count:,} of {count_text(total, 'step')} re-run", "bold"),
-        f", {plan.reused_count:,} reused",
+        f", {plan.reused_count:,} {'is' if plan.reused_count == 1 else 'are'} reused",
     )
-    return line.append(f": {saved}" if saved else "")
+    if plan.reused_count:
+        least = "" if plan.is_complete else "at least "
+        line.append(f": {least}{seconds_text(plan.seconds_saved)} of work saved")
+    return line
 
 
 def _steps(plan: PlanView) -> RenderableType:
@@ -74,13 +68,11 @@ def _fate(fate: Fate) -> tuple[str, str, str]:
 def _why(step: PlannedView) -> str:
     match step.fate:
         case Fate.ROOT:
-            why = "; ".join(step.reasons)
+            return "; ".join(step.reasons)
         case Fate.DOWNSTREAM:
-            why = "downstream of what re-runs"
+            return "downstream of what re-runs"
+        case Fate.REUSED if step.output_overridden:
+            return "its output is overridden"
         case Fate.REUSED:
-            why = f"from call …{short_id(step.call_id)}" if step.call_id else ""
-        case _:
-            assert_never(step.fate)
-    if step.output_overridden:
-        why = f"{why}; output overridden" if why else "output overridden"
-    return why
+            return f"from call …{short_id(step.call_id)}" if step.call_id else ""
+    assert_never(step.fate)

@@ -59,7 +59,7 @@ def reason_text(reason: Reason) -> str:
 
     match reason.kind:
         case RootReason.FROM:
-            return "the sign: replayed from here"
+            return "the sign"
         case RootReason.CHECKPOINT_OVERRIDE:
             return f"takes the overridden {reason.cause.removeprefix('checkpoint.')}"
         case RootReason.STEP_INPUT_OVERRIDE:

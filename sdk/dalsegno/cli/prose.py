@@ -50,7 +50,8 @@ class Page:
         """Print command lines, each under what it does; none is broken, so that each can be pasted."""
         for what, command in rows:
             self._print("", Text(what, style="dim"))
-            self._report.show(Text(f"  {command}", style="cyan", no_wrap=True, overflow="ignore"))
+            if not self._report.is_json:
+                self._report.console.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
 
     def draw(self, renderable: RenderableType) -> None:
         """Print a table or the like."""

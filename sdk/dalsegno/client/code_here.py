@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from dalsegno.client.executions import Execution
 from dalsegno.client.given_values import KnownTypes
+from dalsegno.client.identity import execution_text
 from dalsegno.decorators import Decorated, Step, decorated_objects
 from dalsegno.definitions import definition_of, definition_ref
 from dalsegno.local import join
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from dalsegno.v1.definition_pb2 import Definition
 
 _definitions: WeakKeyDictionary[Decorated[..., Any], Definition] = WeakKeyDictionary()
+
+_ran: dict[str, tuple[str, str, str]] = {}
+_MOST_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,24 @@ def for_source(reach: Reach, exec_id: object, *, pin: bool) -> CodeHere:
     candidates = [one for one in decorated_objects() if join.runs_here(reach.connection, one)]
     if not candidates:
         return nothing
-    source = reach.execution(exec_id)
+    wanted = _definition_of(reach, exec_id)
     for candidate in candidates:
-        if (candidate.kind, candidate.module, candidate.name) == (source.kind, source.module, source.flow):
+        if (candidate.kind, candidate.module, candidate.name) == wanted:
             return for_decorated(reach, candidate, pin=pin)
     return nothing
+
+
+def _definition_of(reach: Reach, exec_id: object) -> tuple[str, str, str]:
+    """Return kind, module and name of what an execution ran. They never change, so a full ID is asked about once."""
+    text = execution_text(exec_id)
+    if text not in _ran:
+        source = exec_id if isinstance(exec_id, Execution) else reach.execution(text)
+        if len(_ran) >= _MOST_REMEMBERED:
+            _ran.clear()
+        if text != source.exec_id:
+            return source.kind, source.module, source.flow
+        _ran[text] = source.kind, source.module, source.flow
+    return _ran[text]
 
 
 def for_decorated(reach: Reach, decorated: Decorated[..., Any], *, pin: bool = True) -> CodeHere:

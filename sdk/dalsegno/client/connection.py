@@ -134,7 +134,7 @@ class Connection:
     def _retried(self, call: Callable[[Stubs], T], *, idempotent: bool) -> T:
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_unavailable) if idempotent else tenacity.retry_never,
-            wait=tenacity.wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.05),
+            wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
             stop=tenacity.stop_after_delay(RETRY_FOR_S),
             before_sleep=lambda _: self._reopen_local_engine(),
             reraise=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dalsegno.client import code_here
 from dalsegno.client.executions import Execution
@@ -14,6 +14,7 @@ from dalsegno.client.replay_request import ReplayRequest
 from dalsegno.client.replays import create_replay, plan_replay, who_asks
 from dalsegno.client.storage import Uploads
 from dalsegno.client.waits import Wait
+from dalsegno.decorators import Flow, Pipeline
 from dalsegno.errors import StateError, UsageError
 from dalsegno.states import ExecutionState
 from dalsegno.v1 import execution_pb2, wait_service_pb2
@@ -73,6 +74,23 @@ class Executions:
             page_size=page_size,
         )
         return self._pages(request)
+
+    def start(self, runnable: Flow[..., Any] | Pipeline[..., Any], /, *args: object, **kwargs: object) -> Execution:
+        """Start a flow or pipeline on this client's planner, and return the execution without waiting for it.
+
+        Args:
+            runnable: The flow or pipeline.
+            *args: Its arguments.
+            **kwargs: Its arguments by keyword.
+
+        Raises:
+            UsageError: If the arguments do not fit, or a value cannot be stored.
+        """
+        from dalsegno.client import starts
+
+        if isinstance(runnable, Flow):
+            return starts.start_flow_on(self._reach, runnable, args, kwargs)
+        return starts.start_pipeline(runnable, args, kwargs, self._reach)
 
     def replay(
         self,

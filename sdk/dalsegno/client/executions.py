@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 from html import escape
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from dalsegno.client.checkpoints import Checkpoint
 from dalsegno.client.sequences import LazyMapping, NamedSequence
 from dalsegno.client.times import moment
 from dalsegno.client.waits import Wait
-from dalsegno.errors import ExecutionError, Failure, NotFoundError
+from dalsegno.errors import ExecutionError, Failure, NotFoundError, StateError
 from dalsegno.failures import failure_error, failure_of
 from dalsegno.states import ExecutionState
 from dalsegno.v1 import definition_pb2, execution_pb2, wait_service_pb2
@@ -200,13 +201,32 @@ class Execution:
         page = self._reach.connection.call(lambda stubs: stubs.executions.ListInvocations, request)
         return [self._checkpoint(one) for one in page.invocations if _is_step(one)], page.next_page_token
 
+    def call(self, call_id: UUID) -> Checkpoint:
+        """Return the checkpoint whose outputs a call supplies.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        found = self._selected(f"call:{call_id}") or self.checkpoints
+        for checkpoint in found:
+            if checkpoint.call_id == str(call_id):
+                return checkpoint
+        raise NotFoundError(
+            f"run {self.name} ({self.exec_id}) has no call {call_id}",
+            reason="CALL_NOT_FOUND",
+            fields={"call_id": str(call_id)},
+        )
+
     def _find_checkpoint(self, invocation_id: str) -> Checkpoint | None:
-        request = ExecutionServiceListInvocationsRequest(execution=self.exec_id, selector=f"invocation:{invocation_id}")
+        return next(iter(self._selected(f"invocation:{invocation_id}")), None)
+
+    def _selected(self, selector: str) -> list[Checkpoint]:
+        request = ExecutionServiceListInvocationsRequest(execution=self.exec_id, selector=selector)
         try:
             page = self._reach.connection.call(lambda stubs: stubs.executions.ListInvocations, request)
-        except NotFoundError:
-            return None
-        return next((self._checkpoint(one) for one in page.invocations if _is_step(one)), None)
+        except (NotFoundError, StateError):
+            return []
+        return [self._checkpoint(one) for one in page.invocations if _is_step(one)]
 
     def _checkpoint(self, message: execution_pb2.Invocation) -> Checkpoint:
         return Checkpoint(message, self.exec_id, self._reach)

@@ -11,7 +11,6 @@ from dalsegno.client.artifacts import Artifact, ArtifactRef
 from dalsegno.client.storage import Uploads
 from dalsegno.errors import Problem, UsageError
 from dalsegno.v1.value_pb2 import Value
-from dalsegno.values import encode
 
 ARTIFACT_KEY = "$artifact"
 VALUE_KEY = "$value"
@@ -59,7 +58,7 @@ def value_message(value: object, uploads: Uploads, what: str, *, admits_uuid: bo
     reference = artifact_of(value, admits_uuid=admits_uuid)
     if reference is not None:
         return Value(artifact_id=str(reference.id))
-    return Value(payload=uploads.payload(encode(plain_of(value)), what))
+    return Value(payload=uploads.encoded(plain_of(value), what))
 
 
 def loaded(value: object, get: Callable[[ArtifactRef], Artifact], *, admits_uuid: bool) -> Any:

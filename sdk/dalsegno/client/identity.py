@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 from uuid import UUID
 
 from dalsegno.errors import UsageError
 
-# The last 40 bits of an ID have the number of the call and the index of the output folded in, as the planner
-# does it.
+# An execution's last 40 bits are a function of the others; those of its calls and outputs have the number of the call
+# and the index of the output folded in, as the planner does it.
+_LOW_BITS = 40
+_LOW_MASK = (1 << _LOW_BITS) - 1
 _SPREAD = 0x9E3779B97B
-_LOW_MASK = (1 << 40) - 1
 
 
 def output_id(call_id: UUID, number: int, index: int) -> UUID:
@@ -23,13 +25,19 @@ def call_in_execution(execution_id: UUID, number: int) -> UUID:
     return UUID(int=execution_id.int ^ _folded(number, 0))
 
 
+def execution_of(id: UUID) -> UUID:
+    """Return the execution that the ID of a call or an output carries."""
+    upper = id.int >> _LOW_BITS
+    seal = hashlib.blake2b(upper.to_bytes(11, "big"), digest_size=5).digest()
+    return UUID(int=upper << _LOW_BITS | int.from_bytes(seal, "big"))
+
+
 def _folded(number: int, slot: int) -> int:
     return (number << 8 | slot) * _SPREAD & _LOW_MASK
 
 
 def execution_text(execution: object) -> str:
-    """Return how a request names an execution: by what the user gave, an object that has an ``exec_id``
-    included.
+    """Return how a request names an execution that the user gave: as text, a UUID, or an object with an ``exec_id``.
 
     Raises:
         UsageError: If it is blank, or nothing of the kind.

@@ -37,6 +37,7 @@ def replay_pipeline(
     uploads = Uploads(reach.storage)
     graph = _todays_graph(reach, pipeline, source, request, here, uploads)
     here.code.steps.extend(graph.steps)
+    here.code.shaping_inputs.extend(sorted(graph.shaped_by))
     if graph.result is not None:
         here.code.result.CopyFrom(graph.result)
     return ended_well(reach, replay_source(reach, source, request, here, uploads))

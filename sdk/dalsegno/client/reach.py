@@ -52,20 +52,17 @@ class Reach:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         silent_since: float | None = None
-        after_event = 0
         while True:
             request = ExecutionServiceWatchRequest(
                 execution=execution_text(execution),
                 project=self.project,
                 execution_only=True,
-                after_event=after_event,
             )
             try:
                 for message in self._watch(request, deadline):
                     silent_since = None
-                    after_event = max(after_event, message.event)
                     if execution_state(message.execution.state).finished:
-                        return self.execution(message.execution.id)
+                        return Execution(message.execution, self)
             except TimeoutError:
                 raise _not_finished(self.execution(execution), timeout) from None
             except BackendError as error:

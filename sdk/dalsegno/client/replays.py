@@ -28,7 +28,7 @@ def plan_replay(reach: Reach, spec: ReplaySpec) -> Plan:
 
 
 def create_replay(
-    reach: Reach, spec: ReplaySpec, uploads: Uploads, *, expect_plan: str | None, name: str | None = None
+    reach: Reach, spec: ReplaySpec, uploads: Uploads, *, expect_plan: str | None = None, single_step: bool = False
 ) -> Execution:
     """Create a replay.
 
@@ -37,18 +37,19 @@ def create_replay(
         spec: What it is to do.
         uploads: Its large values. They are stored once the planner has found nothing wrong with it.
         expect_plan: The digest of the plan that was agreed to.
-        name: The name of the run.
+        single_step: Whether nothing but the one invocation that it names is to run.
     """
-    if uploads:
+    # The plan of a single step is not asked for beforehand: what it would refuse, the creation refuses.
+    if uploads and not single_step:
         check = ReplayServicePlanRequest(spec=spec, view=PLAN_VIEW_ROOTS, page_size=1)
         reach.connection.call(lambda stubs: stubs.replays.Plan, check)
-        uploads.send()
+    uploads.send()
     request = ReplayServiceCreateRequest(
         spec=spec,
         request_id=new_request_id(),
         expect_plan=expect_plan or "",
-        name=name or "",
         requested_by=who_asks(),
+        single_step=single_step,
     )
     response = reach.connection.call(lambda stubs: stubs.replays.Create, request)
     return Execution(response.execution, reach)

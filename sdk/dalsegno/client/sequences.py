@@ -125,8 +125,9 @@ class NamedSequence(PagedSequence[T]):
         return [self._name_of(item) for item in self]
 
     def _looked_for(self, name: str) -> T | None:
-        if self._find is not None:
-            return self._find(name)
+        found = self._find(name) if self._find is not None else None
+        if found is not None and self._name_of(found) == name:
+            return found
         return next((item for item in self if self._name_of(item) == name), None)
 
     def _missing(self, name: str) -> NotFoundError:

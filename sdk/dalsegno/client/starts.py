@@ -25,7 +25,6 @@ from dalsegno.v1.execution_service_pb2 import (
     StepSpecs,
 )
 from dalsegno.v1.value_pb2 import Value
-from dalsegno.values import encode
 
 if TYPE_CHECKING:
     from dalsegno.client import Client
@@ -36,20 +35,36 @@ STEP_BYTES_IN_MESSAGE = 1024 * 1024
 
 
 def start_flow(
-    flow: Flow[..., Any], args: tuple[object, ...], kwargs: Mapping[str, object], client: Client | None = None
+    flow: Flow[..., Any],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    client: Client | None = None,
+    name: str | None = None,
 ) -> ExecutionHandle[Any]:
-    """Start an execution of a flow."""
+    """Start an execution of a flow, under a run name of its own where one is given."""
     refuse_in_body(flow, "run")
     reach = reach_of(client)
+    return ExecutionHandle(start_flow_on(reach, flow, args, kwargs, name), reach)
+
+
+def start_flow_on(
+    reach: Reach,
+    flow: Flow[..., Any],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    name: str | None = None,
+) -> Execution:
+    """Start an execution of a flow on a planner."""
+    refuse_in_body(flow, "run")
     arguments = bind_arguments(flow.function, args, kwargs)
     uploads = Uploads(reach.storage)
     inputs = {
-        name: Value(payload=uploads.payload(encode(value), f"argument {name!r} of {flow.name}"))
+        name: Value(payload=uploads.encoded(value, f"argument {name!r} of flow {flow.name!r}"))
         for name, value in arguments.items()
     }
-    header = _header(reach, flow, inputs)
+    header = _header(reach, flow, inputs, name)
     uploads.send()
-    return ExecutionHandle(_start(reach, header, ()), reach)
+    return _start(reach, header, ())
 
 
 async def flow_value_async(flow: Flow[..., Any], args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
@@ -66,14 +81,19 @@ def run_pipeline(pipeline: Pipeline[..., Any], args: tuple[object, ...], kwargs:
 
 
 def start_pipeline(
-    pipeline: Pipeline[..., Any], args: tuple[object, ...], kwargs: Mapping[str, object], reach: Reach
+    pipeline: Pipeline[..., Any],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    reach: Reach,
+    name: str | None = None,
 ) -> Execution:
-    """Trace a pipeline and start it."""
+    """Trace a pipeline and start it, under a run name of its own where one is given."""
+    refuse_in_body(pipeline, "run")
     uploads = Uploads(reach.storage)
     pinned = joined(reach, pipeline)
     graph = trace(pipeline, args, kwargs, pinned=pinned, payload_of=uploads.payload)
     inputs = {name: Value(payload=uploads.payload(value)) for name, value in graph.inputs.items()}
-    header = _header(reach, pipeline, inputs, graph)
+    header = _header(reach, pipeline, inputs, name, graph)
     uploads.send()
     return _start(reach, header, graph.steps)
 
@@ -111,6 +131,7 @@ def _header(
     reach: Reach,
     decorated: Flow[..., Any] | Pipeline[..., Any],
     inputs: Mapping[str, Value],
+    name: str | None,
     graph: Graph | None = None,
 ) -> StartHeader:
     return StartHeader(
@@ -119,9 +140,11 @@ def _header(
         kind=kind_of(decorated),
         code_digest=decorated.digest,
         inputs=inputs,
+        name=name or "",
         request_id=new_request_id(),
         definitions=definitions([decorated, *(graph.definitions if graph is not None else ())]),
         result=graph.result if graph is not None else None,
+        shaping_inputs=sorted(graph.shaped_by) if graph is not None else (),
     )
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from dalsegno.client.connection import Connection
 from dalsegno.errors import BackendError
 from dalsegno.object_store import ObjectStore, UrlObjectStore
-from dalsegno.payloads import DEFAULT_INLINE_LIMIT, from_payload, inline_payload, referenced_payload
+from dalsegno.payloads import DEFAULT_INLINE_LIMIT, encode_named, from_payload, inline_payload, referenced_payload
 from dalsegno.v1 import artifact_service_pb2
 from dalsegno.v1.artifact_service_pb2 import (
     ArtifactServiceDownloadRequest,
@@ -121,6 +121,14 @@ class Uploads:
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
+
+    def encoded(self, value: object, what: str) -> Payload:
+        """Encode a value and return its payload.
+
+        Raises:
+            UsageError: If it has no codec, or is larger than the planner allows; `what` names it.
+        """
+        return self.payload(encode_named(value, what), what)
 
     def payload(self, encoded: Encoded, what: str = "the value") -> Payload:
         """Return the payload of a value.

@@ -18,6 +18,7 @@ Features = NDArray[np.float64]
 """One row an image: the darkness of its 8 × 8 pixels."""
 Labels = NDArray[np.int64]
 """The digit that each image shows."""
+Counts = list[list[int]]
 
 SEED = 7
 
@@ -79,14 +80,14 @@ def evaluate(
 
 
 @step
-def confusion_matrix(labels: Labels, predicted: Labels) -> Annotated[Labels, "matrix"]:
+def confusion_matrix(labels: Labels, predicted: Labels) -> Annotated[Counts, "matrix"]:
     """Count how often each digit (row) was read as each digit (column)."""
-    matrix: Labels = metrics.confusion_matrix(labels, predicted, labels=range(10))
+    matrix: Counts = metrics.confusion_matrix(labels, predicted, labels=range(10)).tolist()
     return matrix
 
 
 @pipeline
-def digits(test_fraction: float = 0.25, strength: float = 0.001) -> tuple[float, Labels]:
+def digits(test_fraction: float = 0.25, strength: float = 0.001) -> tuple[float, Counts]:
     """Load, split, scale, train, evaluate, and count the confusions."""
     images, labels = load()
     train_images, test_images, train_labels, test_labels = split(images, labels, test_fraction)

@@ -18,7 +18,7 @@ from dalsegno.cli.tables import steps_table
 from dalsegno.cli.views import ExecutionView, StepView
 from dalsegno.cli.wording import count_text, seconds_text
 from dalsegno.demo.article import Publication, article
-from dalsegno.demo.digits import Labels, digits
+from dalsegno.demo.digits import Counts, Labels, digits
 from dalsegno.states import InvocationState
 
 HELD_BACK, LOOSE = 0.001, 0.1
@@ -196,13 +196,13 @@ def _article_rows(original: Run, replay: Run) -> list[tuple[str, str, str]]:
 
 
 def _share(run: Run) -> str:
-    accuracy, _ = cast("tuple[float, Labels]", run.execution.result)
+    accuracy, _ = cast("tuple[float, Counts]", run.execution.result)
     return f"{accuracy:.1%}"
 
 
 def _matrix(run: Run) -> Labels:
-    _, matrix = cast("tuple[float, Labels]", run.execution.result)
-    return matrix
+    _, matrix = cast("tuple[float, Counts]", run.execution.result)
+    return np.array(matrix)
 
 
 def _wrong(matrix: Labels) -> str:

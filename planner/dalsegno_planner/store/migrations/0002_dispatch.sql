@@ -529,7 +529,7 @@ $$;
 CREATE FUNCTION dispatch_commit(
     p_results task_result[], p_calls body_call[], p_attempts failed_attempt[], p_ends body_end[],
     p_returned task_token[], p_claims claim[],
-    OUT durable integer[], OUT claimed claimed_task[], OUT resolved resolved_call[], OUT ended uuid[],
+    OUT durable integer[], OUT claimed claimed_task[], OUT resolved resolved_call[], OUT moved uuid[],
     OUT changed uuid[], OUT requeued boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -542,7 +542,7 @@ DECLARE
     again boolean;
 BEGIN
     durable := '{}';
-    ended := '{}';
+    moved := '{}';
     requeued := false;
 
     IF cardinality(p_results) > 0 THEN
@@ -593,7 +593,7 @@ BEGIN
     END IF;
 
     IF cardinality(changes) > 0 THEN
-        ended := coalesce(dispatch_settle(changes), '{}');
+        moved := coalesce(dispatch_settle(changes), '{}');
         SELECT array_agg(DISTINCT c.execution_id) INTO changed FROM unnest(changes) c;
     END IF;
 
@@ -611,8 +611,11 @@ BEGIN
               AND e.kind = 'flow' AND e.state = 'running'
               AND NOT EXISTS (SELECT FROM tasks t WHERE t.execution_id = e.id)
             RETURNING e.id, e.last_event
+        ), recorded AS (
+            INSERT INTO events (execution_id, event, number, state)
+            SELECT s.id, s.last_event, 0, 'waiting' FROM suspended s
         )
-        INSERT INTO events (execution_id, event, number, state) SELECT s.id, s.last_event, 0, 'waiting' FROM suspended s;
+        SELECT moved || coalesce(array_agg(s.id), '{}') INTO moved FROM suspended s;
     END IF;
 
     IF cardinality(p_ends) > 0 THEN
@@ -624,10 +627,7 @@ BEGIN
         LOOP
             SELECT * INTO made, again FROM dispatch_body_end(body);
             requeued := requeued OR again;
-            IF body.outcome <> 'suspended' THEN
-                ended := ended || body.execution_id;
-            END IF;
-            changed := changed || body.execution_id;
+            moved := moved || body.execution_id;
         END LOOP;
         durable := durable || (
             SELECT coalesce(array_agg(b.item), '{}') FROM unnest(p_ends) b

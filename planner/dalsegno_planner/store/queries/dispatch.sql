@@ -1,5 +1,5 @@
 -- name: commit
-SELECT durable, claimed, resolved, ended, changed, requeued
+SELECT durable, claimed, resolved, moved, changed, requeued
 FROM dispatch_commit($1::task_result[], $2::body_call[], $3::failed_attempt[], $4::body_end[], $5::task_token[], $6::claim[])
 
 -- name: open_session

@@ -50,7 +50,7 @@ WITH found AS (
       ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit AND i.number = ANY ($3::integer[])
     WHERE lineage.execution_id = $1
     UNION
-    SELECT lineage.depth, some.number
+    SELECT lineage.depth, one.number
     FROM unnest($4::text[]) AS wanted (name)
     CROSS JOIN lineage
     CROSS JOIN LATERAL (
@@ -65,7 +65,7 @@ WITH found AS (
               ORDER BY near.depth LIMIT 1))
         ORDER BY i.number
         LIMIT $5
-    ) AS some
+    ) AS one
     WHERE lineage.execution_id = $1
 )
 SELECT i.number, i.invocation_id, i.name, i.kind, coalesce(i.supplier_id, i.execution_id) AS supplier_id

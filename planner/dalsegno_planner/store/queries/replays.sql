@@ -22,9 +22,9 @@ SELECT number FROM replay_marks WHERE role = 'affected' ORDER BY number;
 -- name: lock_source
 SELECT state FROM executions WHERE id = $1 FOR UPDATE;
 
--- name: code_and_next_number
--- The digest of its code, and the first number that no invocation has: $1 execution.
-SELECT executions.code_digest, greatest(executions.next_number, 1 + coalesce((
+-- name: source_facts
+-- What its record does not tell, and the first number that no invocation has: $1 execution.
+SELECT executions.code_digest, executions.shaping_inputs, greatest(executions.next_number, 1 + coalesce((
     SELECT max(highest.number) FROM lineage
     CROSS JOIN LATERAL (
         SELECT max(i.number) AS number FROM invocations AS i
@@ -372,10 +372,10 @@ ORDER BY wanted.number;
 WITH execution AS (
     INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, source_id, debug,
                             single_step, requested_by, request_id, next_number, invocation_count, unfinished, last_event,
-                            started_at, finished_at, inputs, result_binding, replay)
+                            started_at, finished_at, inputs, result_binding, replay, shaping_inputs)
     VALUES ($1, $3, $4, $5, $6, CASE WHEN $17 THEN 'completed' ELSE 'pending' END, $7, $8, $9, $2, $10, $11, $12, $13,
             $14, $15, $18, CASE WHEN $17 THEN 2 ELSE 1 END,
-            CASE WHEN $17 THEN clock_timestamp() END, CASE WHEN $17 THEN clock_timestamp() END, $16, $19, $20)
+            CASE WHEN $17 THEN clock_timestamp() END, CASE WHEN $17 THEN clock_timestamp() END, $16, $19, $20, $23)
     ON CONFLICT DO NOTHING
     RETURNING id, created_at
 ), own_lineage AS (

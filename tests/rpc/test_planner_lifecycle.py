@@ -1,0 +1,209 @@
+"""A planner's own life: where it serves, its health, a database that is not there, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from dalsegno.v1.execution_service_pb2 import ExecutionServiceListRequest
+from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceStub
+from dalsegno_planner.addresses import AddressError
+from dalsegno_planner.server import SERVICES, Planner
+from dalsegno_planner.settings import Settings
+from dalsegno_planner.store.pool import Connection
+from tests.postgres import EMBEDDED_MAJOR, PostgresServer, find_postgres, running_postgres
+from tests.rpc.serving import Serving, flow_header, serving, told
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def health_of(channel: aio.Channel, service: str = "") -> int:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    response: health_pb2.HealthCheckResponse = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+    return response.status
+
+
+async def refused(channel: aio.Channel) -> aio.AioRpcError:
+    with pytest.raises(aio.AioRpcError) as error:
+        await ExecutionServiceStub(channel).List(ExecutionServiceListRequest())
+    return error.value
+
+
+async def test_every_service_says_that_it_serves_and_can_be_reflected(planner: Serving) -> None:
+    for service in ("", *SERVICES):
+        assert await health_of(planner.channel, service) == SERVING
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(planner.channel)  # type: ignore[arg-type]
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    async for response in stub.ServerReflectionInfo(iter([asked])):
+        names = {service.name for service in response.list_services_response.service}
+        assert names >= {*SERVICES, "grpc.health.v1.Health"}
+
+
+async def test_a_planner_waits_for_a_database_that_is_not_there_yet(postgres: PostgresServer, tmp_path: Path) -> None:
+    name = f"late_{uuid4().hex}"
+    settings = Settings(
+        database_url=postgres.dsn(name), listen="127.0.0.1:0", object_store=tmp_path.as_uri(), stop_grace=1.0
+    )
+    planner = Planner(settings)
+    await planner.start()
+    connecting = asyncio.create_task(planner.connect())
+    try:
+        async with aio.insecure_channel(planner.address) as channel:
+            assert await health_of(channel) == NOT_SERVING
+            error = await refused(channel)
+            assert (error.code(), told(error).reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+            await asyncio.to_thread(postgres.execute, f"CREATE DATABASE {name}")
+            await connecting
+            assert await health_of(channel) == SERVING
+            await ExecutionServiceStub(channel).List(ExecutionServiceListRequest())
+    finally:
+        connecting.cancel()
+        await planner.stop()
+        await asyncio.to_thread(postgres.drop_database, name)
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """A server that the test may stop."""
+    installation = find_postgres(EMBEDDED_MAJOR)
+    assert installation is not None
+    with running_postgres(installation) as server:
+        yield server
+
+
+async def test_requests_get_unavailable_while_the_database_is_away(own_server: PostgresServer, tmp_path: Path) -> None:
+    name = own_server.create_database(migrated=True)
+    async with serving(own_server.dsn(name), tmp_path) as planner:
+        execution = await planner.start(flow_header())
+        await asyncio.to_thread(own_server.server.stop)
+        for _ in range(2):
+            error = await refused(planner.channel)
+            assert (error.code(), told(error).reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+        await asyncio.to_thread(own_server.server.start)
+        assert (await planner.get(execution.id)).id == execution.id
+
+
+@contextmanager
+def process(database: str, tmp_path: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A planner in a process of its own."""
+    variables = {
+        **os.environ,
+        "DALSEGNO_DATABASE_URL": database,
+        "DALSEGNO_LISTEN": "127.0.0.1:0",
+        "DALSEGNO_OBJECT_STORE": tmp_path.as_uri(),
+        **environment,
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "dalsegno_planner"],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def ready_address(running: subprocess.Popen[str]) -> str:
+    assert running.stdout is not None
+    word, _, address = running.stdout.readline().strip().partition(" ")
+    assert word == "ready", running.communicate()
+    return address
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_process_says_that_it_is_ready_and_ends_when_told(
+    database: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    with process(database, tmp_path) as running:
+        with grpc.insecure_channel(ready_address(running)) as channel:
+            ExecutionServiceStub(channel).List(ExecutionServiceListRequest())
+        running.send_signal(number)
+        out, _ = running.communicate(timeout=20)
+        assert (running.returncode, out) == (0, "")
+
+
+def test_a_port_in_use_is_said_with_what_to_do(database: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with process(database, tmp_path, DALSEGNO_LISTEN=address) as running:
+            out, log = running.communicate(timeout=20)
+    assert (running.returncode, out) == (3, "")
+    assert f"cannot serve on {address}: port {address.rpartition(':')[2]} is in use" in log
+    assert "DALSEGNO_LISTEN" in log
+
+
+def test_two_planners_do_not_share_a_port(database: str, tmp_path: Path) -> None:
+    with process(database, tmp_path) as first:
+        address = ready_address(first)
+        with process(database, tmp_path, DALSEGNO_LISTEN=address) as second:
+            second.communicate(timeout=20)
+        assert second.returncode == 3
+
+
+def test_wrong_settings_are_all_said(database: str, tmp_path: Path) -> None:
+    wrong = {"DALSEGNO_DATABASE_URL": "mysql://here", "DALSEGNO_LISTEN": "7317", "DALSEGNO_INLINE_LIMIT": "much"}
+    with process(database, tmp_path, **wrong) as running:
+        _, log = running.communicate(timeout=20)
+    assert running.returncode == 2
+    assert all(name in log for name in wrong)
+
+
+async def test_a_schema_that_is_too_new_ends_the_process(database: str, connection: Connection, tmp_path: Path) -> None:
+    await connection.execute("INSERT INTO schema_migrations VALUES ('9999_future.sql', '')")
+    with process(database, tmp_path) as running:
+        out, log = await asyncio.to_thread(running.communicate, timeout=20)
+    assert (running.returncode, out) == (3, "")
+    assert "9999_future.sql" in log
+
+
+async def test_a_unix_socket_is_private_and_a_stale_one_is_replaced(database: str, tmp_path: Path) -> None:
+    path = tmp_path / "planner.sock"
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(path))
+    async with serving(database, tmp_path, listen=f"unix:{path}") as planner:
+        assert planner.planner.address == f"unix:{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert await health_of(planner.channel) == SERVING
+        with pytest.raises(AddressError, match="another process serves there"):
+            async with serving(database, tmp_path, listen=f"unix:{path}"):
+                pass
+        assert await health_of(planner.channel) == SERVING
+
+
+@pytest.mark.parametrize(("name", "words"), [("notes.txt", "not a socket"), ("no/planner.sock", "does not exist")])
+async def test_a_path_that_cannot_be_served_on(database: str, tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(AddressError, match=words):
+        async with serving(database, tmp_path, listen=f"unix:{tmp_path / name}"):
+            pass
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+async def test_an_error_that_nobody_foresaw_is_internal_and_says_nothing_of_the_inside(
+    planner: Serving, connection: Connection
+) -> None:
+    await connection.execute("ALTER TABLE executions RENAME COLUMN flow TO gone")
+    error = await refused(planner.channel)
+    assert (error.code(), told(error).reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "flow" not in told(error).message

@@ -1,0 +1,87 @@
+"""Migrations: forward only, once, whoever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from dalsegno.errors import BackendError
+from dalsegno_planner.store import migrate as runner
+from dalsegno_planner.store.migrate import Migration, check_server_version, migrate, shipped_migrations
+from dalsegno_planner.store.pool import Connection
+
+FIRST = Migration("0001_first.sql", "CREATE TABLE things (id integer PRIMARY KEY); INSERT INTO things VALUES (1);")
+SECOND = Migration("0002_second.sql", "ALTER TABLE things ADD COLUMN name text; INSERT INTO things VALUES (2, 'b');")
+BROKEN = Migration("0003_broken.sql", "INSERT INTO things VALUES (3, 'c'); SELECT nothing;")
+
+
+@pytest.fixture
+async def connection(empty_database: str) -> AsyncIterator[Connection]:
+    """A connection to a database with nothing in it."""
+    opened = await asyncpg.connect(empty_database)
+    yield opened
+    await opened.close()
+
+
+async def applied(connection: Connection) -> list[str]:
+    rows = await connection.fetch("SELECT name FROM schema_migrations ORDER BY name")
+    return [row["name"] for row in rows]
+
+
+async def test_the_schema_is_made_once(empty_database: str, connection: Connection) -> None:
+    await migrate(empty_database)
+    await migrate(empty_database)
+    names = [migration.name for migration in shipped_migrations()]
+    assert await applied(connection) == names
+    assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
+    assert await connection.fetchval("SELECT count(*) FROM executions") == 0
+
+
+async def test_many_planners_migrate_at_once(empty_database: str, connection: Connection) -> None:
+    await asyncio.gather(*(migrate(empty_database, [FIRST, SECOND]) for _ in range(5)))
+    assert await applied(connection) == [FIRST.name, SECOND.name]
+    assert await connection.fetchval("SELECT count(*) FROM things") == 2
+
+
+async def test_a_later_migration_keeps_what_is_there(empty_database: str, connection: Connection) -> None:
+    await migrate(empty_database, [FIRST])
+    await migrate(empty_database, [FIRST, SECOND])
+    rows = await connection.fetch("SELECT * FROM things ORDER BY id")
+    assert [tuple(row) for row in rows] == [(1, None), (2, "b")]
+
+
+async def test_a_migration_that_fails_leaves_no_trace(empty_database: str, connection: Connection) -> None:
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        await migrate(empty_database, [FIRST, SECOND, BROKEN])
+    assert await applied(connection) == [FIRST.name, SECOND.name]
+    assert await connection.fetchval("SELECT count(*) FROM things") == 2
+
+
+async def test_a_schema_of_a_newer_planner_is_refused(empty_database: str) -> None:
+    await migrate(empty_database, [FIRST, SECOND])
+    with pytest.raises(BackendError, match=r"0002_second\.sql, which this planner does not know") as error:
+        await migrate(empty_database, [FIRST])
+    assert error.value.reason == "SCHEMA_TOO_NEW"
+
+
+async def test_a_migration_that_was_edited_is_refused(empty_database: str) -> None:
+    await migrate(empty_database, [FIRST])
+    with pytest.raises(BackendError, match=r"0001_first\.sql was applied with another content") as error:
+        await migrate(empty_database, [Migration(FIRST.name, FIRST.sql + " -- edited")])
+    assert error.value.reason == "MIGRATION_CHANGED"
+
+
+def test_a_server_that_is_too_old_is_refused() -> None:
+    check_server_version(runner.OLDEST_SERVER)
+    with pytest.raises(BackendError, match=r"PostgreSQL 14; version 15 or later is needed") as error:
+        check_server_version(14)
+    assert error.value.reason == "SERVER_TOO_OLD"
+
+
+def test_the_runner_is_found_under_both_names() -> None:
+    from dalsegno_planner.store import migrations
+
+    assert migrations.migrate is migrate

@@ -1,0 +1,144 @@
+"""The small pure parts of an executor: frames, pace, attempts, and who is to blame."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dalsegno.v1.definition_pb2 import StepOptions
+from dalsegno.v1.execution_pb2 import Failure
+from dalsegno.v1.executor_service_pb2 import BodyTask, Call, Report, StepTask, Task, TaskToken
+from dalsegno_executor.attempts import LONGEST_DELAY, duration, failed_call, failed_step, retry_delay, timestamp
+from dalsegno_executor.framing import FrameError, FrameReader, frame
+from dalsegno_executor.given import BegunCall, Given
+from dalsegno_executor.losses import SuspectBody, SuspectCall, SuspectStep, judge
+from dalsegno_executor.pacing import LARGEST_WINDOW, Pace
+from dalsegno_executor.runners import describe_exit
+from dalsegno_executor.tokens import key_of, token_of
+
+
+@given(st.lists(st.binary(max_size=40)), st.integers(1, 7))
+def test_frames_survive_any_cutting(contents: list[bytes], piece: int) -> None:
+    tokens = [TaskToken(execution_id=content, number=number) for number, content in enumerate(contents)]
+    wire = b"".join(map(frame, tokens))
+    reader = FrameReader()
+    found = [message for start in range(0, len(wire), piece) for message in reader.feed(wire[start : start + piece])]
+    assert [TaskToken.FromString(message) for message in found] == tokens
+    assert reader.pending == 0
+
+
+def test_a_senseless_length_is_refused() -> None:
+    with pytest.raises(FrameError):
+        FrameReader().feed(b"\xff\xff\xff\xff")
+
+
+def test_keys_and_tokens_are_one() -> None:
+    token = TaskToken(execution_id=b"x" * 16, number=3, epoch=2)
+    assert token_of(key_of(token)) == token
+
+
+def test_the_window_opens_for_short_tasks_and_closes_at_a_long_one() -> None:
+    pace = Pace()
+    assert pace.window == 0
+    pace.observe(0.00001)
+    assert pace.window == LARGEST_WINDOW
+    pace.observe(0.2)
+    assert pace.window == 0
+
+
+@pytest.mark.parametrize(("seconds", "window"), [(0.001, 50), (0.01, 5), (0.05, 1), (0.06, 0)])
+def test_the_window_is_a_fixed_time_of_work(seconds: float, window: int) -> None:
+    pace = Pace()
+    pace.observe(seconds)
+    assert pace.window == window
+
+
+def options(retries: int = 0, delay: float | None = None) -> StepOptions:
+    return StepOptions(retries=retries, retry_delay=None if delay is None else duration(delay))
+
+
+@pytest.mark.parametrize(
+    ("attempt", "delay", "expected"), [(1, None, 1.0), (3, None, 4.0), (2, 0.5, 1.0), (90, None, LONGEST_DELAY)]
+)
+def test_delays_double_up_to_a_limit(attempt: int, delay: float | None, expected: float) -> None:
+    assert retry_delay(options(delay=delay), attempt) == expected
+
+
+@pytest.mark.parametrize(("attempt", "again"), [(1, True), (2, True), (3, False)])
+def test_a_step_is_tried_again_while_it_has_retries(attempt: int, again: bool) -> None:
+    task = Task(step=StepTask(invocation_id="a", attempt=attempt, options=options(retries=2)))
+    report = failed_step(task, Failure(message="no"), timestamp(1), timestamp(2), "digest")
+    assert report.WhichOneof("kind") == ("attempt_failed" if again else "failed")
+    failure = report.attempt_failed.attempt.failure if again else report.failed.failure
+    assert (failure.invocation_id, failure.attempt) == ("a", attempt)
+
+
+@pytest.mark.parametrize(("retries", "action"), [(0, "failed"), (1, "submitted")])
+def test_a_call_that_a_body_ran_itself_is_tried_again_anywhere(retries: int, action: str) -> None:
+    call = Call(invocation_id="a", options=options(retries))
+    failed = failed_call(call, Failure(message="no"), timestamp(1), timestamp(2), "digest")
+    assert failed.WhichOneof("action") == action
+    assert len(failed.failed_attempts) == retries
+
+
+def step(number: int) -> Given:
+    token = TaskToken(execution_id=b"e", number=number)
+    return Given(Task(token=token, step=StepTask()), key_of(token), 0.0)
+
+
+def body(execution: bytes, *calls: int) -> Given:
+    token = TaskToken(execution_id=execution)
+    found = Given(Task(token=token, body=BodyTask()), key_of(token), 0.0)
+    for number in calls:
+        found.calls[number] = BegunCall(Report(token=token, call=Call(number=number)), 0.0)
+    return found
+
+
+def test_the_only_step_is_to_blame() -> None:
+    alone, idle_body = step(1), body(b"x")
+    verdict = judge([alone], [idle_body], killed_by_us=False)
+    assert verdict.blamed == SuspectStep(alone)
+    assert (list(verdict.again), list(verdict.back)) == ([], [idle_body])
+
+
+def test_the_only_call_is_to_blame_and_its_body_is_recovered() -> None:
+    caller = body(b"x", 4)
+    verdict = judge([], [caller, body(b"y")], killed_by_us=False)
+    assert isinstance(verdict.blamed, SuspectCall)
+    assert verdict.blamed.report.call.number == 4
+    assert caller in verdict.back
+
+
+def test_a_body_in_its_own_code_is_to_blame_where_nothing_else_ran() -> None:
+    only = body(b"x")
+    verdict = judge([], [only], killed_by_us=False)
+    assert verdict.blamed == SuspectBody(only)
+    assert list(verdict.back) == []
+
+
+def test_of_several_none_is_blamed_and_each_runs_alone() -> None:
+    steps, caller = [step(1), step(2)], body(b"x", 4)
+    verdict = judge(steps, [caller], killed_by_us=False)
+    assert verdict.blamed is None
+    assert list(verdict.again) == steps
+    assert list(verdict.back) == [caller]
+    assert list(verdict.alone) == [*steps, caller]
+
+
+def test_nobody_is_to_blame_for_what_we_have_killed() -> None:
+    stopped = step(1)
+    stopped.stopped = 1.0
+    other = step(2)
+    verdict = judge([stopped, other], [], killed_by_us=True)
+    assert (verdict.blamed, list(verdict.again), list(verdict.alone)) == (None, [other], [])
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(3, "exited with code 3"), (-signal.SIGSEGV, "SIGSEGV"), (-signal.SIGKILL, "memory"), (-250, "signal 250")],
+)
+def test_how_a_process_ended_is_said_in_words(code: int, words: str) -> None:
+    assert words in describe_exit(code)
