@@ -70,13 +70,13 @@ def test_original_and_replay_are_compared(printed: str) -> None:
     assert "Dal segno al coda" in printed
 
 
-def test_no_line_is_wider_than_the_terminal_but_commands(printed: str) -> None:
-    wide = [line for line in printed.splitlines() if len(line) > 80]
-    assert all(line.startswith("  dalsegno ") for line in wide)
+def test_no_line_is_wider_than_the_terminal(printed: str) -> None:
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_the_commands_that_it_prints_work_when_they_are_pasted(shell: Shell, printed: str) -> None:
-    commands = [shlex.split(line) for line in printed.splitlines() if line.startswith("  dalsegno ")]
+    unbroken = printed.replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line) for line in unbroken if line.startswith("  dalsegno ")]
     assert len(commands) >= 5
     for command in commands:
         assert shell.dalsegno(*command[1:])

@@ -23,13 +23,14 @@ tempo tenor ternary theme timpani toccata treble trio trombone trumpet tuba tune
 whistle xylophone zither
 """
 
+_ADJECTIVE_WORDS, _NOUN_WORDS = _ADJECTIVES.split(), _NOUNS.split()
+
 BITS = 40
 """How many random bits make a name."""
 
 
 def run_name(bits: int) -> str:
     """Return the name that these bits stand for."""
-    adjectives, nouns = _ADJECTIVES.split(), _NOUNS.split()
     bits, number = divmod(bits & ((1 << BITS) - 1), 9000)
-    bits, noun = divmod(bits, len(nouns))
-    return f"{adjectives[bits % len(adjectives)]}-{nouns[noun]}-{number + 1000}"
+    bits, noun = divmod(bits, len(_NOUN_WORDS))
+    return f"{_ADJECTIVE_WORDS[bits % len(_ADJECTIVE_WORDS)]}-{_NOUN_WORDS[noun]}-{number + 1000}"

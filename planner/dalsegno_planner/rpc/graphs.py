@@ -93,8 +93,7 @@ class GraphReader:
             for row in rows
             if not row.upstream
         ]
-        blocked = [row if not row.upstream else row._replace(blocked_by=len(row.upstream)) for row in rows]
-        return GraphRows(blocked, self._edges(rows), tasks)
+        return GraphRows(rows, self._edges(rows), tasks)
 
     async def recorded_steps(self, steps: Iterable[tuple[StepSpec, Recorded]]) -> GraphRows:
         """Return the rows of steps that have run elsewhere.
@@ -161,6 +160,7 @@ class GraphReader:
             uses.after(after)
         if uses.large:
             self._large.append(_Large(number, "inputs", spec.inputs, list(uses.large)))
+        upstream, to_run = sorted(uses.upstream), recorded is _TO_RUN
         options = b""
         outputs = recorded.output_names
         if spec.HasField("options"):
@@ -179,11 +179,11 @@ class GraphReader:
             definition.module,
             definition.pinned_digest,
             spec.code_digest,
-            0 if recorded is _TO_RUN or recorded.state == "not_reached" else 1,
-            0,
+            0 if to_run or recorded.state == "not_reached" else 1,
+            len(upstream) if to_run else 0,
             recorded.started_at,
             recorded.finished_at,
-            sorted(uses.upstream),
+            upstream,
             after,
             sorted(uses.flow_inputs),
             spec.inputs.SerializeToString(),

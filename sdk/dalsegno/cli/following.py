@@ -34,7 +34,7 @@ def follow(session: Session, execution: ExecutionView, report: Report) -> Execut
             elif said and not report.is_json:
                 report.remark(said)
             if progress.has_begun_to_wait():
-                report.remark(f"It waits for an answer: dalsegno executions input {execution.name}")
+                report.remark(f"It waits for an answer: dalsegno executions input {execution.name} --interactive")
     return session.execution(execution.exec_id)
 
 

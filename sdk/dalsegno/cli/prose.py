@@ -35,7 +35,10 @@ class Page:
         self._print("", rule, width=self.width)
 
     def say(self, text: str) -> None:
-        """Print a paragraph; what stands between backquotes is drawn as code."""
+        """Print a paragraph; what stands between backquotes is drawn as code, and keeps them where nothing is drawn."""
+        if not self._report.console.is_terminal:
+            self._print("", Text(text), width=self.width)
+            return
         drawn = Text()
         for place, piece in enumerate(text.split("`")):
             drawn.append(piece, style="cyan" if place % 2 else "")
@@ -47,11 +50,9 @@ class Page:
         self._print("", indented(code, 4), width=self.width)
 
     def commands(self, rows: Sequence[tuple[str, str]]) -> None:
-        """Print command lines, each under what it does; none is broken, so that each can be pasted."""
+        """Print command lines, each under what it does, for pasting; long ones go on after a backslash."""
         for what, command in rows:
-            self._print("", Text(what, style="dim"))
-            if not self._report.is_json:
-                self._report.console.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
+            self._print("", Text(what, style="dim"), Text(f"  {command}", style="cyan"))
 
     def draw(self, renderable: RenderableType) -> None:
         """Print a table or the like."""

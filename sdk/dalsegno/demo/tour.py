@@ -234,7 +234,7 @@ def _say_what_next(page: Page, pipeline: Run, flow: Run) -> None:
 
 
 def _replay_command(name: str, sign: str, changes: Mapping[str, object], last: str) -> str:
-    return f"dalsegno executions replay {name} --from {sign} --args '{json.dumps(changes)}' {last}"
+    return f"dalsegno executions replay {name} --from {sign} \\\n      --args '{json.dumps(changes)}' {last}"
 
 
 def _run_command(target: str, arguments: Mapping[str, object]) -> str:
