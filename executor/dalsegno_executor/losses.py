@@ -2,7 +2,8 @@
 
 Code that brings down its process must not be run again and again, so the attempt in which it did counts as failed.
 Where one piece of code alone can have done it, that is the one. Where several can, none is blamed: each is run again,
-alone in a process of its own, and if it does it again, it is known.
+alone in a process of its own, and if it does it again, it is known. So it is with a body that was in none of its steps:
+it may have waited, while something else in the process went wrong.
 """
 
 from __future__ import annotations
@@ -57,20 +58,21 @@ class Verdict:
     alone: Sequence[Given] = field(default=())
 
 
-def judge(steps: Iterable[Given], bodies: Iterable[Given], *, killed_by_us: bool) -> Verdict:
+def judge(steps: Iterable[Given], bodies: Iterable[Given], *, killed_by_us: bool, ran_alone: bool) -> Verdict:
     """Decide what becomes of a dead runner's tasks.
 
     Args:
         steps: Those that it has not reported; any of them can have run, as it may hold back reports of short ones.
         bodies: Those that have not ended.
         killed_by_us: Whether it was the stream process that has ended it, so that nobody is to blame.
+        ran_alone: Whether the runner was for one task alone.
     """
     steps = [given for given in steps if given.stopped is None]
     bodies = [given for given in bodies if given.stopped is None]
     if killed_by_us:
         return Verdict(again=steps, back=bodies)
     suspects = list(_suspects(steps, bodies))
-    if len(suspects) == 1:
+    if len(suspects) == 1 and (ran_alone or not isinstance(suspects[0], SuspectBody)):
         blamed = suspects[0]
         return Verdict(
             blamed,

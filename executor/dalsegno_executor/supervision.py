@@ -95,7 +95,12 @@ class Supervisor:
 
     def _settle(self, runner: Runner, code: int) -> None:
         text = f"the runner process {describe_exit(code)}"
-        verdict = judge(runner.steps.values(), runner.bodies.values(), killed_by_us=bool(runner.killed_for))
+        verdict = judge(
+            runner.steps.values(),
+            runner.bodies.values(),
+            killed_by_us=bool(runner.killed_for),
+            ran_alone=runner.exclusive,
+        )
         if code or verdict.blamed is not None:
             say(runner.killed_for or text)
         for given in verdict.alone:

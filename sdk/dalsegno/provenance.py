@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,10 @@ _IMMUTABLE = frozenset(
     }
 )  # fmt: skip
 _CONTAINERS = frozenset({list, tuple, dict})
+_MOST_ORIGINS = 64
+"""How many outputs one object is taken to be, the latest first. A flow that makes thousands of calls which all return
+True would otherwise record an edge for each pair of them. A call whose true origin is further back is still found
+affected when that changes, for the values of inputs are compared as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,11 @@ class _Source:
     outputs: tuple[tuple[int, str], ...]
     flow_input: str | None
 
-    def joined_with(self, other: _Source) -> _Source:
-        new = tuple(output for output in other.outputs if output not in self.outputs)
-        return _Source(self.value, self.digest, self.canonical, self.outputs + new, self.flow_input or other.flow_input)
+    def joined_with(self, other: _Source, implied: frozenset[int]) -> _Source:
+        """Return the source that is both; `implied` calls are upstream of the other one, so that no edge is lost."""
+        kept = tuple(output for output in self.outputs if output not in other.outputs and output[0] not in implied)
+        outputs = (kept + other.outputs)[-_MOST_ORIGINS:]
+        return _Source(self.value, self.digest, self.canonical, outputs, self.flow_input or other.flow_input)
 
 
 class Provenance:
@@ -63,6 +69,7 @@ class Provenance:
         self._sources: dict[int, _Source] = {}
         self._calls: dict[str, int] = {}
         self._latest: dict[str, int] = {}
+        self._upstream: dict[int, frozenset[int]] = {}
 
     def record(self, value: object, number: int, output: str, payload_digest: bytes, canonical: bool) -> None:
         """Note that `value` is what the body received as an output of call `number`."""
@@ -72,8 +79,9 @@ class Provenance:
         """Note that `value` is what the body received as its argument `name`."""
         self._note(_Source(value, payload_digest, canonical, (), name))
 
-    def record_call(self, number: int, name: str, invocation_id: str) -> None:
-        """Note that a call was made, so that ``after=`` can name it."""
+    def record_call(self, number: int, name: str, invocation_id: str, inputs: Inputs) -> None:
+        """Note that a call was made with these inputs, so that ``after=`` can name it."""
+        self._upstream[number] = frozenset(_numbers_in(inputs))
         self._calls[invocation_id] = number
         self._latest[name] = number
 
@@ -130,7 +138,10 @@ class Provenance:
         if source.value is None:
             return
         known = self._sources.get(id(source.value))
-        self._sources[id(source.value)] = source if known is None else known.joined_with(source)
+        if known is not None:
+            implied = frozenset[int]().union(*(self._upstream.get(n, ()) for n, _ in source.outputs))
+            source = known.joined_with(source, implied)
+        self._sources[id(source.value)] = source
 
     def _source_of(self, value: object) -> _Source | None:
         source = self._sources.get(id(value))
@@ -218,6 +229,24 @@ def _bound_to(source: _Source) -> Binding:
     alternatives = [OutputRef(number=other, output=name) for other, name in others]
     binding.output.CopyFrom(OutputRef(number=number, output=output, alternatives=alternatives))
     return binding
+
+
+def _numbers_in(inputs: Inputs) -> Iterator[int]:
+    pending = list(inputs.bindings.values())
+    while pending:
+        binding = pending.pop()
+        match binding.WhichOneof("kind"):
+            case "output":
+                yield binding.output.number
+                yield from (other.number for other in binding.output.alternatives)
+            case "list":
+                pending.extend(binding.list.items)
+            case "tuple":
+                pending.extend(binding.tuple.items)
+            case "map":
+                pending.extend(entry.value for entry in binding.map.entries)
+            case _:
+                pass
 
 
 def _in_parameter(error: UsageError, name: str) -> UsageError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import signal
 import time
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def crashes_once(folder: str) -> int:
     marker = Path(folder) / "crashed"
     if not marker.exists():
         marker.touch()
-        os.kill(os.getpid(), signal.SIGSEGV)
+        ctypes.string_at(0)  # reads where nothing may be read
     return 1
 
 

@@ -70,5 +70,6 @@ def test_a_wait_that_has_ended_is_not_asked_for_again() -> None:
 def test_the_schema_is_shown_in_words_where_it_is_simple() -> None:
     assert schema_text({"type": "integer", "title": "Score"}) == "a whole number"
     assert schema_text({"enum": ["a", 1]}) == 'one of "a", 1'
-    assert '"properties"' in schema_text(MODEL)
+    assert schema_text(MODEL) == 'a JSON object with\n  "score": a whole number, may be left out'
+    assert '"minimum"' in schema_text({"type": "integer", "minimum": 0})
     assert [prompt_of(one) for one in (None, {"type": "string"}, MODEL)] == ["[y/n] ", "text> ", "JSON> "]

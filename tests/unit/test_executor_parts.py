@@ -99,29 +99,31 @@ def body(execution: bytes, *calls: int) -> Given:
 
 def test_the_only_step_is_to_blame() -> None:
     alone, idle_body = step(1), body(b"x")
-    verdict = judge([alone], [idle_body], killed_by_us=False)
+    verdict = judge([alone], [idle_body], killed_by_us=False, ran_alone=False)
     assert verdict.blamed == SuspectStep(alone)
     assert (list(verdict.again), list(verdict.back)) == ([], [idle_body])
 
 
 def test_the_only_call_is_to_blame_and_its_body_is_recovered() -> None:
     caller = body(b"x", 4)
-    verdict = judge([], [caller, body(b"y")], killed_by_us=False)
+    verdict = judge([], [caller, body(b"y")], killed_by_us=False, ran_alone=False)
     assert isinstance(verdict.blamed, SuspectCall)
     assert verdict.blamed.report.call.number == 4
     assert caller in verdict.back
 
 
-def test_a_body_in_its_own_code_is_to_blame_where_nothing_else_ran() -> None:
+@pytest.mark.parametrize("ran_alone", [False, True])
+def test_a_body_in_its_own_code_is_to_blame_once_it_has_run_alone(ran_alone: bool) -> None:
     only = body(b"x")
-    verdict = judge([], [only], killed_by_us=False)
-    assert verdict.blamed == SuspectBody(only)
-    assert list(verdict.back) == []
+    verdict = judge([], [only], killed_by_us=False, ran_alone=ran_alone)
+    assert verdict.blamed == (SuspectBody(only) if ran_alone else None)
+    assert list(verdict.back) == ([] if ran_alone else [only])
+    assert list(verdict.alone) == ([] if ran_alone else [only])
 
 
 def test_of_several_none_is_blamed_and_each_runs_alone() -> None:
     steps, caller = [step(1), step(2)], body(b"x", 4)
-    verdict = judge(steps, [caller], killed_by_us=False)
+    verdict = judge(steps, [caller], killed_by_us=False, ran_alone=False)
     assert verdict.blamed is None
     assert list(verdict.again) == steps
     assert list(verdict.back) == [caller]
@@ -132,7 +134,7 @@ def test_nobody_is_to_blame_for_what_we_have_killed() -> None:
     stopped = step(1)
     stopped.stopped = 1.0
     other = step(2)
-    verdict = judge([stopped, other], [], killed_by_us=True)
+    verdict = judge([stopped, other], [], killed_by_us=True, ran_alone=False)
     assert (verdict.blamed, list(verdict.again), list(verdict.alone)) == (None, [other], [])
 
 

@@ -13,7 +13,7 @@ from dalsegno.durable import StepFuture
 from dalsegno.errors import UsageError
 from dalsegno.payloads import from_payload
 from dalsegno.provenance import Provenance, bind_arguments
-from dalsegno.v1.value_pb2 import Binding, BindingList
+from dalsegno.v1.value_pb2 import Binding, BindingList, Inputs
 from dalsegno.values import encode
 
 
@@ -144,7 +144,7 @@ def test_after_names_calls_in_every_way() -> None:
     fit.name = "fit"  # type: ignore[attr-defined]
     provenance = Provenance()
     for number, invocation_id in ((1, "load"), (2, "fit"), (3, "fit_2")):
-        provenance.record_call(number, invocation_id.removesuffix("_2"), invocation_id)
+        provenance.record_call(number, invocation_id.removesuffix("_2"), invocation_id, Inputs())
     rows = received(provenance, [1], 1)
     future: StepFuture[int] = StepFuture(None, 2, "fit")  # type: ignore[arg-type]
     assert provenance.upstream_of((rows,)) == (1,)
@@ -181,3 +181,20 @@ def test_arguments_make_the_same_call_again() -> None:
         call_arguments(call, {"a": 1, "b": 2, "gone": 3})
     with pytest.raises(UsageError, match="needs 'b', which was not recorded"):
         call_arguments(call, {"a": 1})
+
+
+def test_an_origin_that_another_one_follows_from_needs_no_edge_of_its_own() -> None:
+    provenance = Provenance()
+    zero = received(provenance, 0, 1)
+    for number in range(2, 500):
+        inputs = provenance.bind_inputs(bind_arguments(lambda x: x, (zero,), {}))
+        provenance.record_call(number, "again", f"again_{number}", inputs)
+        assert edges(inputs.bindings["x"]) == {(number - 1, "output")}
+        received(provenance, zero, number)
+
+
+def test_the_latest_of_many_unrelated_origins_are_kept() -> None:
+    provenance = Provenance()
+    for number in range(1, 1000):
+        received(provenance, True, number)
+    assert edges(provenance.bind(True)) == {(number, "output") for number in range(936, 1000)}

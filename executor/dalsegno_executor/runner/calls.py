@@ -133,7 +133,7 @@ class Calls:
             raise Diverged(decision)
         message.number = decision.number if isinstance(decision, Execute) else decision.recorded.number
         message.position = decision.position
-        self.provenance.record_call(message.number, made.name, made.invocation_id)
+        self.provenance.record_call(message.number, made.name, made.invocation_id, message.inputs)
         return MadeCall(message, decision, self._recorded.get(message.number), arguments)
 
     def _override(self, invocation_id: str, arguments: Arguments, inputs: Inputs) -> None:

@@ -24,7 +24,7 @@ from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store import executions
 from dalsegno_planner.store.definitions import Definitions
 from dalsegno_planner.store.invocations import GraphRows
-from dalsegno_planner.store.pool import Pool
+from dalsegno_planner.store.pool import Connection, Pool
 
 _STATES = {
     InvocationStateMessage.INVOCATION_STATE_UNSPECIFIED: "completed",
@@ -66,7 +66,7 @@ class Importer:
                 await self._definitions.record(connection, new.project, code)
                 async with connection.transaction():
                     await insert_graph(connection, first, batches)
-                    outcome = await self._outcome(header, record.failures)
+                    outcome = await self._outcome(connection, header, record.failures)
                     created = await executions.record_finished(
                         connection, new, outcome, record.graph.count, record.failures
                     )
@@ -75,7 +75,7 @@ class Importer:
         except AlreadyCreated as repeated:
             return repeated.execution
 
-    async def _outcome(self, header: ImportHeader, failures: int) -> Outcome:
+    async def _outcome(self, connection: Connection, header: ImportHeader, failures: int) -> Outcome:
         state = ExecutionState.FAILED if failures else ExecutionState.COMPLETED
         if header.state != ExecutionStateMessage.EXECUTION_STATE_UNSPECIFIED:
             state = execution_state(header.state, "state")
@@ -85,8 +85,7 @@ class Importer:
             )
         result = None
         if header.HasField("result"):
-            async with self._pool.acquire() as connection:
-                result = (await self._values.read(connection, header.result, "result")).SerializeToString()
+            result = (await self._values.read(connection, header.result, "result")).SerializeToString()
         return Outcome(
             state=state,
             result=result,

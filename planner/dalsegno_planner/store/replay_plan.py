@@ -325,7 +325,8 @@ class _Planning:
         elif self._resolved.mode.keeps_only_what_is_named:
             await self._connection.execute(SQL["affect_others"], self._source.id, list(self._resolved.kept))
         else:
-            await self._connection.execute(SQL["affect_descendants"], self._source.id, self._resolved.is_flow)
+            query = "affect_descendants_of_first" if self._source.source_id is None else "affect_descendants"
+            await self._connection.execute(SQL[query], self._source.id, self._resolved.is_flow)
 
     async def _mark_overridden(self) -> None:
         if self._resolved.overrides:

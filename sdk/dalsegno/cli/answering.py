@@ -15,6 +15,17 @@ from dalsegno.cli.views import WaitView
 from dalsegno.cli.wording import time_text
 from dalsegno.errors import UsageError
 
+_SAYS_NOTHING_MORE = frozenset({"type", "title", "description", "default"})
+_PLAIN_OBJECT = _SAYS_NOTHING_MORE | {"properties", "required", "additionalProperties"}
+_WORDS: Mapping[str, str] = {
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "null": "null",
+}
+
 A = TypeVar("A")
 
 _YES = frozenset({"y", "yes", "true", "continue"})
@@ -63,21 +74,33 @@ def question_text(wait: WaitView) -> RenderableType:
 
 
 def schema_text(schema: Mapping[str, object]) -> str:
-    """Return what an answer must be: a line for a simple type, else the JSON Schema."""
-    kind = schema.get("type")
+    """Return what an answer must be: in words where that is simple, else as the JSON Schema itself."""
+    words = _in_words(schema)
+    if words is not None:
+        return words
+    fields = schema.get("properties")
+    if schema.get("type") == "object" and isinstance(fields, dict) and schema.keys() <= _PLAIN_OBJECT:
+        required = schema.get("required")
+        needed = required if isinstance(required, list) else []
+        lines = [_field_text(name, field, name in needed) for name, field in fields.items()]
+        if None not in lines:
+            return "\n".join(["a JSON object with", *(f"  {line}" for line in lines)])
+    return "JSON that fits this schema:\n" + json.dumps(schema, indent=2, ensure_ascii=False)
+
+
+def _field_text(name: str, schema: object, needed: bool) -> str | None:
+    words = _in_words(schema) if isinstance(schema, dict) else None
+    return None if words is None else f"{json.dumps(name)}: {words}{'' if needed else ', may be left out'}"
+
+
+def _in_words(schema: Mapping[str, object]) -> str | None:
     choices = schema.get("enum")
     if isinstance(choices, list):
         return "one of " + ", ".join(json.dumps(one, ensure_ascii=False) for one in choices)
-    bare = {key: value for key, value in schema.items() if key not in ("type", "title", "description")}
-    if not bare and isinstance(kind, str) and kind != "object":
-        return {
-            "string": "a text",
-            "integer": "a whole number",
-            "number": "a number",
-            "boolean": "yes or no",
-            "array": "a list, as JSON",
-        }.get(kind, kind)
-    return "JSON that fits this schema:\n" + json.dumps(schema, indent=2, ensure_ascii=False)
+    kind = schema.get("type")
+    if not isinstance(kind, str) or schema.keys() - _SAYS_NOTHING_MORE:
+        return None
+    return _WORDS.get(kind)
 
 
 def prompt_of(schema: Mapping[str, object] | None) -> str:

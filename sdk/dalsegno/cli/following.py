@@ -25,17 +25,26 @@ _LINES = 200
 
 def follow(session: Session, execution: ExecutionView, report: Report) -> ExecutionView:
     """Return an execution once it has ended, and show meanwhile how it goes on."""
-    progress = Progress(execution)
-    with _shown(report) as status:
-        for event in session.watch(execution.exec_id):
-            said = progress.take(event)
-            if status is not None:
-                status.update(Text(progress.line()))
-            elif said and not report.is_json:
-                report.remark(said)
-            if progress.has_begun_to_wait():
-                report.remark(f"It waits for an answer: dalsegno executions input {execution.name} --interactive")
+    try:
+        with _shown(report) as status:
+            _watch(session, Progress(execution), execution, report, status)
+    except KeyboardInterrupt:
+        report.remark(f"{execution.name} is not cancelled by this: dalsegno executions cancel {execution.name}")
+        raise
     return session.execution(execution.exec_id)
+
+
+def _watch(
+    session: Session, progress: Progress, execution: ExecutionView, report: Report, status: Status | None
+) -> None:
+    for event in session.watch(execution.exec_id):
+        said = progress.take(event)
+        if status is not None:
+            status.update(Text(progress.line()))
+        elif said and not report.is_json:
+            report.remark(said)
+        if progress.has_begun_to_wait():
+            report.remark(f"It waits for an answer: dalsegno executions input {execution.name} --interactive")
 
 
 def _shown(report: Report) -> AbstractContextManager[Status | None]:

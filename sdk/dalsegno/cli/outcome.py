@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dalsegno.cli.documents import details_document
 from dalsegno.cli.exit_codes import ExitCode
 from dalsegno.cli.reporting import Report
 from dalsegno.cli.session import Session
 from dalsegno.cli.tables import execution_details, waits_text
 from dalsegno.cli.views import ExecutionView
+from dalsegno.errors import NotFoundError
 from dalsegno.states import ExecutionState
 
 STEPS_SHOWN = 100
@@ -18,9 +21,20 @@ def show_execution(session: Session, execution: ExecutionView, report: Report, *
     steps = session.steps(execution.exec_id, limit=limit)
     waits = session.pending_waits(execution.exec_id) if execution.state is ExecutionState.WAITING else []
     report.document(details_document(execution, steps, waits))
-    report.show(execution_details(execution, steps, max(0, execution.step_count - len(steps))))
+    hidden = max(0, execution.step_count - len(steps))
+    report.show(execution_details(_with_source(session, execution), steps, hidden))
     if waits:
         report.show("", waits_text(waits), f"Answer: dalsegno executions input {execution.name} --interactive")
+
+
+def _with_source(session: Session, execution: ExecutionView) -> ExecutionView:
+    if execution.original_exec_id is None:
+        return execution
+    try:
+        source = session.execution_message(execution.original_exec_id)
+    except NotFoundError:  # it was deleted
+        return execution
+    return replace(execution, original_name=source.name)
 
 
 def exit_code_for(execution: ExecutionView) -> ExitCode:

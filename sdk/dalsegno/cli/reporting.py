@@ -62,11 +62,12 @@ class Report:
         """Print for people; nothing where a document is asked for."""
         if not self.is_json:
             for renderable in renderables:
-                self.console.print(renderable)
+                # Sentences are left to the terminal to break, so that a command in one can be copied as a whole.
+                self.console.print(renderable, soft_wrap=isinstance(renderable, str), markup=False)
 
     def remark(self, text: str) -> None:
         """Say something beside the result."""
-        self.remarks.print(text, markup=False, highlight=False, soft_wrap=not self.remarks.is_terminal)
+        self.remarks.print(text, markup=False, soft_wrap=True)
 
 
 def print_document(document: Mapping[str, object]) -> None:

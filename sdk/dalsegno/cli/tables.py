@@ -83,7 +83,7 @@ def _facts(execution: ExecutionView) -> RenderableType:
     facts.add_row("ID", execution.exec_id)
     facts.add_row("runs", f"{execution.kind} {execution.flow}")
     if execution.original_exec_id:
-        facts.add_row("replay of", execution.original_exec_id)
+        facts.add_row("replay of", execution.original_name or execution.original_exec_id)
     facts.add_row("created", _when(execution))
     for name, value in execution.inputs.items():
         changed = "  (changed by this replay)" if name in execution.overridden_inputs else ""

@@ -19,6 +19,7 @@ class ExecutionView:
         inputs: The inputs by name, as JSON shows them.
         result: What the function returned, as JSON shows it; ``None`` before the end too.
         original_exec_id: For a replay, the execution that it replays.
+        original_name: Its name, where that was looked up.
         overridden_inputs: For a replay, the inputs that it changes.
         pending_reason: Why it does not go on where nothing can run it, and what to do.
     """
@@ -30,6 +31,7 @@ class ExecutionView:
     state: ExecutionState
     project: str = ""
     original_exec_id: str | None = None
+    original_name: str | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -113,6 +113,7 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT route FROM tasks
         WHERE execution_id = open.id AND session_id IS NULL AND available_at <= clock_timestamp()
+        ORDER BY number -- by the primary key, wherever the tasks of others are
         LIMIT 100
     ) AS sampled
 ) AS ready

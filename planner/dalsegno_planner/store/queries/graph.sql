@@ -10,13 +10,7 @@ SELECT i.number, i.position, i.invocation_id, i.name, i.kind, i.state, i.module,
        i.reads_inputs, i.overridden_inputs, i.inputs, coalesce(i.override_outputs, i.outputs) AS outputs, i.options,
        i.override_outputs IS NOT NULL AS overridden, coalesce(i.supplier_id, i.execution_id) AS supplier_id
 FROM unnest($2::integer[]) AS wanted (number)
-CROSS JOIN LATERAL (
-    SELECT row.* FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = wanted.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $1
-    ORDER BY lineage.depth LIMIT 1
-) AS i
+CROSS JOIN LATERAL shown_invocation($1, wanted.number) AS i
 WHERE i.called OR i.state <> 'not_reached'
 ORDER BY i.number;
 
@@ -27,28 +21,32 @@ SELECT i.number, i.position, i.invocation_id, i.name, i.kind, i.state, i.module,
        CASE i.options WHEN '' THEN coalesce(i.override_outputs, i.outputs) END AS outputs, i.options,
        i.override_outputs IS NOT NULL AS overridden, coalesce(i.supplier_id, i.execution_id) AS supplier_id
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    OFFSET 0
+) AS i
 WHERE lineage.execution_id = $1
   AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ORDER BY i.number;
 
 -- name: candidates
 -- What selectors may mean: $1 execution, $2 invocation IDs, $3 numbers, $4 names, $5 how many of each name.
 WITH found AS (
     SELECT lineage.depth, i.number
-    FROM lineage JOIN invocations AS i
-      ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit AND i.invocation_id = ANY ($2::text[])
+    FROM lineage
+    CROSS JOIN LATERAL (
+        SELECT row.number FROM invocations AS row
+        WHERE row.execution_id = lineage.ancestor_id AND row.invocation_id = ANY ($2::text[])
+          AND row.number < lineage.number_limit
+        OFFSET 0
+    ) AS i
     WHERE lineage.execution_id = $1
     UNION
-    SELECT lineage.depth, i.number
-    FROM lineage JOIN invocations AS i
-      ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit AND i.number = ANY ($3::integer[])
-    WHERE lineage.execution_id = $1
+    SELECT shown.depth, wanted.number
+    FROM unnest($3::integer[]) AS wanted (number)
+    CROSS JOIN LATERAL shown_depth($1, wanted.number) AS shown
     UNION
     SELECT lineage.depth, one.number
     FROM unnest($4::text[]) AS wanted (name)
@@ -57,27 +55,17 @@ WITH found AS (
         SELECT i.number FROM invocations AS i
         WHERE i.execution_id = lineage.ancestor_id AND i.name = wanted.name AND i.number < lineage.number_limit
           AND (i.called OR i.state <> 'not_reached')
-          AND (lineage.depth = 0 OR lineage.depth = (
-              SELECT near.depth FROM lineage AS near
-              JOIN invocations AS row
-                ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-              WHERE near.execution_id = $1
-              ORDER BY near.depth LIMIT 1))
+          AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
         ORDER BY i.number
         LIMIT $5
     ) AS one
     WHERE lineage.execution_id = $1
 )
 SELECT i.number, i.invocation_id, i.name, i.kind, coalesce(i.supplier_id, i.execution_id) AS supplier_id
-FROM (SELECT number, min(depth) AS depth FROM found GROUP BY number) AS nearest_found
-CROSS JOIN LATERAL (
-    SELECT row.*, lineage.depth FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = nearest_found.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $1
-    ORDER BY lineage.depth LIMIT 1
-) AS i
-WHERE i.depth = nearest_found.depth AND (i.called OR i.state <> 'not_reached')
+FROM (SELECT number, min(depth) AS depth FROM found GROUP BY number) AS nearest
+CROSS JOIN LATERAL shown_depth($1, nearest.number) AS shown
+CROSS JOIN LATERAL shown_invocation($1, nearest.number) AS i
+WHERE shown.depth = nearest.depth AND (i.called OR i.state <> 'not_reached')
 ORDER BY i.number;
 
 -- name: step_names
@@ -115,15 +103,14 @@ LIMIT $2;
 -- Invocations whose inputs take an output: $1 execution, $2 the number upstream, $3 how many at most.
 SELECT i.number, i.module, i.name, i.code_digest, i.inputs
 FROM lineage
-JOIN edges ON edges.execution_id = lineage.ancestor_id AND edges.upstream = $2 AND edges.downstream < lineage.number_limit
-JOIN invocations AS i ON i.execution_id = edges.execution_id AND i.number = edges.downstream
+CROSS JOIN LATERAL (
+    SELECT row.* FROM edges JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = edges.downstream
+    WHERE edges.execution_id = lineage.ancestor_id AND edges.upstream = $2 AND edges.downstream < lineage.number_limit
+    OFFSET 0
+) AS i
 WHERE lineage.execution_id = $1
   AND $2 <> ALL (i.after) AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ORDER BY i.number
 LIMIT $3;
 
@@ -131,27 +118,21 @@ LIMIT $3;
 -- $1 execution, $2 numbers; of steps only.
 SELECT i.number, i.invocation_id
 FROM unnest($2::integer[]) AS wanted (number)
-CROSS JOIN LATERAL (
-    SELECT row.* FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = wanted.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $1
-    ORDER BY lineage.depth LIMIT 1
-) AS i
+CROSS JOIN LATERAL shown_invocation($1, wanted.number) AS i
 WHERE i.kind = 'step';
 
 -- name: count
 -- Steps and waits of an execution.
 SELECT count(*)
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    OFFSET 0
+) AS i
 WHERE lineage.execution_id = $1
   AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1));
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near));
 
 -- name: todays_steps
 -- The code of steps of these names ($2) in a project ($1): of connected executors, else what was recorded last.
@@ -183,12 +164,12 @@ JOIN definitions AS d ON d.project = $1 AND d.kind = wanted.kind AND d.module = 
 -- Every call of a step: $1 execution, $2 name.
 SELECT i.number
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit AND i.name = $2
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.name = $2
+    OFFSET 0
+) AS i
 WHERE lineage.execution_id = $1
   AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ORDER BY i.number;

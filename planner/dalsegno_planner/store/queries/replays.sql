@@ -2,6 +2,9 @@
 -- at the end of every transaction, so that a plan of any size stays in Postgres.
 
 -- name: scratch
+-- Plans are made once: their making would cost more than most of them do, and each is an index lookup by design.
+SET LOCAL plan_cache_mode = force_generic_plan;
+SET LOCAL enable_seqscan = off;
 CREATE TEMPORARY TABLE IF NOT EXISTS replay_roots (
     number integer NOT NULL, reason text NOT NULL, cause text NOT NULL, PRIMARY KEY (number, reason, cause)
 ) ON COMMIT DELETE ROWS;
@@ -42,14 +45,14 @@ ON CONFLICT DO NOTHING;
 INSERT INTO replay_roots (number, reason, cause)
 SELECT i.number, $3, $4
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit AND i.name = $2
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.name = $2
+    OFFSET 0
+) AS i
 WHERE lineage.execution_id = $1
   AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ON CONFLICT DO NOTHING;
 
 -- name: root_consumers
@@ -58,17 +61,16 @@ INSERT INTO replay_roots (number, reason, cause)
 SELECT i.number, $4, overridden.key
 FROM unnest($2::integer[], $3::text[]) AS overridden (number, key)
 CROSS JOIN lineage
-JOIN edges ON edges.execution_id = lineage.ancestor_id AND edges.upstream = overridden.number
-          AND edges.downstream < lineage.number_limit
-JOIN invocations AS i ON i.execution_id = edges.execution_id AND i.number = edges.downstream
+CROSS JOIN LATERAL (
+    SELECT row.* FROM edges JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = edges.downstream
+    WHERE edges.execution_id = lineage.ancestor_id AND edges.upstream = overridden.number
+      AND edges.downstream < lineage.number_limit
+    OFFSET 0
+) AS i
 WHERE lineage.execution_id = $1
   AND overridden.number <> ALL (i.after)
   AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ON CONFLICT DO NOTHING;
 
 -- name: root_incomplete
@@ -76,15 +78,15 @@ ON CONFLICT DO NOTHING;
 INSERT INTO replay_roots (number, reason, cause)
 SELECT i.number, $3, ''
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+CROSS JOIN LATERAL (
+    SELECT row.number FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+      AND row.state NOT IN ('completed', 'reused') AND row.kind = 'step' AND (row.called OR row.state <> 'not_reached')
+      AND ($4 OR (row.override_outputs IS NULL AND row.number <> ALL ($2::integer[])))
+    OFFSET 0
+) AS i
 WHERE lineage.execution_id = $1
-  AND i.state NOT IN ('completed', 'reused') AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
-  AND ($4 OR (i.override_outputs IS NULL AND i.number <> ALL ($2::integer[])))
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ON CONFLICT DO NOTHING;
 
 -- name: root_changed
@@ -92,17 +94,17 @@ ON CONFLICT DO NOTHING;
 INSERT INTO replay_roots (number, reason, cause)
 SELECT i.number, $5, ''
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    OFFSET 0
+) AS i
 LEFT JOIN unnest($2::text[], $3::text[], $4::text[]) AS today (module, name, digest)
        ON today.module = i.module AND today.name = i.name AND today.digest = i.code_digest AND i.code_digest <> ''
 WHERE lineage.execution_id = $1
   AND i.kind = 'step' AND today.name IS NULL
   AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ON CONFLICT DO NOTHING;
 
 -- name: root_readers
@@ -110,16 +112,16 @@ ON CONFLICT DO NOTHING;
 INSERT INTO replay_roots (number, reason, cause)
 SELECT i.number, $3, wanted.name
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    OFFSET 0
+) AS i
 CROSS JOIN LATERAL unnest(i.reads_inputs) AS wanted (name)
 WHERE lineage.execution_id = $1
   AND i.reads_inputs && $2::text[] AND wanted.name = ANY ($2)
   AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ON CONFLICT DO NOTHING;
 
 -- name: affect_descendants
@@ -133,19 +135,39 @@ WITH RECURSIVE affected (number) AS (
     CROSS JOIN LATERAL (
         SELECT edges.downstream
         FROM lineage
-        JOIN edges ON edges.execution_id = lineage.ancestor_id AND edges.upstream = affected.number
-                  AND edges.downstream < lineage.number_limit
+        CROSS JOIN LATERAL (
+            SELECT edges.downstream FROM edges
+            WHERE edges.execution_id = lineage.ancestor_id AND edges.upstream = affected.number
+              AND edges.downstream < lineage.number_limit
+            OFFSET 0
+        ) AS edges
         WHERE lineage.execution_id = $1
           AND (NOT $2 OR NOT EXISTS (
               SELECT FROM invocations AS i
-              WHERE i.execution_id = edges.execution_id AND i.number = edges.downstream
-                AND i.state = 'not_reached' AND NOT i.called))
-          AND (lineage.depth = 0 OR lineage.depth = (
-              SELECT near.depth FROM lineage AS near
-              JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = edges.downstream
-                                     AND row.number < near.number_limit
-              WHERE near.execution_id = $1
-              ORDER BY near.depth LIMIT 1))
+              WHERE i.execution_id = lineage.ancestor_id AND i.number = edges.downstream
+                AND i.state = 'not_reached' AND NOT i.called
+              OFFSET 0))
+          AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, edges.downstream) AS near))
+        OFFSET 0
+    ) AS next
+)
+INSERT INTO replay_marks (number, role) SELECT number, 'affected' FROM affected;
+
+-- name: affect_descendants_of_first
+-- The same where the execution has no ancestors: $1 execution, $2 whether it can have tombstones with edges.
+WITH RECURSIVE affected (number) AS (
+    SELECT number FROM replay_roots
+    UNION
+    SELECT next.downstream
+    FROM affected
+    CROSS JOIN LATERAL (
+        SELECT edges.downstream
+        FROM edges
+        WHERE edges.execution_id = $1 AND edges.upstream = affected.number
+          AND (NOT $2 OR NOT EXISTS (
+              SELECT FROM invocations AS i
+              WHERE i.execution_id = $1 AND i.number = edges.downstream AND i.state = 'not_reached' AND NOT i.called
+              OFFSET 0))
         OFFSET 0
     ) AS next
 )
@@ -160,15 +182,15 @@ INSERT INTO replay_marks (number, role) SELECT DISTINCT number, 'affected' FROM 
 INSERT INTO replay_marks (number, role)
 SELECT i.number, 'affected'
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    OFFSET 0
+) AS i
 LEFT JOIN unnest($2::integer[]) AS kept (number) ON kept.number = i.number
 WHERE lineage.execution_id = $1
   AND i.kind = 'step' AND kept.number IS NULL AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1));
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near));
 
 -- name: affect_numbers
 INSERT INTO replay_marks (number, role) SELECT number, $2 FROM unnest($1::integer[]) AS given (number)
@@ -179,14 +201,14 @@ ON CONFLICT DO NOTHING;
 INSERT INTO replay_marks (number, role)
 SELECT i.number, 'wait'
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    OFFSET 0
+) AS i
 WHERE lineage.execution_id = $1
   AND i.kind = 'wait' AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ON CONFLICT DO NOTHING;
 
 -- name: mark_overridden
@@ -196,12 +218,7 @@ UPDATE replay_marks SET overridden = true WHERE number = ANY ($1::integer[]);
 -- name: mark_overridden_before
 -- Outputs that an earlier replay overrode; $1 execution.
 UPDATE replay_marks SET overridden = true
-WHERE (
-    SELECT i.override_outputs IS NOT NULL FROM lineage
-    JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number = replay_marks.number
-                         AND i.number < lineage.number_limit
-    WHERE lineage.execution_id = $1
-    ORDER BY lineage.depth LIMIT 1);
+WHERE (SELECT i.override_outputs IS NOT NULL FROM shown_invocation($1, replay_marks.number) AS i);
 
 -- name: analyze
 ANALYZE replay_roots, replay_marks;
@@ -229,19 +246,11 @@ FROM (
     SELECT marks.* FROM replay_marks AS marks
     WHERE marks.number > $5 AND marks.role = ANY ($2::text[])
       AND (NOT $3 OR EXISTS (SELECT FROM replay_roots AS one WHERE one.number = marks.number))
-      AND (NOT $4 OR marks.role = 'wait' OR EXISTS (
-          SELECT FROM lineage JOIN invocations AS call
-            ON call.execution_id = lineage.ancestor_id AND call.number = marks.number AND call.kind = 'wait'
-          WHERE lineage.execution_id = $1))
+      AND (NOT $4 OR marks.role = 'wait'
+           OR (SELECT call.kind = 'wait' FROM shown_invocation($1, marks.number) AS call))
     ORDER BY marks.number LIMIT $6
 ) AS mark
-CROSS JOIN LATERAL (
-    SELECT row.* FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = mark.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $1
-    ORDER BY lineage.depth LIMIT 1
-) AS i
+CROSS JOIN LATERAL shown_invocation($1, mark.number) AS i
 CROSS JOIN LATERAL (
     SELECT array_agg(one.reason ORDER BY one.reason, one.cause) AS reasons,
            array_agg(one.cause ORDER BY one.reason, one.cause) AS causes
@@ -268,28 +277,25 @@ ORDER BY i.number, lineage.depth
 LIMIT $4;
 
 -- name: reused_with_other_code
--- Reused steps whose code is known and none of today's. Of each name the first calls speak for all: an execution runs
--- the same code for every call of a step, but where it was changed meanwhile.
+-- Reused steps whose code is known and none of today's. Of each name the first reused calls speak for all: an execution
+-- runs the same code for every call of a step, but where it was changed meanwhile.
 -- $1 execution, $2 modules, $3 names, $4 digests.
 SELECT DISTINCT i.invocation_id, i.number
-FROM (SELECT DISTINCT name FROM unnest($3::text[]) AS given (name)) AS step
+FROM (
+    SELECT module, name, array_agg(digest) AS digests
+    FROM unnest($2::text[], $3::text[], $4::text[]) AS given (module, name, digest) GROUP BY module, name
+) AS today
 CROSS JOIN lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.name = step.name AND row.number < lineage.number_limit
-    ORDER BY row.number LIMIT 50
+    WHERE row.execution_id = lineage.ancestor_id AND row.name = today.name AND row.number < lineage.number_limit
+      AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = row.number OFFSET 0)
+    ORDER BY row.number LIMIT 2
 ) AS i
 WHERE lineage.execution_id = $1
-  AND i.kind = 'step' AND i.code_digest <> '' AND (i.called OR i.state <> 'not_reached')
-  AND EXISTS (SELECT FROM unnest($2::text[], $3::text[]) AS known (module, name) WHERE known.module = i.module AND known.name = i.name)
-  AND NOT EXISTS (SELECT FROM unnest($2::text[], $3::text[], $4::text[]) AS today (module, name, digest)
-                  WHERE today.module = i.module AND today.name = i.name AND today.digest = i.code_digest)
-  AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number)
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1))
+  AND i.module = today.module AND i.code_digest <> '' AND i.code_digest <> ALL (today.digests)
+  AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ORDER BY i.number
 LIMIT 21;
 
@@ -297,15 +303,15 @@ LIMIT 21;
 -- Reused steps that read an overridden flow input: $1 execution, $2 input names, $3 how many at most.
 SELECT i.number, i.invocation_id
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    OFFSET 0
+) AS i
 WHERE lineage.execution_id = $1
   AND i.reads_inputs && $2::text[] AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
   AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number)
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $1
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ORDER BY i.number
 LIMIT $3;
 
@@ -314,53 +320,33 @@ LIMIT $3;
 SELECT mark.number, i.invocation_id
 FROM (SELECT marks.number FROM replay_marks AS marks
       WHERE marks.overridden AND marks.role = 'affected' ORDER BY marks.number LIMIT 21) AS mark
-CROSS JOIN LATERAL (
-    SELECT row.invocation_id FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = mark.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $1
-    ORDER BY lineage.depth LIMIT 1
-) AS i
+CROSS JOIN LATERAL shown_invocation($1, mark.number) AS i
 ORDER BY mark.number;
 
 -- name: missing_outputs
 -- Reused invocations of which something affected takes an output that is not there: $1 execution, $2 overridden numbers,
 -- $3 affected numbers whose inputs are looked at apart.
-SELECT DISTINCT u.number, o.invocation_id, i.invocation_id AS consumer
-FROM (SELECT marks.number FROM replay_marks AS marks
-      WHERE marks.role = 'affected' AND marks.number <> ALL ($3::integer[])) AS mark
-CROSS JOIN LATERAL (
-    SELECT row.upstream, row.after, row.invocation_id FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = mark.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $1
-    ORDER BY lineage.depth LIMIT 1
-) AS i
-CROSS JOIN LATERAL unnest(i.upstream) AS u (number)
-CROSS JOIN LATERAL (
-    SELECT row.invocation_id, row.kind, row.outputs, row.override_outputs FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = u.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $1
-    ORDER BY lineage.depth LIMIT 1
-) AS o
-WHERE u.number <> ALL (i.after) AND u.number <> ALL ($2::integer[])
-  AND o.kind = 'step' AND coalesce(o.override_outputs, o.outputs, '') = ''
-  AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = u.number)
-ORDER BY u.number
+SELECT taken.number, o.invocation_id, taken.consumer
+FROM (
+    SELECT u.number, min(i.invocation_id) AS consumer
+    FROM replay_marks AS mark
+    CROSS JOIN LATERAL shown_invocation($1, mark.number) AS i
+    CROSS JOIN LATERAL unnest(i.upstream) AS u (number)
+    WHERE mark.role = 'affected' AND mark.number <> ALL ($3::integer[])
+      AND u.number <> ALL (i.after) AND u.number <> ALL ($2::integer[])
+      AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = u.number OFFSET 0)
+    GROUP BY u.number
+) AS taken
+CROSS JOIN LATERAL shown_invocation($1, taken.number) AS o
+WHERE o.kind = 'step' AND coalesce(o.override_outputs, o.outputs, '') = ''
+ORDER BY taken.number
 LIMIT 21;
 
 -- name: missing_among
 -- Which of these numbers ($3) are reused and have no output: $1 execution, $2 overridden numbers.
 SELECT wanted.number, o.invocation_id
 FROM unnest($3::integer[]) AS wanted (number)
-CROSS JOIN LATERAL (
-    SELECT row.invocation_id, row.kind, row.outputs, row.override_outputs FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = wanted.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $1
-    ORDER BY lineage.depth LIMIT 1
-) AS o
+CROSS JOIN LATERAL shown_invocation($1, wanted.number) AS o
 WHERE wanted.number <> ALL ($2::integer[])
   AND o.kind = 'step' AND coalesce(o.override_outputs, o.outputs, '') = ''
   AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = wanted.number)
@@ -405,13 +391,7 @@ SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'pending', i.m
            WHERE marks.role = 'affected' AND NOT marks.overridden) ELSE 0 END,
        i.upstream, i.after, i.reads_inputs, i.overridden_inputs, i.inputs, coalesce(own.outputs, i.override_outputs), i.options
 FROM replay_marks AS mark
-CROSS JOIN LATERAL (
-    SELECT row.* FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = mark.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $2
-    ORDER BY lineage.depth LIMIT 1
-) AS i
+CROSS JOIN LATERAL shown_invocation($2, mark.number) AS i
 LEFT JOIN unnest($5::integer[], $6::bytea[]) AS own (number, outputs) ON own.number = i.number
 LEFT JOIN unnest($7::text[], $8::text[], $9::text[]) AS pin (module, name, digest)
        ON pin.module = i.module AND pin.name = i.name
@@ -435,13 +415,7 @@ VALUES ($1, $2, $3, $4, $5, 'step', 'pending', $6, $7, $8, $9,
 -- What earlier replays have overridden of these invocations: $1 execution, $2 numbers.
 SELECT i.number, i.overridden_inputs, i.override_outputs
 FROM unnest($2::integer[]) AS wanted (number)
-CROSS JOIN LATERAL (
-    SELECT row.number, row.overridden_inputs, row.override_outputs FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = wanted.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $1
-    ORDER BY lineage.depth LIMIT 1
-) AS i;
+CROSS JOIN LATERAL shown_invocation($1, wanted.number) AS i;
 
 -- name: insert_deltas
 -- Reused invocations whose output is overridden: $1 replay, $2 source, $3 numbers, $4 outputs.
@@ -452,13 +426,7 @@ SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'reused', i.mo
        coalesce(i.supplier_id, i.execution_id), i.started_at, i.finished_at, i.upstream, i.after, i.reads_inputs,
        i.overridden_inputs, i.inputs, i.outputs, own.outputs, i.options
 FROM unnest($3::integer[], $4::bytea[]) AS own (number, outputs)
-CROSS JOIN LATERAL (
-    SELECT row.* FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = own.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $2
-    ORDER BY lineage.depth LIMIT 1
-) AS i
+CROSS JOIN LATERAL shown_invocation($2, own.number) AS i
 WHERE NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = own.number);
 
 -- name: insert_stale
@@ -470,15 +438,15 @@ SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'reused', i.mo
        coalesce(i.supplier_id, i.execution_id), true, i.started_at, i.finished_at, i.upstream, i.after, i.reads_inputs,
        i.overridden_inputs, i.inputs, i.outputs, i.override_outputs, i.options
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    OFFSET 0
+) AS i
 WHERE lineage.execution_id = $2
   AND i.reads_inputs && $3::text[] AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
   AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number)
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $2
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($2, i.number) AS near))
 ON CONFLICT (execution_id, number) DO UPDATE SET stale_inputs = true;
 
 -- name: insert_rest
@@ -490,15 +458,15 @@ SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'reused', i.mo
        coalesce(i.supplier_id, i.execution_id), i.stale_inputs, i.started_at, i.finished_at, i.upstream, i.after,
        i.reads_inputs, i.overridden_inputs, i.inputs, i.outputs, i.override_outputs, NULL, i.options
 FROM lineage
-JOIN invocations AS i ON i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    OFFSET 0
+) AS i
 WHERE lineage.execution_id = $2
   AND (i.called OR i.state <> 'not_reached')
   AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number)
-  AND (lineage.depth = 0 OR lineage.depth = (
-      SELECT near.depth FROM lineage AS near
-      JOIN invocations AS row ON row.execution_id = near.ancestor_id AND row.number = i.number AND row.number < near.number_limit
-      WHERE near.execution_id = $2
-      ORDER BY near.depth LIMIT 1))
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($2, i.number) AS near))
 ON CONFLICT DO NOTHING;
 
 -- name: insert_tombstones
@@ -506,13 +474,7 @@ ON CONFLICT DO NOTHING;
 INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module, called)
 SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'not_reached', i.module, false
 FROM replay_marks AS mark
-CROSS JOIN LATERAL (
-    SELECT row.* FROM lineage
-    JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = mark.number
-                           AND row.number < lineage.number_limit
-    WHERE lineage.execution_id = $2
-    ORDER BY lineage.depth LIMIT 1
-) AS i
+CROSS JOIN LATERAL shown_invocation($2, mark.number) AS i
 WHERE mark.role = 'removed';
 
 -- name: insert_edges

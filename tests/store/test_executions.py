@@ -1,0 +1,128 @@
+"""Rows of executions: made once, and found by index."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from dalsegno_planner.core import run_names
+from dalsegno_planner.core.execution import ExecutionKind, NewExecution
+from dalsegno_planner.entropy import new_execution_id
+from dalsegno_planner.store import executions, invocations
+from dalsegno_planner.store.invocations import EdgeRow, GraphRows, InvocationRow, TaskRow
+from dalsegno_planner.store.pool import Connection, Pool, open_pool
+
+GRAPH_SIZE = 20_000
+
+
+def new_flow() -> NewExecution:
+    return NewExecution(new_execution_id(), "default", "", "content", ExecutionKind.FLOW, "kitchens")
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    """The pool of a planner."""
+    opened = await open_pool(database, max_size=10)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def connection(pool: Pool) -> AsyncIterator[Connection]:
+    """One of its connections."""
+    async with pool.acquire() as acquired:
+        yield acquired
+
+
+async def test_a_request_that_is_made_many_times_at_once_creates_one_execution(pool: Pool) -> None:
+    request_id = uuid4()
+
+    async def start() -> object:
+        async with pool.acquire() as connection:
+            return (await executions.start_flow(connection, replace(new_flow(), request_id=request_id))).id
+
+    assert len(set(await asyncio.gather(*(start() for _ in range(10))))) == 1
+    assert await pool.fetchval("SELECT count(*) FROM tasks") == 1
+
+
+async def test_a_chosen_name_that_is_taken_is_chosen_again(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter(["one", "one", "one", "two"])
+    monkeypatch.setattr(run_names, "run_name", lambda _: next(names))
+    assert (await executions.start_flow(connection, new_flow())).name == "one"
+    assert (await executions.start_flow(connection, new_flow())).name == "two"
+
+
+async def test_what_is_returned_of_a_new_flow_is_what_is_stored(connection: Connection) -> None:
+    created = await executions.start_flow(connection, new_flow())
+    assert await executions.get(connection, created.id) == created
+
+
+async def large_graph(connection: Connection) -> NewExecution:
+    new = replace(new_flow(), kind=ExecutionKind.PIPELINE)
+    numbers = range(1, GRAPH_SIZE + 1)
+    rows = GraphRows(
+        [
+            InvocationRow(
+                new.id, n, n, f"s_{n}", "s", "step", "pending", "m", "", "", 0, 0, None, None, [n - 1], [], [], b"",
+                None, None, b"",
+            )
+            for n in numbers
+        ],
+        [EdgeRow(new.id, n - 1, n) for n in numbers],
+        [TaskRow(new.id, n, False, "default/m:s") for n in numbers],
+    )  # fmt: skip
+    async with connection.transaction():
+        await invocations.insert_graph(connection, rows)
+        await executions.start_pipeline(connection, new, GRAPH_SIZE)
+    await connection.execute("ANALYZE")
+    return new
+
+
+async def test_hot_queries_go_by_index(connection: Connection) -> None:
+    graph = await large_graph(connection)
+    # As a planner that has asked often: one plan for all parameters.
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    for name, sql, arguments in (
+        ("a page of invocations", invocations.SQL["page"], (graph.id, 10_000, 100)),
+        ("some invocations", invocations.SQL["some"], (graph.id, [7, 8])),
+        ("outputs", invocations.SQL["outputs"], (graph.id, [7, 8])),
+        ("an execution", executions.SQL["get"], (graph.id,)),
+        ("states", executions.SQL["states"], ([graph.id],)),
+        ("unserved work", executions.SQL["unserved"], ([graph.id],)),
+    ):
+        plan = await explained(connection, sql, *arguments)
+        assert "Seq Scan on invocations" not in plan, f"{name}:\n{plan}"
+        assert "Seq Scan on tasks" not in plan, f"{name}:\n{plan}"
+        assert await rows_touched(connection, sql, *arguments) < 1_000, name
+
+
+async def explained(connection: Connection, sql: str, *arguments: object) -> str:
+    rows = await connection.fetch(f"EXPLAIN {sql}", *arguments)
+    return "\n".join(row[0] for row in rows)
+
+
+async def rows_touched(connection: Connection, sql: str, *arguments: object) -> float:
+    """The most rows that any part of a query's plan went through."""
+    ((document,),) = await connection.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", *arguments)
+    return max(parts(parsed(document)[0]["Plan"]))
+
+
+def parts(plan: dict[str, object]) -> list[float]:
+    rows, loops = plan["Actual Rows"], plan["Actual Loops"]
+    assert isinstance(rows, int | float)
+    assert isinstance(loops, int | float)
+    inner = plan.get("Plans", [])
+    assert isinstance(inner, list)
+    return [rows * loops, *(touched for part in inner for touched in parts(part))]
+
+
+def parsed(document: object) -> list[dict[str, dict[str, object]]]:
+    assert isinstance(document, str)
+    return json.loads(document)  # type: ignore[no-any-return]
