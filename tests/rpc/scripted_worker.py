@@ -94,14 +94,16 @@ class ScriptedWorker:
 
     async def task(self) -> executor_service_pb2.Task:
         """Return the next task, which has to come alone, and accept it."""
-        (task,) = (await self.next("tasks")).tasks
+        tasks: executor_service_pb2.Tasks = await self.next("tasks")
+        (task,) = tasks.tasks
         self.accept(task)
         return task
 
     async def ack(self, report_id: int) -> executor_service_pb2.Ack:
         """Return what became of a report."""
         while True:
-            for ack in (await self.next("acks")).acks:
+            acks: executor_service_pb2.Acks = await self.next("acks")
+            for ack in acks.acks:
                 if ack.report_id == report_id:
                     return ack
 

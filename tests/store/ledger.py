@@ -57,9 +57,7 @@ class Ledger:
         """Open a session that serves every route."""
         session_id = key or uuid4()
         tokens = [(h.execution_id, h.number, h.epoch, h.session_id) for h in in_hand]
-        await self.connection.fetchrow(
-            QUERIES["open_session"], session_id, "worker", "default", ROUTES, lease, tokens
-        )
+        await self.connection.fetchrow(QUERIES["open_session"], session_id, "worker", "default", ROUTES, lease, tokens)
         return session_id
 
     async def pipeline(self, upstream: Mapping[int, Sequence[int]]) -> UUID:
@@ -116,8 +114,8 @@ class Ledger:
         """The row that reports the end of a step's task."""
         outputs = b"" if outcome == "completed" else None
         failure = None if outcome == "completed" else b"\x12\x04oops"
-        return (next(self.items), held.execution_id, held.number, held.epoch, held.session_id, outcome, outputs, failure,
-                "", NOON, NOON, delay, "worker")  # fmt: skip
+        return (next(self.items), held.execution_id, held.number, held.epoch, held.session_id, outcome, outputs,
+                failure, "", NOON, NOON, delay, "worker")  # fmt: skip
 
     def call(
         self, body: Held, number: int, action: str = "completed", upstream: Sequence[int] = ()
@@ -139,7 +137,9 @@ class Ledger:
 
     async def states(self, execution_id: UUID) -> dict[int, str]:
         """The states of its invocations."""
-        rows = await self.connection.fetch("SELECT number, state FROM invocations WHERE execution_id = $1", execution_id)
+        rows = await self.connection.fetch(
+            "SELECT number, state FROM invocations WHERE execution_id = $1", execution_id
+        )
         return {row["number"]: row["state"] for row in rows}
 
     async def events(self, execution_id: UUID) -> list[tuple[int, int, str]]:

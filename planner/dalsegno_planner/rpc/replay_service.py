@@ -86,8 +86,8 @@ async def _response(
 ) -> messages.ReplayServicePlanResponse:
     summary: PlanSummary = plan.summary
     page, following = await entries(connection, plan, view, after, size)
-    waits, _ = await entries(connection, plan, View.WAITS, 0, _LISTED)
     roots, _ = await entries(connection, plan, View.ROOTS, 0, _LISTED)
+    waits = (await entries(connection, plan, View.WAITS, 0, _LISTED))[0] if plan.resolved.is_flow else []
     return messages.ReplayServicePlanResponse(
         digest=summary.digest,
         source_execution_id=str(plan.source.id),

@@ -42,6 +42,7 @@ from dalsegno_planner.store.todays_graph import TodaysPlan, graph_changed, plan_
 SQL = load_queries("replays")
 
 _ANALYZED_ABOVE = 2_000
+_LARGE_SCRATCH = 1 << 20
 _NAMED_IN_WARNINGS = 20
 
 
@@ -89,10 +90,13 @@ async def make_plan(connection: Connection, source: Execution, request: ReplayRe
         DivergenceError: Today's graph or arguments do not fit.
     """
     _check_source(source, request)
-    facts = await connection.fetchrow(SQL["source_facts"], source.id)
-    assert facts is not None
+    row = await connection.fetchrow(SQL["source_facts"], source.id)
+    assert row is not None
+    facts = SourceFacts(**row)
+    if facts.scratch_size > _LARGE_SCRATCH:
+        await connection.execute(SQL["empty_large_scratch"])
     await connection.execute(SQL["scratch"])
-    resolved = await resolve(connection, source, SourceFacts(**facts), request)
+    resolved = await resolve(connection, source, facts, request)
     resolved.problems += _unknown_inputs(resolved)
     if resolved.problems:
         raise refusal(f"the replay of {source.name}", resolved.problems)

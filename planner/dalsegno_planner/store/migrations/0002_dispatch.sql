@@ -172,10 +172,12 @@ BEGIN
     SELECT array_agg(u.id) INTO ended FROM updated u WHERE u.step = 1;
 
     -- The failure of a pipeline is that of its first failed invocation.
-    UPDATE executions e
-    SET failure = (SELECT i.failure FROM invocations i
-                   WHERE i.execution_id = e.id AND i.state = 'failed' ORDER BY i.finished_at, i.number LIMIT 1)
-    WHERE e.id = ANY (ended) AND e.state = 'failed';
+    IF ended IS NOT NULL THEN
+        UPDATE executions e
+        SET failure = (SELECT i.failure FROM invocations i
+                       WHERE i.execution_id = e.id AND i.state = 'failed' ORDER BY i.finished_at, i.number LIMIT 1)
+        WHERE e.id = ANY (ended) AND e.state = 'failed';
+    END IF;
 END
 $$;
 
@@ -184,17 +186,24 @@ CREATE FUNCTION dispatch_results(results task_result[], OUT changes state_change
 LANGUAGE plpgsql AS $$
 DECLARE
     unreached resolved_call[];
+    some_failed boolean;
+    some_stop boolean;
 BEGIN
-    INSERT INTO attempts (execution_id, number, attempt, executor, started_at, finished_at, failure)
-    SELECT r.execution_id, r.number, i.attempt + 1, r.executor, r.started_at, r.finished_at, r.failure
-    FROM unnest(results) r JOIN invocations i ON i.execution_id = r.execution_id AND i.number = r.number
-    WHERE r.outcome IN ('failed', 'retry')
-    ON CONFLICT DO NOTHING;
+    SELECT bool_or(r.outcome <> 'completed'), bool_or(r.outcome = 'failed') INTO some_failed, some_stop
+    FROM unnest(results) r;
 
-    UPDATE tasks t
-    SET session_id = NULL, running = false, available_at = clock_timestamp() + make_interval(secs => r.delay)
-    FROM unnest(results) r
-    WHERE t.execution_id = r.execution_id AND t.number = r.number AND r.outcome = 'retry';
+    IF some_failed THEN
+        INSERT INTO attempts (execution_id, number, attempt, executor, started_at, finished_at, failure)
+        SELECT r.execution_id, r.number, i.attempt + 1, r.executor, r.started_at, r.finished_at, r.failure
+        FROM unnest(results) r JOIN invocations i ON i.execution_id = r.execution_id AND i.number = r.number
+        WHERE r.outcome IN ('failed', 'retry')
+        ON CONFLICT DO NOTHING;
+
+        UPDATE tasks t
+        SET session_id = NULL, running = false, available_at = clock_timestamp() + make_interval(secs => r.delay)
+        FROM unnest(results) r
+        WHERE t.execution_id = r.execution_id AND t.number = r.number AND r.outcome = 'retry';
+    END IF;
 
     DELETE FROM tasks t USING unnest(results) r
     WHERE t.execution_id = r.execution_id AND t.number = r.number AND r.outcome <> 'retry';
@@ -240,7 +249,7 @@ BEGIN
     SELECT array_agg((r.execution_id, r.number, r.outcome)::state_change) INTO changes
     FROM unnest(results) r WHERE r.outcome <> 'retry';
 
-    IF EXISTS (SELECT FROM unnest(results) r WHERE r.outcome = 'failed') THEN
+    IF some_stop THEN
         WITH RECURSIVE stopped AS (
             SELECT e.execution_id, e.downstream AS number, r.failure
             FROM unnest(results) r
@@ -274,12 +283,17 @@ $$;
 -- Records durable calls of bodies whose tokens have been checked. A call that has ended is never written again.
 CREATE FUNCTION dispatch_calls(calls body_call[], OUT changes state_change[])
 LANGUAGE plpgsql AS $$
+DECLARE
+    waits_made boolean;
+    submitted boolean;
 BEGIN
     -- A recorded call that is made with other inputs leaves its old edges.
-    DELETE FROM edges e USING unnest(calls) c
+    DELETE FROM edges e
+    USING unnest(calls) c
     JOIN invocations i ON i.execution_id = c.execution_id AND i.number = c.number
+    CROSS JOIN LATERAL unnest(i.upstream) u(number)
     WHERE i.upstream <> c.upstream AND i.state IN ('pending', 'reused')
-      AND e.execution_id = c.execution_id AND e.downstream = c.number AND e.upstream = ANY (i.upstream);
+      AND e.execution_id = c.execution_id AND e.upstream = u.number AND e.downstream = c.number;
 
     WITH written AS (
         INSERT INTO invocations AS i (
@@ -316,20 +330,14 @@ BEGIN
         WHERE i.state = 'pending' OR (i.state = 'reused' AND excluded.state = 'reused')
         RETURNING i.execution_id, i.number, i.state, i.started_at, i.xmax = 0 AS fresh
     ), counted AS (
-        UPDATE executions e
-        SET next_number = greatest(e.next_number, w.highest + 1), invocation_count = e.invocation_count + w.fresh
-        FROM (SELECT execution_id, max(number) AS highest, (count(*) FILTER (WHERE fresh))::integer AS fresh
-              FROM written GROUP BY execution_id) w
-        WHERE e.id = w.execution_id AND e.source_id IS NULL
-        RETURNING e.id
-    ), counted_replays AS (
-        -- A delta of a recorded call is a fresh row, but no further invocation.
+        -- In a replay, a delta of a recorded call is a fresh row, but no further invocation.
         UPDATE executions e
         SET next_number = greatest(e.next_number, w.highest + 1),
-            invocation_count = e.invocation_count + greatest(w.highest + 1 - e.next_number, 0)
-        FROM (SELECT execution_id, max(number) AS highest FROM written GROUP BY execution_id) w
-        WHERE e.id = w.execution_id AND e.source_id IS NOT NULL
-        RETURNING e.id
+            invocation_count = e.invocation_count + CASE WHEN e.source_id IS NULL THEN w.fresh
+                                                         ELSE greatest(w.highest + 1 - e.next_number, 0) END
+        FROM (SELECT execution_id, max(number) AS highest, (count(*) FILTER (WHERE fresh))::integer AS fresh
+              FROM written GROUP BY execution_id) w
+        WHERE e.id = w.execution_id
     )
     SELECT array_agg((w.execution_id, w.number,
                       CASE WHEN w.state = 'pending' AND w.started_at IS NOT NULL THEN 'running' ELSE w.state END
@@ -341,13 +349,19 @@ BEGIN
     FROM unnest(calls) c CROSS JOIN LATERAL unnest(c.upstream) u(number)
     ON CONFLICT DO NOTHING;
 
-    INSERT INTO waits (execution_id, number, question, schema, metadata, deadline)
-    SELECT c.execution_id, c.number, c.question, c.schema, c.metadata,
-           clock_timestamp() + make_interval(secs => c.timeout)
-    FROM unnest(calls) c WHERE c.action = 'wait'
-    ON CONFLICT DO NOTHING;
+    -- A statement costs some 30 µs though it finds nothing: what is rare is asked for at once.
+    SELECT bool_or(c.action = 'wait'), bool_or(c.action = 'submitted') INTO waits_made, submitted
+    FROM unnest(calls) c;
 
-    IF EXISTS (SELECT FROM unnest(calls) c WHERE c.action = 'submitted') THEN
+    IF waits_made THEN
+        INSERT INTO waits (execution_id, number, question, schema, metadata, deadline)
+        SELECT c.execution_id, c.number, c.question, c.schema, c.metadata,
+               clock_timestamp() + make_interval(secs => c.timeout)
+        FROM unnest(calls) c WHERE c.action = 'wait'
+        ON CONFLICT DO NOTHING;
+    END IF;
+
+    IF submitted THEN
         -- Locked upstream rows do not end before this is committed, and whoever ends them then sees the new edges.
         PERFORM FROM invocations u JOIN unnest(calls) c ON u.execution_id = c.execution_id AND u.number = ANY (c.upstream)
         WHERE c.action = 'submitted' AND u.state = 'pending'
@@ -549,7 +563,8 @@ BEGIN
         SELECT array_agg(ok.r) INTO results FROM (
             SELECT r FROM unnest(p_results) r
             JOIN tasks t ON t.execution_id = r.execution_id AND t.number = r.number
-            WHERE t.session_id = r.session_id AND t.epoch = r.epoch
+            -- Written so that the index of leased tasks does not apply: it has all tasks of the session.
+            WHERE t.session_id IS NOT DISTINCT FROM r.session_id AND t.epoch = r.epoch
             ORDER BY t.execution_id, t.number FOR UPDATE OF t) ok;
         IF results IS NOT NULL THEN
             SELECT * INTO made, raw FROM dispatch_results(results);
@@ -565,13 +580,15 @@ BEGIN
         SELECT array_agg(ok.c) INTO calls FROM (
             SELECT c FROM unnest(p_calls) c
             JOIN tasks t ON t.execution_id = c.execution_id AND t.number = 0
-            WHERE t.session_id = c.session_id AND t.epoch = c.epoch
+            WHERE t.session_id IS NOT DISTINCT FROM c.session_id AND t.epoch = c.epoch
             ORDER BY t.execution_id FOR UPDATE OF t) ok;
         IF calls IS NOT NULL THEN
-            INSERT INTO attempts (execution_id, number, attempt, executor, started_at, finished_at, failure)
-            SELECT a.execution_id, a.number, a.attempt, a.executor, a.started_at, a.finished_at, a.failure
-            FROM unnest(p_attempts) a JOIN unnest(calls) c ON c.item = a.item
-            ON CONFLICT DO NOTHING;
+            IF cardinality(p_attempts) > 0 THEN
+                INSERT INTO attempts (execution_id, number, attempt, executor, started_at, finished_at, failure)
+                SELECT a.execution_id, a.number, a.attempt, a.executor, a.started_at, a.finished_at, a.failure
+                FROM unnest(p_attempts) a JOIN unnest(calls) c ON c.item = a.item
+                ON CONFLICT DO NOTHING;
+            END IF;
             made := dispatch_calls(calls);
             changes := changes || coalesce(made, '{}');
             durable := durable || (SELECT array_agg(c.item) FROM unnest(calls) c);
@@ -588,7 +605,7 @@ BEGIN
         UPDATE tasks t SET session_id = NULL, running = false
         FROM unnest(p_returned) r
         WHERE t.execution_id = r.execution_id AND t.number = r.number
-          AND t.epoch = r.epoch AND t.session_id = r.session_id;
+          AND t.epoch = r.epoch AND t.session_id IS NOT DISTINCT FROM r.session_id;
         requeued := true;
     END IF;
 
@@ -601,7 +618,10 @@ BEGIN
     IF cardinality(raw) > 0 THEN
         SELECT array_agg((t.session_id, t.execution_id, t.epoch, w.number, w.outputs, w.failure)::resolved_call)
         INTO resolved
-        FROM unnest(raw) w JOIN tasks t ON t.execution_id = w.execution_id AND t.number = 0
+        FROM unnest(raw) w
+        CROSS JOIN LATERAL (
+            SELECT b.session_id, b.execution_id, b.epoch FROM tasks b
+            WHERE b.execution_id = w.execution_id AND b.number = 0 LIMIT 1) t
         WHERE t.session_id IS NOT NULL;
 
         -- A suspended flow waits once nothing else of it runs.
@@ -622,7 +642,7 @@ BEGIN
         FOR body IN
             SELECT b.* FROM unnest(p_ends) b
             JOIN tasks t ON t.execution_id = b.execution_id AND t.number = 0
-            WHERE t.session_id = b.session_id AND t.epoch = b.epoch
+            WHERE t.session_id IS NOT DISTINCT FROM b.session_id AND t.epoch = b.epoch
             ORDER BY b.execution_id FOR UPDATE OF t
         LOOP
             SELECT * INTO made, again FROM dispatch_body_end(body);

@@ -1,17 +1,24 @@
--- Planning and creating replays. The roots and what is affected are kept in temporary tables of the connection, empty
--- at the end of every transaction, so that a plan of any size stays in Postgres.
+-- Planning and creating replays. The roots and what is affected are kept in temporary tables of the connection, so that
+-- a plan of any size stays in Postgres.
 
 -- name: scratch
--- Plans are made once: their making would cost more than most of them do, and each is an index lookup by design.
+-- Query plans are made once: their making would cost more than most of them do, and each is an index lookup by design.
+-- The tables are emptied at the start, because `ON COMMIT DELETE ROWS` truncates, which makes every query plan anew.
 SET LOCAL plan_cache_mode = force_generic_plan;
 SET LOCAL enable_seqscan = off;
 CREATE TEMPORARY TABLE IF NOT EXISTS replay_roots (
     number integer NOT NULL, reason text NOT NULL, cause text NOT NULL, PRIMARY KEY (number, reason, cause)
-) ON COMMIT DELETE ROWS;
+);
 -- Role: `affected`, `wait` for one that is asked again without being affected, `removed` for one that today's graph lacks.
 CREATE TEMPORARY TABLE IF NOT EXISTS replay_marks (
     number integer PRIMARY KEY, role text NOT NULL, overridden boolean NOT NULL DEFAULT false
-) ON COMMIT DELETE ROWS;
+);
+DELETE FROM replay_roots;
+DELETE FROM replay_marks;
+
+-- name: empty_large_scratch
+-- After a plan that affected very much, whose dead rows would be looked at by all later ones.
+TRUNCATE replay_roots, replay_marks;
 
 -- name: lineage_length
 SELECT count(*) FROM lineage WHERE execution_id = $1;
@@ -26,8 +33,8 @@ SELECT number FROM replay_marks WHERE role = 'affected' ORDER BY number;
 SELECT state FROM executions WHERE id = $1 FOR UPDATE;
 
 -- name: source_facts
--- What its record does not tell, and the first number that no invocation has: $1 execution.
-SELECT executions.code_digest, executions.shaping_inputs, greatest(executions.next_number, 1 + coalesce((
+-- What its record does not tell, the first number that no invocation has, and what the scratch tables take: $1 execution.
+SELECT executions.code_digest, executions.shaping_inputs, coalesce(pg_relation_size(to_regclass('pg_temp.replay_marks')), 0) AS scratch_size, greatest(executions.next_number, 1 + coalesce((
     SELECT max(highest.number) FROM lineage
     CROSS JOIN LATERAL (
         SELECT max(i.number) AS number FROM invocations AS i
