@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import UUID
 
+import asyncpg
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
@@ -79,7 +80,7 @@ async def test_a_result_frees_the_next_step_and_carries_its_input(planner: Servi
 
 
 async def test_a_task_that_is_not_accepted_in_time_goes_to_another(database: str, tmp_path: Path) -> None:
-    async with serving(database, tmp_path, accept_within=0.1, poll_interval=0.1) as planner:
+    async with serving(database, tmp_path, accept_within=1.0, poll_interval=0.1) as planner:
         await _works(planner, 1)
         async with scripted_worker(planner.channel) as deaf, scripted_worker(planner.channel) as worker:
             await deaf.hello()
@@ -94,13 +95,18 @@ async def test_a_task_that_is_not_accepted_in_time_goes_to_another(database: str
             assert (await worker.ack(worker.complete(task))).status == ACK_STATUS_DURABLE
 
 
-async def test_who_sleeps_through_its_lease_is_fenced(database: str, tmp_path: Path) -> None:
-    async with serving(database, tmp_path, lease_duration=0.2, poll_interval=0.1) as planner:
+async def test_who_sleeps_through_its_lease_is_fenced(
+    database: str, connection: asyncpg.Connection[asyncpg.Record], tmp_path: Path
+) -> None:
+    async with serving(database, tmp_path, poll_interval=0.1) as planner:
         execution = await _works(planner, 1)
         async with scripted_worker(planner.channel) as sleeper, scripted_worker(planner.channel) as worker:
             await sleeper.hello()
             sleeper.credit(steps=1)
             slept_on = await sleeper.task()
+            await connection.execute(
+                "UPDATE sessions SET expires_at = '-infinity' WHERE id = $1", UUID(bytes=sleeper.key)
+            )
             await worker.hello()
             worker.credit(steps=1)
             task = await worker.task()
