@@ -297,6 +297,8 @@ class Fleet:
             given.calls[number] = BegunCall(report, time.monotonic())
             return True
         given.calls.pop(number, None)
+        for attempt in report.call.failed_attempts:
+            attempt.executor = self._session.identity.executor
         return False
 
     def _hear_returned(self, runner: Runner, keys: Sequence[TaskKey]) -> None:

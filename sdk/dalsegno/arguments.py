@@ -44,13 +44,25 @@ def bind_arguments(function: Callable[..., Any], args: tuple[object, ...], kwarg
     except TypeError as error:
         name = getattr(function, "__name__", repr(function))
         raise UsageError(
-            f"{name}(): {error}; it takes {name}{signature}",
+            f"{name}(): {error}{_misspelt(signature, kwargs)}; it takes {name}{signature}",
             reason="WRONG_ARGUMENTS",
             fields={"function": name},
         ) from None
     passed = frozenset(bound.arguments)
     bound.apply_defaults()
     return Arguments(bound.arguments, frozenset(bound.arguments) - passed)
+
+
+def _misspelt(signature: inspect.Signature, kwargs: Mapping[str, object]) -> str:
+    """Name the first argument that has no parameter: where another one is missing, Python speaks only of that."""
+    parameters = signature.parameters
+    unknown = [name for name in kwargs if name not in parameters]
+    if not unknown or any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return ""
+    from difflib import get_close_matches
+
+    close = get_close_matches(unknown[0], parameters, n=1)
+    return f"; there is no parameter {unknown[0]!r}" + (f", did you mean {close[0]!r}?" if close else "")
 
 
 def call_arguments(

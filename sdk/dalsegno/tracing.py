@@ -94,7 +94,7 @@ def trace(
         # A stand-in for *args or **kwargs cannot be spread without being looked at; its elements are plain values.
         in_place, by_name = call_arguments(pipeline.function, parameters)
         returned = pipeline.function(*in_place, **by_name)
-        result = None if returned is None else tracer.bind(returned)
+        result = None if returned is None else tracer.bind_named(returned, f"the result of pipeline {pipeline.name!r}")
     finally:
         current_body.reset(token)
     return Graph(pipeline.name, tuple(tracer.steps), tuple(tracer.definitions), inputs, frozenset(shaped_by), result)
@@ -207,20 +207,25 @@ class _Trace:
             return self._composite(value)
         return self._leaf(value)
 
+    def bind_named(self, value: Any, what: str, **fields: str) -> Binding:
+        """Bind a value; an error says which one it was."""
+        try:
+            return self.bind(value)
+        except UsageError as error:
+            raise UsageError(
+                f"{what}: {error.message}",
+                reason=error.reason,
+                fields={**error.fields, **fields},
+                problems=error.problems,
+            ) from error
+
     def _bind_inputs(self, step: Step[..., Any], arguments: Arguments) -> Inputs:
         from dalsegno.v1.value_pb2 import Inputs
 
         inputs = Inputs()
         for name, value in arguments.items():
-            try:
-                inputs.bindings[name].CopyFrom(self.bind(value))
-            except UsageError as error:
-                raise UsageError(
-                    f"argument {name!r} of step {step.name!r}: {error.message}",
-                    reason=error.reason,
-                    fields={**error.fields, "step": step.name, "parameter": name},
-                    problems=error.problems,
-                ) from error
+            what = f"argument {name!r} of step {step.name!r}"
+            inputs.bindings[name].CopyFrom(self.bind_named(value, what, step=step.name, parameter=name))
         return inputs
 
     def _output(self, placeholder: OutputPlaceholder) -> Binding:

@@ -59,7 +59,7 @@ def replays(session: Session) -> Iterator[Figure]:
 
             replay()
             yield Figure(
-                f"replay of a {kind}'s chain of {LENGTH}, last step, request to result",
+                f"replay of the last of {LENGTH} in a {kind}, request to result",
                 Unit.MILLISECONDS,
                 repeated(_REPLAYS, replay),
                 budgets.REPLAY_OF_LAST_STEP,

@@ -36,8 +36,8 @@ def _steps_a_second(session: Session, count: int, runs: int) -> Iterator[Figure]
                 seconds, execution = timed(lambda: independent(count))
                 outside.append(count / seconds)
                 inside.append(count / session.wire.running_seconds(str(execution.exec_id)))
-            where = f"{count:,} independent steps in {isolation.plural}"
-            yield _rate(f"{where}, first claim to last commit", inside, budget, count, isolation.plural)
+            where = f"{count:,} steps in {isolation.plural}"
+            yield _rate(f"{where}, claim to commit", inside, budget, count, isolation.plural)
             yield _rate(f"{where}, call to return", outside, budgets.STEPS_FROM_CALL_TO_RETURN, count)
             yield from _memory(session, worker, where)
 
@@ -45,11 +45,11 @@ def _steps_a_second(session: Session, count: int, runs: int) -> Iterator[Figure]
 def _memory(session: Session, worker: Worker, after: str) -> Iterator[Figure]:
     stream, *runners = worker.processes()
     planner = Samples.of([memory_mb(session.engine.planner)])
-    yield Figure(f"planner's memory after {after}", Unit.MEGABYTES, planner, budgets.PLANNER_MEMORY)
-    yield Figure(f"executor's memory after {after}, stream process", Unit.MEGABYTES, Samples.of([memory_mb(stream)]))
+    yield Figure(f"planner, after {after}", Unit.MEGABYTES, planner, budgets.PLANNER_MEMORY)
+    yield Figure(f"executor, after {after}", Unit.MEGABYTES, Samples.of([memory_mb(stream)]))
     if runners:
         each = Samples.of(memory_mb(runner) for runner in runners)
-        yield Figure(f"executor's memory after {after}, one runner", Unit.MEGABYTES, each)
+        yield Figure(f"one of its runners, after {after}", Unit.MEGABYTES, each)
 
 
 def _rate(name: str, values: list[float], budget: Budget, size: int, series: str = "call to return") -> Figure:

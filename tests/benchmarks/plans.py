@@ -34,11 +34,11 @@ def _of_size(session: Session, count: int) -> Iterator[Figure]:
     yield Figure(
         f"import of {count:,} steps", Unit.PER_SECOND, rate, budgets.IMPORTED_STEPS, size=count, series="import"
     )
-    yield _memory(f"planner's memory while it imports {count:,} steps", watch, count, "memory, import")
+    yield _memory(f"planner, importing {count:,} steps", watch, count, "memory, import")
     yield _part(session, source, count)
     with MemoryWatch(session.engine.planner) as watch:
         yield _everything(session, source, count)
-    yield _memory(f"planner's memory while it plans {count:,} affected", watch, count, "memory, plan of everything")
+    yield _memory(f"planner, planning {count:,} affected", watch, count, "memory, plan of everything")
 
 
 def _part(session: Session, source: str, count: int) -> Figure:

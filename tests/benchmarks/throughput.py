@@ -64,15 +64,15 @@ def million(session: Session) -> Iterator[Figure]:
     messages = started_independent(_MILLION)
     with session.worker(Isolation.THREADS), MemoryWatch(session.engine.planner) as watch:
         seconds, execution = timed(lambda: session.wire.start(messages))
-        yield Figure("start of a pipeline of 1,000,000 steps", Unit.SECONDS, Samples.of([seconds]))
+        yield Figure("start of 1,000,000 steps", Unit.SECONDS, Samples.of([seconds]))
         session.client.executions.wait(execution, timeout=600)
         rate = _MILLION / session.wire.running_seconds(execution)
-    name = "1,000,000 independent steps in threads, first claim to last commit"
+    name = "1,000,000 steps in threads, claim to commit"
     yield Figure(
         name, Unit.PER_SECOND, Samples.of([rate]), budgets.STEPS_THREADS, size=_MILLION, series="steps, threads"
     )
     yield Figure(
-        "planner's memory, 1,000,000 in flight",
+        "planner, 1,000,000 in flight",
         Unit.MEGABYTES,
         Samples.of([watch.peak_mb]),
         budgets.PLANNER_MEMORY,

@@ -149,7 +149,8 @@ def test_run_follows_a_flow_and_prints_its_result(dalsegno: CommandLine) -> None
 
 
 def test_run_runs_a_pipeline(dalsegno: CommandLine) -> None:
-    document = dalsegno("run", "cli_flows:chain", "--output", "json").document
+    document = dalsegno("run", "cli_flows:chain", "--name", "first-chain", "--output", "json").document
+    assert document["name"] == "first-chain"
     assert (document["kind"], document["status"]) == ("pipeline", "completed")
     assert document["inputs"] == {"topic": "chains"}
     assert [step["upstream"] for step in document["steps"]] == [[], ["research"], ["write_draft"]]

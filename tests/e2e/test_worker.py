@@ -22,6 +22,7 @@ from dalsegno.client.starts import ended_well, start_flow, start_pipeline
 from dalsegno.decorators import Flow
 from dalsegno.errors import ExecutionError, FailureOrigin
 from tests.e2e import worker_flows as code
+from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
@@ -95,6 +96,12 @@ class Place:
             "DALSEGNO_POLL_INTERVAL": "0.2",
         }
 
+    def for_test(self, folder: Path, stack: ExitStack) -> Place:
+        """Return the same place with another folder, for processes that end with another stack."""
+        place = Place("", folder, stack)
+        place.address = self.address
+        return place
+
     def planner(self) -> Process:
         """Start a planner, and wait until it serves."""
         planner = self._started(Process("dalsegno_planner", **self._settings))
@@ -141,11 +148,22 @@ def place(database: str, tmp_path: Path) -> Iterator[Place]:
         yield Place(database, tmp_path, stack)
 
 
+@pytest.fixture(scope="module")
+def engine(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A database with a planner, which most tests share."""
+    name = postgres.create_database(migrated=True)
+    with ExitStack() as stack:
+        stack.callback(postgres.drop_database, name)
+        shared = Place(postgres.dsn(name), tmp_path_factory.mktemp("engine"), stack)
+        shared.planner()
+        yield shared
+
+
 @pytest.fixture
-def served(place: Place) -> Place:
-    """A database with a planner."""
-    place.planner()
-    return place
+def served(engine: Place, tmp_path: Path) -> Iterator[Place]:
+    """The shared planner, and a folder and workers of the test's own."""
+    with ExitStack() as stack:
+        yield engine.for_test(tmp_path, stack)
 
 
 @pytest.mark.parametrize("isolation", ["process", "thread"])
@@ -292,7 +310,7 @@ def test_a_second_signal_ends_a_worker_at_once(served: Place) -> None:
     started = served.fifo("started")
     served.fifo("go")
     worker = served.worker()
-    served.start(code.meeting, str(served.folder))
+    handle = served.start(code.meeting, str(served.folder))
     runner, _ = map(int, started.read_text().split())
     process = psutil.Process(runner)
     worker.kill(signal.SIGTERM)
@@ -300,3 +318,4 @@ def test_a_second_signal_ends_a_worker_at_once(served: Place) -> None:
     worker.kill(signal.SIGTERM)
     assert worker.ended() == 1
     assert not psutil.wait_procs([process], timeout=SECONDS)[1]
+    served.client.executions.cancel(handle.exec_id)

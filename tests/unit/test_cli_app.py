@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dalsegno.cli.app import output_of, run
+from dalsegno.cli.command_name import command_name
 from dalsegno.cli.exit_codes import ExitCode, exit_code_of
 from dalsegno.cli.reporting import OutputFormat, error_document
 from dalsegno.errors import (
@@ -166,6 +167,29 @@ def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("dalsegno ")
 
 
+def test_the_tour_names_the_extra_that_brings_what_it_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert run(["demo"]) == ExitCode.USAGE
+    assert "pip install 'dalsegno[demo]'" in capsys.readouterr().err
+
+
+def test_a_command_that_the_shell_does_not_find_is_named_by_its_path(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = folder / "bin" / "dalsegno"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert command_name() == "dalsegno"
+    monkeypatch.setenv("PATH", str(folder))
+    assert command_name() == "bin/dalsegno"
+    monkeypatch.setattr(sys, "argv", ["-m"])
+    assert command_name() == "dalsegno"
+
+
 def test_the_command_starts_without_what_it_may_not_need() -> None:
     code = (
         "import sys, dalsegno.cli.app; "
@@ -173,6 +197,16 @@ def test_the_command_starts_without_what_it_may_not_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_command_whose_reader_has_ended_ends_as_quietly_as_others_do(output: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as nobody_reads:
+        command = [sys.executable, "-m", "dalsegno.cli", "status", "--output", output]
+        done = subprocess.run(command, stdout=nobody_reads, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (ExitCode.NOBODY_READS, b"")
 
 
 @pytest.mark.parametrize("command", ["planner", "worker"])

@@ -78,6 +78,7 @@ def test_what_is_not_there_is_refused(folder: Path, target: str, reason: str, pa
         ("import cli_loading_missing\n", "ModuleNotFoundError: No module named 'cli_loading_missing'"),
         ("x = 1 / 0\n", "ZeroDivisionError: division by zero\n  at "),
         ("def broken(:\n", "SyntaxError"),
+        ("raise SystemExit(0)\n", "SystemExit: 0"),
     ],
 )
 def test_a_module_that_fails_to_import_says_why_and_where(folder: Path, code: str, part: str) -> None:

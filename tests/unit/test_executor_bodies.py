@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pytest
@@ -238,6 +240,23 @@ def test_stale_inputs_are_reported_and_the_recorded_output_is_used() -> None:
     assert value_of(last) == 1
 
 
+@dataclass
+class Recipe:
+    title: str
+    day: date
+
+
+@flow
+def cooks(recipe: Recipe, days: list[date], note: str) -> str:
+    return f"{recipe.title} {recipe.day.year} {days[0].month} {note}"
+
+
+def test_inputs_that_are_written_as_json_become_what_the_flow_asks_for() -> None:
+    task = body_task(cooks, recipe={"title": "soup", "day": "2024-05-01"}, days=["2023-07-01"], note="x")
+    with embedded(cooks) as talk:
+        assert value_of(talk.run_body(task)[-1]) == "soup 2024 7 x"
+
+
 def test_a_replay_of_a_flow_with_other_arguments_is_a_changed_graph() -> None:
     with embedded(chain, add) as talk:
         failure = failure_of(talk.run_body(body_task(chain, replay=ReplayRules(roots=[1]), size=2))[-1])
@@ -352,6 +371,23 @@ def test_a_wait_ends_the_body_however_careless_it_is() -> None:
         assert value_of(talk.run_body(body_task(asks, [answered], epoch=2))[-1]) == "5"
         late = as_recorded(call.call, timed_out=True)
         assert value_of(talk.run_body(body_task(asks, [late], epoch=3))[-1]) == "too late"
+
+
+@flow
+def passes_a_gate() -> str:
+    return f"{wait(name='gate')}"
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_gate_goes_on_or_aborts(answer: bool) -> None:
+    with embedded(passes_a_gate) as talk:
+        call, _ = talk.run_body(body_task(passes_a_gate))
+        assert call.call.wait.schema == ""
+        last = talk.run_body(body_task(passes_a_gate, [as_recorded(call.call, outputs=outputs(answer))], epoch=2))[-1]
+        if answer:
+            assert value_of(last) == "True"
+        else:
+            assert "abort" in failure_of(last).message
 
 
 @pytest.mark.parametrize("how", ["fenced", "cancelled"])

@@ -44,8 +44,10 @@ def _serve(runner: Runner) -> None:
     try:
         runner.serve()
     finally:
-        # Code that runs on, in this thread's process, is nobody's any more.
-        threading.Timer(_SECONDS_TO_LEAVE, os._exit, (0,)).start()
+        # Code that runs on is nobody's any more.
+        last_resort = threading.Timer(_SECONDS_TO_LEAVE, os._exit, (0,))
+        last_resort.daemon = True
+        last_resort.start()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ from dalsegno.v1.executor_service_pb2 import (
 )
 from dalsegno_executor.attempts import duration, failed_call, timestamp
 from dalsegno_executor.runner.calls import Calls, MadeCall
-from dalsegno_executor.runner.control import BodyEnd, Suspension
+from dalsegno_executor.runner.control import BodyEnd, Refused, Suspension
 from dalsegno_executor.runner.direct import DirectRun, run_direct, run_direct_async
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, exception_of, failure_of
@@ -31,7 +31,7 @@ from dalsegno_executor.runner.inbox import Inbox, Outcome
 from dalsegno_executor.runner.matching import Await, Execute, Reuse
 from dalsegno_executor.runner.outputs import StoredOutputs, joined, read_outputs
 from dalsegno_executor.runner.turns import Turns
-from dalsegno_executor.runner.waits import answer_of, json_text, schema_text, timed_out
+from dalsegno_executor.runner.waits import aborted, answer_of, json_text, schema_text, timed_out
 
 
 class Reporting(Protocol):
@@ -350,7 +350,10 @@ class Body:
         if made.recorded.timed_out:
             self._receive(made.number)
             raise timed_out(made.message.invocation_id)
-        return answer_of(self._value(made.number, made.recorded.outputs), schema)
+        value = self._value(made.number, made.recorded.outputs)
+        if schema is None and value is False:
+            self._end(Refused(aborted(made.message.invocation_id)))
+        return answer_of(value, schema)
 
     def _rebuilt(self, failure: Failure) -> Exception:
         error = exception_of(failure)

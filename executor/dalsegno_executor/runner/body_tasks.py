@@ -32,6 +32,7 @@ from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of, type_name
 from dalsegno_executor.runner.inbox import Inbox
 from dalsegno_executor.runner.turns import BodyLoop, Turns
+from dalsegno_executor.runner.typed_inputs import typed_input
 
 
 class BodyTaskRun:
@@ -97,7 +98,7 @@ class BodyTaskRun:
 
     def _arguments(self, flow: Flow[..., Any], body: Body) -> tuple[tuple[object, ...], dict[str, object]]:
         try:
-            values = {name: self._flow_input(name) for name in self._task.body.inputs.values}
+            values = {name: self._flow_input(flow, name) for name in self._task.body.inputs.values}
         except (BackendError, NotFoundError) as error:
             raise _Unfit(failure_of(error, BACKEND)) from error
         except DalsegnoError as error:
@@ -108,9 +109,11 @@ class BodyTaskRun:
             replayed = self._task.body.HasField("replay")
             raise _Unfit(_graph_changed(error) if replayed else failure_of(error, USER_CODE)) from error
 
-    def _flow_input(self, name: str) -> object:
+    def _flow_input(self, flow: Flow[..., Any], name: str) -> object:
         payload = self._task.body.inputs.values[name]
         value = self._environment.read(payload)
+        if payload.codec == "json":
+            value = typed_input(flow.function, name, value)
         self._calls.provenance.record_flow_input(value, name, payload.digest, payload.canonical)
         return value
 

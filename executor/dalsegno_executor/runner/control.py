@@ -31,7 +31,7 @@ class Diverged(BodyEnd):
 
 
 class Refused(BodyEnd):
-    """The planner could not record a call of the body."""
+    """The body may not go on: the planner could not record a call of it, or somebody has answered a gate with false."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)

@@ -92,7 +92,8 @@ class Runner:
         self.stop()
 
     def stop(self) -> None:
-        """End bodies at their next durable call, and threads after what they run."""
+        """End bodies at their next durable call, and threads after what they run; what has not started never does."""
+        self.steps.take_waiting()
         for inbox in list(self._bodies.values()):
             inbox.post(HandedBack("the stream process is gone"))
         self.steps.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 from dalsegno.errors import UsageError, WaitTimeoutError
 from dalsegno.schemas import from_json, json_schema
+from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_USER_CODE, Failure
 from dalsegno.values import encode
 
 
@@ -49,6 +50,16 @@ def answer_of(value: Any, schema: object) -> Any:
     if isinstance(schema, type) and isinstance(value, schema):
         return value
     return from_json(value, schema, "the answer")
+
+
+def aborted(invocation_id: str) -> Failure:
+    """Return why a body ends whose gate was answered with false."""
+    return Failure(
+        origin=FAILURE_ORIGIN_USER_CODE,
+        message=f"wait {invocation_id!r} was answered with false: abort",
+        exception_type="dalsegno.errors:ExecutionError",
+        invocation_id=invocation_id,
+    )
 
 
 def timed_out(invocation_id: str) -> WaitTimeoutError:

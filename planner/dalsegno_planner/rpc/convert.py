@@ -40,7 +40,7 @@ EXECUTION_KINDS: Mapping[DefinitionKind.ValueType, ExecutionKind] = {
     DefinitionKind.DEFINITION_KIND_FLOW: ExecutionKind.FLOW,
     DefinitionKind.DEFINITION_KIND_PIPELINE: ExecutionKind.PIPELINE,
 }
-_KIND_MESSAGES = {kind: message for message, kind in EXECUTION_KINDS.items()}
+KIND_MESSAGES = {kind: message for message, kind in EXECUTION_KINDS.items()}
 
 
 def execution_message(
@@ -58,7 +58,7 @@ def execution_message(
         project=execution.project,
         name=execution.name,
         flow=execution.flow,
-        kind=_KIND_MESSAGES[execution.kind],
+        kind=KIND_MESSAGES[execution.kind],
         state=execution_state_message(execution.state),
         created_at=timestamp(execution.created_at),
         started_at=timestamp(execution.started_at),

@@ -13,6 +13,7 @@ from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceServicer
 from dalsegno_planner.core.ids import ExecutionId
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.rpc import convert
+from dalsegno_planner.rpc.exporting import Exporter
 from dalsegno_planner.rpc.importing import Importer
 from dalsegno_planner.rpc.reading import ExecutionReader
 from dalsegno_planner.rpc.selecting import selected
@@ -38,6 +39,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         self._starter = starter
         self._importer = importer
         self._watcher = watcher
+        self._exporter = Exporter(pool)
 
     async def Start(
         self,
@@ -149,3 +151,12 @@ class ExecutionServicer(ExecutionServiceServicer):
     ) -> messages.ExecutionServiceImportResponse:
         execution = await self._importer.record(request_iterator)
         return messages.ExecutionServiceImportResponse(execution=await self._reader.message(execution))
+
+    async def Export(
+        self,
+        request: messages.ExecutionServiceExportRequest,
+        context: aio.ServicerContext[messages.ExecutionServiceExportRequest, messages.ExecutionServiceExportResponse],
+    ) -> AsyncIterator[messages.ExecutionServiceExportResponse]:
+        execution = await self._reader.find(request.execution, request.project)
+        async for response in self._exporter.export(execution):
+            yield response

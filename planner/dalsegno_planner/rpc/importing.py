@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 from dalsegno.errors import UsageError
 from dalsegno.v1.execution_pb2 import ExecutionState as ExecutionStateMessage
@@ -14,15 +15,19 @@ from dalsegno.v1.execution_service_pb2 import (
     ImportHeader,
     StepSpec,
 )
-from dalsegno.v1.value_pb2 import Outputs
-from dalsegno_planner.core.execution import Execution, ExecutionState, Outcome
+from dalsegno.v1.value_pb2 import Binding, Outputs
+from dalsegno.v1.wait_service_pb2 import Wait
+from dalsegno.v1.wait_service_pb2 import WaitState as WaitStateMessage
+from dalsegno.values import parse_json_text
+from dalsegno_planner.core.execution import Execution, ExecutionState, NewExecution, Outcome, WaitState
 from dalsegno_planner.rpc.convert import execution_state, moment
 from dalsegno_planner.rpc.graphs import GraphReader, Recorded
 from dalsegno_planner.rpc.headers import definition_rows, first_message, new_execution
 from dalsegno_planner.rpc.streams import AlreadyCreated, gather, insert_graph, refuse_repeated
 from dalsegno_planner.rpc.values import ValueReader
-from dalsegno_planner.store import executions
+from dalsegno_planner.store import executions, imports
 from dalsegno_planner.store.definitions import Definitions
+from dalsegno_planner.store.imports import WaitRow
 from dalsegno_planner.store.invocations import GraphRows
 from dalsegno_planner.store.pool import Connection, Pool
 
@@ -38,6 +43,14 @@ _KINDS = {
     InvocationKindMessage.INVOCATION_KIND_STEP: "step",
     InvocationKindMessage.INVOCATION_KIND_WAIT: "wait",
 }
+_WAIT_STATES = {
+    WaitStateMessage.WAIT_STATE_ANSWERED: WaitState.ANSWERED,
+    WaitStateMessage.WAIT_STATE_TIMED_OUT: WaitState.TIMED_OUT,
+    WaitStateMessage.WAIT_STATE_ABORTED: WaitState.ABORTED,
+}
+_IMPLIED_WAIT_STATES = {"completed": WaitState.ANSWERED, "failed": WaitState.TIMED_OUT}
+_MOST_WAIT_BYTES = 64 * 1024 * 1024
+"""What is known of waits is kept until all steps are stored."""
 
 
 class Importer:
@@ -55,7 +68,10 @@ class Importer:
             UsageError: With everything that is wrong with it; nothing has been stored then.
         """
         header = (await first_message(messages, "Import")).header
-        new, inputs = await new_execution(self._pool, header, self._values, module_required=False)
+        new, inputs = await new_execution(
+            self._pool, header, self._values, module_required=False, code_digest=header.code_digest
+        )
+        new = replace(new, shaping_inputs=tuple(header.shaping_inputs))
         code = definition_rows(new.project, header.definitions)
         record = _Record(GraphReader(new.id, new.project, inputs.values, self._values), self._values)
         batches = record.batches(messages)
@@ -66,6 +82,8 @@ class Importer:
                 await self._definitions.record(connection, new.project, code)
                 async with connection.transaction():
                     await insert_graph(connection, first, batches)
+                    await imports.insert_waits(connection, new.id, record.waits)
+                    new = await record.returning(new)
                     outcome = await self._outcome(connection, header, record.failures)
                     created = await executions.record_finished(
                         connection, new, outcome, record.graph.count, record.failures
@@ -100,14 +118,33 @@ class _Record:
 
     def __init__(self, graph: GraphReader, values: ValueReader) -> None:
         self.graph = graph
-        self._values = values
         self.failures = 0
+        self.waits: list[WaitRow] = []
+        self._wait_bytes = 0
+        self._values = values
+        self._returns: Binding | None = None
 
     async def batches(self, messages: AsyncIterator[ExecutionServiceImportRequest]) -> AsyncIterator[GraphRows]:
         async for message in messages:
-            if message.WhichOneof("message") != "steps":
+            kind = message.WhichOneof("message")
+            if kind == "header":
                 raise UsageError("only the first message of Import is a header", reason="SECOND_HEADER")
-            yield await self.graph.recorded_steps(self._recorded(message.steps))
+            if self._returns is not None:
+                raise UsageError("nothing comes after what the pipeline returns", reason="AFTER_LAST_MESSAGE")
+            if kind == "returns":
+                self._returns = message.returns
+            else:
+                yield await self.graph.recorded_steps(self._recorded(message.steps))
+
+    async def returning(self, new: NewExecution) -> NewExecution:
+        """Return the execution with the shape of what it returns.
+
+        Raises:
+            UsageError: That refers to what is not there.
+        """
+        if self._returns is None:
+            return new
+        return replace(new, result_binding=await self.graph.result(self._returns))
 
     def _recorded(self, batch: ImportedSteps) -> Iterator[tuple[StepSpec, Recorded]]:
         for place, step in enumerate(batch.steps, self.graph.count + 1):
@@ -117,6 +154,8 @@ class _Record:
                 self.graph.report(f"steps[{place}]", text)
                 continue
             self.failures += state == "failed"
+            if kind == "wait":
+                self._note_wait(place, state, step.wait, step.outputs)
             names: tuple[str, ...] = ()
             outputs = failure = started = finished = None
             if step.HasField("outputs"):
@@ -128,6 +167,39 @@ class _Record:
             if step.HasField("finished_at"):
                 finished = moment(step.finished_at)
             yield step.step, Recorded(state, kind, started, finished, outputs, failure, names)
+
+    def _note_wait(self, place: int, state: str, wait: Wait, outputs: Outputs) -> None:
+        """Keep what was asked; an answer that is large has its place in the store only once its batch is stored."""
+        given = _WAIT_STATES.get(wait.state) or _IMPLIED_WAIT_STATES.get(state, WaitState.ABORTED)
+        for name, text in (("schema", wait.schema), ("metadata", wait.metadata)):
+            self._check_json(text, f"steps[{place}].wait.{name}")
+        row = WaitRow(
+            place,
+            given.value,
+            wait.question,
+            wait.schema,
+            wait.metadata,
+            wait.answered_by,
+            asked_at=moment(wait.asked_at) if wait.HasField("asked_at") else None,
+            deadline=moment(wait.deadline) if wait.HasField("deadline") else None,
+            answered_at=moment(wait.answered_at) if wait.HasField("answered_at") else None,
+            answer=outputs.outputs[0].payload if outputs.outputs else None,
+        )
+        self._wait_bytes += wait.ByteSize() + outputs.ByteSize()
+        if self._wait_bytes > _MOST_WAIT_BYTES:
+            raise UsageError(
+                f"the waits of an import take more than {_MOST_WAIT_BYTES:,} bytes; store large answers as objects",
+                reason="TOO_MANY_WAITS",
+                fields={"step": str(place)},
+            )
+        self.waits.append(row)
+
+    def _check_json(self, text: str, field: str) -> None:
+        try:
+            if text:
+                parse_json_text(text)
+        except UsageError as error:
+            self.graph.report(field, str(error))
 
     def _outputs(self, outputs: Outputs, place: int) -> tuple[tuple[str, ...], bytes]:
         """The names of a step's outputs, and the outputs as they are stored."""

@@ -176,15 +176,15 @@ def _error_info(error: DalsegnoError) -> Message:
 
 def _class_details(error: DalsegnoError) -> Iterator[Message]:
     problems = _told_problems(error.problems)
-    if isinstance(error, UsageError):
+    if isinstance(error, NotFoundError):
+        kind, name = next(iter(error.fields.items()), ("", ""))
+        text = _cut(error.message, _LONGEST_FIELD)
+        yield error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name, description=text)
+    if isinstance(error, UsageError) or (isinstance(error, NotFoundError) and problems):
         violations = [
             error_details_pb2.BadRequest.FieldViolation(field=field, description=text) for field, text in problems
         ]
         yield error_details_pb2.BadRequest(field_violations=violations)
-    elif isinstance(error, NotFoundError):
-        kind, name = next(iter(error.fields.items()), ("", ""))
-        text = _cut(error.message, _LONGEST_FIELD)
-        yield error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name, description=text)
     elif isinstance(error, StateError | ExecutionError | ContextError):
         listed = problems or [("", _cut(error.message, _LONGEST_FIELD))]
         yield error_details_pb2.PreconditionFailure(

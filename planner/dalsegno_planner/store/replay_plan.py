@@ -251,6 +251,8 @@ class _Planning:
             rows = self._request.code.steps
             self._todays_code = sorted({(row.module, row.name, row.code_digest) for row in rows if row.code_digest})
         else:
+            if self._resolved.mode.keeps_only_what_is_named or self._resolved.chosen_names:
+                await self._connection.execute(SQL["expect_much"])
             await self._find_todays_code()
             await self._insert_roots()
             await self._insert_affected()
@@ -259,6 +261,7 @@ class _Planning:
         counts = await self._connection.fetchrow(SQL["counts"])
         assert counts is not None
         if counts["affected"] > _ANALYZED_ABOVE:
+            await self._connection.execute(SQL["expect_much"])
             await self._connection.execute(SQL["analyze"])
         await self._mark_overridden()
         await self._check(today)

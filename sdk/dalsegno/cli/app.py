@@ -11,11 +11,10 @@ import typer
 from typer.exceptions import TyperException
 
 from dalsegno.cli import demo_command, engine_commands, executions_commands, process_commands, run_command
-from dalsegno.cli.exit_codes import ExitCode, exit_code_of
+from dalsegno.cli.command_name import PROGRAM
+from dalsegno.cli.exit_codes import ExitCode, NobodyReadsError, exit_code_of
 from dalsegno.cli.reporting import OutputFormat, report_defect, report_error, report_refusal
 from dalsegno.errors import DalsegnoError
-
-PROGRAM = "dalsegno"
 
 app = typer.Typer(
     name=PROGRAM,
@@ -67,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
+    except NobodyReadsError:
         # The interpreter flushes standard output once more at its end, and would complain of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.NOBODY_READS

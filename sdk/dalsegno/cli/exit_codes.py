@@ -24,6 +24,10 @@ class ExitCode(IntEnum):
     """Who read standard output has ended, as in ``… | head``."""
 
 
+class NobodyReadsError(Exception):
+    """Who read standard output has ended. No `OSError`: the parser of the command line has its own way with those."""
+
+
 def exit_code_of(error: DalsegnoError) -> ExitCode:
     """Return the exit code of an error."""
     if isinstance(error, ExecutionError | WaitTimeoutError):

@@ -57,7 +57,7 @@ def load_module(place: str) -> ModuleType:
                 fields={"module": place},
             ) from None
         raise _failed(place, error) from error
-    except Exception as error:  # user code may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # user code may raise anything while it is imported
         raise _failed(place, error) from error
 
 
@@ -74,7 +74,7 @@ def _prepare_path(place: str) -> str:
     return name
 
 
-def _failed(place: str, error: Exception) -> UsageError:
+def _failed(place: str, error: BaseException) -> UsageError:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
     where = f"\n  at {own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else ""

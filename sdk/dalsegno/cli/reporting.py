@@ -9,16 +9,15 @@ import traceback
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dalsegno.cli.exit_codes import NobodyReadsError
 from dalsegno.errors import DalsegnoError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 DEBUG_SETTING = "DALSEGNO_DEBUG"
-_PIPED_WIDTH = 160
-"""Of lines that no terminal breaks: wide enough that no name or ID is cut."""
 
 
 class OutputFormat(StrEnum):
@@ -46,12 +45,16 @@ class Report:
     @cached_property
     def console(self) -> Console:
         """Standard output, for text."""
-        return _console(stderr=False)
+        from dalsegno.cli.consoles import StandardConsole
+
+        return StandardConsole(stderr=False)
 
     @cached_property
     def remarks(self) -> Console:
         """Standard error."""
-        return _console(stderr=True)
+        from dalsegno.cli.consoles import StandardConsole
+
+        return StandardConsole(stderr=True)
 
     def document(self, document: Mapping[str, object]) -> None:
         """Print the one JSON document; nothing where text is asked for."""
@@ -72,8 +75,11 @@ class Report:
 
 def print_document(document: Mapping[str, object]) -> None:
     """Print a JSON document on standard output."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise NobodyReadsError from None
 
 
 def report_error(error: DalsegnoError, output: OutputFormat) -> None:
@@ -138,15 +144,7 @@ def _document(
 def _print_error(text: str) -> None:
     from rich.text import Text
 
-    console = _console(stderr=True)
+    from dalsegno.cli.consoles import StandardConsole
+
+    console = StandardConsole(stderr=True)
     console.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=not console.is_terminal)
-
-
-def _console(*, stderr: bool) -> Console:
-    from rich.console import Console
-
-    options: dict[str, Any] = {"stderr": stderr, "highlight": False}
-    console = Console(**options)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        return Console(width=_PIPED_WIDTH, **options)
-    return console

@@ -17,6 +17,9 @@ def run_flow(
     args: Annotated[
         str | None, typer.Option("--args", metavar="JSON", help='Its inputs: {"topic": "…"}; @FILE reads a file.')
     ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The run's name; chosen where none is given.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end, or return at once.")] = True,
     limit: Limit = 100,
     address: Address = None,
@@ -32,4 +35,4 @@ def run_flow(
     arguments = json_object("--args", args)
     runnable = load_runnable(target)
     with Session(address, project) as session:
-        return start_and_follow(session, runnable, arguments, Report(output), wait=wait, limit=limit)
+        return start_and_follow(session, runnable, arguments, Report(output), name=name, wait=wait, limit=limit)

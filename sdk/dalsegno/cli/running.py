@@ -16,10 +16,17 @@ from dalsegno.decorators import Flow, Pipeline
 
 
 def start_and_follow(
-    session: Session, runnable: Runnable, arguments: Mapping[str, object], report: Report, *, wait: bool, limit: int
+    session: Session,
+    runnable: Runnable,
+    arguments: Mapping[str, object],
+    report: Report,
+    *,
+    name: str | None,
+    wait: bool,
+    limit: int,
 ) -> ExitCode:
     """Start an execution, and follow it to its end where that is asked for."""
-    started = session.execution(_start(session, runnable, arguments))
+    started = session.execution(_start(session, runnable, arguments, name))
     if not wait:
         report.document(execution_document(started))
         report.show(f"{started.name} is started: dalsegno executions get {started.name}")
@@ -33,12 +40,12 @@ def start_and_follow(
     return exit_code_for(ended)
 
 
-def _start(session: Session, runnable: Runnable, arguments: Mapping[str, object]) -> str:
+def _start(session: Session, runnable: Runnable, arguments: Mapping[str, object], name: str | None) -> str:
     from dalsegno.client.starts import start_flow, start_pipeline
 
     match runnable:
         case Flow():
-            return start_flow(runnable, (), arguments, session.client).exec_id
+            return start_flow(runnable, (), arguments, session.client, name=name).exec_id
         case Pipeline():
-            return start_pipeline(runnable, (), arguments, session.client.reach).exec_id
+            return start_pipeline(runnable, (), arguments, session.client.reach, name=name).exec_id
     assert_never(runnable)

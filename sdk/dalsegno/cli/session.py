@@ -8,7 +8,6 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from dalsegno.cli.loading import load_module
 from dalsegno.cli.messages import execution_view, step_view, step_views, wait_view
 from dalsegno.cli.planned import plan_view
 from dalsegno.cli.views import ExecutionView, PlanView, StepView, WaitView
@@ -172,6 +171,8 @@ class Session:
         """
         if not self.is_local_engine:
             return ""
+        from dalsegno.cli.loading import load_module
+
         module = self.execution_message(execution).definition.module
         try:
             load_module(module)

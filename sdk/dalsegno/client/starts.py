@@ -92,7 +92,10 @@ def start_pipeline(
     uploads = Uploads(reach.storage)
     pinned = joined(reach, pipeline)
     graph = trace(pipeline, args, kwargs, pinned=pinned, payload_of=uploads.payload)
-    inputs = {name: Value(payload=uploads.payload(value)) for name, value in graph.inputs.items()}
+    inputs = {
+        name: Value(payload=uploads.payload(value, f"argument {name!r} of pipeline {pipeline.name!r}"))
+        for name, value in graph.inputs.items()
+    }
     header = _header(reach, pipeline, inputs, name, graph)
     uploads.send()
     return _start(reach, header, graph.steps)

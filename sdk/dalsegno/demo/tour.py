@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from dalsegno.cli.command_name import command_name
 from dalsegno.cli.documents import Document, details_document, plan_document
 from dalsegno.cli.plan_table import plan_table
 from dalsegno.cli.prose import Page
-from dalsegno.cli.reporting import Report
 from dalsegno.cli.session import Session
 from dalsegno.cli.tables import steps_table
 from dalsegno.cli.views import ExecutionView, StepView
@@ -61,20 +61,11 @@ class Run:
         return details_document(self.execution, self.steps, ())
 
 
-def take_the_tour(report: Report) -> Document:
+def take_the_tour(page: Page, session: Session) -> Document:
     """Run both parts, print them, and return what happened as a document."""
-    page = Page(report)
-    page.say(
-        "Dal Segno records what a run of your code did, and replays it from a sign that you choose: what comes "
-        "before it is kept, you change what you like, and only what is affected runs again."
-    )
-    with Session() as session:
-        with page.busy("starting the embedded engine: a Postgres and a planner"):
-            session.open()
-        digits_part = _Digits(page, session)
-        article_part = _Article(page, session)
-        parts: dict[str, object] = {"pipeline": digits_part.play(), "flow": article_part.play()}
-        _say_what_next(page, digits_part.replay, article_part.replay)
+    digits_part, article_part = _Digits(page, session), _Article(page, session)
+    parts: Document = {"pipeline": digits_part.play(), "flow": article_part.play()}
+    _say_what_next(page, digits_part.replay, article_part.replay)
     return parts
 
 
@@ -220,22 +211,21 @@ def _publication(run: Run) -> Publication:
 
 
 def _say_what_next(page: Page, pipeline: Run, flow: Run) -> None:
+    command = command_name()
     page.heading("What you could type next")
+    changes, topic = _quoted({"strength": 0.01}), _quoted({"topic": "coda"})
+    replay = f"{command} executions replay {pipeline.name} --from train \\\n      --args {changes}"
     page.commands(
         [
-            ("every run that is recorded", "dalsegno executions list"),
-            ("one of them: inputs, steps, what was reused from where", f"dalsegno executions get {pipeline.name}"),
-            ("its graph", f"dalsegno executions graph {pipeline.name}"),
-            ("what another replay would do", _replay_command(pipeline.name, "train", {"strength": 0.01}, "--dry-run")),
-            ("the replay itself", _replay_command(pipeline.name, "train", {"strength": 0.01}, "--wait")),
-            ("the flow on a topic of yours", _run_command("dalsegno.demo.article:article", {"topic": "coda"})),
+            ("every run that is recorded", f"{command} executions list"),
+            ("one of them: inputs, steps, what was reused from where", f"{command} executions get {flow.name}"),
+            ("its graph", f"{command} executions graph {pipeline.name}"),
+            ("what a replay of the replay would do", f"{replay} --dry-run"),
+            ("that replay itself", f"{replay} --wait"),
+            ("the flow on a topic of yours", f"{command} run dalsegno.demo.article:article --args {topic}"),
         ]
     )
 
 
-def _replay_command(name: str, sign: str, changes: Mapping[str, object], last: str) -> str:
-    return f"dalsegno executions replay {name} --from {sign} \\\n      --args '{json.dumps(changes)}' {last}"
-
-
-def _run_command(target: str, arguments: Mapping[str, object]) -> str:
-    return f"dalsegno run {target} --args '{json.dumps(arguments)}'"
+def _quoted(value: Mapping[str, object]) -> str:
+    return f"'{json.dumps(value)}'"

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from dalsegno.v1 import definition_pb2 as _definition_pb2
 from dalsegno.v1 import execution_pb2 as _execution_pb2
 from dalsegno.v1 import value_pb2 as _value_pb2
+from dalsegno.v1 import wait_service_pb2 as _wait_service_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -625,6 +626,7 @@ class ExecutionServiceImportRequest(_message.Message):
 
     HEADER_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    RETURNS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> Global___ImportHeader:
         """The execution."""
@@ -633,17 +635,22 @@ class ExecutionServiceImportRequest(_message.Message):
     def steps(self) -> Global___ImportedSteps:
         """Its steps and waits."""
 
+    @_builtins.property
+    def returns(self) -> _value_pb2.Binding:
+        """The shape of what a pipeline returns, in terms of its steps' outputs. The last message, where there is one."""
+
     def __init__(
         self,
         *,
         header: Global___ImportHeader | None = ...,
         steps: Global___ImportedSteps | None = ...,
+        returns: _value_pb2.Binding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "message", b"message", "steps", b"steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "message", b"message", "returns", b"returns", "steps", b"steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "message", b"message", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "message", b"message", "returns", b"returns", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["header", "steps"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["header", "steps", "returns"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -688,6 +695,8 @@ class ImportHeader(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     DEFINITIONS_FIELD_NUMBER: _builtins.int
+    SHAPING_INPUTS_FIELD_NUMBER: _builtins.int
+    CODE_DIGEST_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project; `default` where it is empty."""
     kind: _definition_pb2.DefinitionKind.ValueType
@@ -698,6 +707,8 @@ class ImportHeader(_message.Message):
     """`COMPLETED`, `FAILED` or `CANCELLED`; where it is unspecified, `FAILED` if a step failed, else `COMPLETED`."""
     request_id: _builtins.str
     """A UUID that makes the request idempotent."""
+    code_digest: _builtins.str
+    """The digest of the flow's or pipeline's code, where it is known."""
     @_builtins.property
     def definition(self) -> _definition_pb2.DefinitionRef:
         """The flow or pipeline. Its name is required."""
@@ -726,6 +737,10 @@ class ImportHeader(_message.Message):
     def definitions(self) -> _containers.RepeatedCompositeFieldContainer[_definition_pb2.Definition]:
         """The definitions of the code, with their schemas, where they are known."""
 
+    @_builtins.property
+    def shaping_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The inputs on which the shape of a pipeline's graph depends."""
+
     def __init__(
         self,
         *,
@@ -741,10 +756,12 @@ class ImportHeader(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         definitions: _abc.Iterable[_definition_pb2.Definition] | None = ...,
+        shaping_inputs: _abc.Iterable[_builtins.str] | None = ...,
+        code_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "result", b"result", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "definitions", b"definitions", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "kind", b"kind", "name", b"name", "project", b"project", "request_id", b"request_id", "result", b"result", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "definition", b"definition", "definitions", b"definitions", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "kind", b"kind", "name", b"name", "project", b"project", "request_id", b"request_id", "result", b"result", "shaping_inputs", b"shaping_inputs", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -787,6 +804,7 @@ class ImportedStep(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     kind: _execution_pb2.InvocationKind.ValueType
     """A step where it is unspecified."""
     state: _execution_pb2.InvocationState.ValueType
@@ -811,6 +829,10 @@ class ImportedStep(_message.Message):
     def finished_at(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @_builtins.property
+    def wait(self) -> _wait_service_pb2.Wait:
+        """For a wait, what was asked and who answered. Its number, names and answer are those of the step."""
+
     def __init__(
         self,
         *,
@@ -821,10 +843,11 @@ class ImportedStep(_message.Message):
         failure: _execution_pb2.Failure | None = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
+        wait: _wait_service_pb2.Wait | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "outputs", b"outputs", "started_at", b"started_at", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "outputs", b"outputs", "started_at", b"started_at", "step", b"step", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "kind", b"kind", "outputs", b"outputs", "started_at", b"started_at", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "kind", b"kind", "outputs", b"outputs", "started_at", b"started_at", "state", b"state", "step", b"step", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -853,3 +876,67 @@ class ExecutionServiceImportResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecutionServiceImportResponse: _TypeAlias = ExecutionServiceImportResponse  # noqa: Y015
+
+@_typing.final
+class ExecutionServiceExportRequest(_message.Message):
+    """Asks for an execution as `Import` takes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    execution: _builtins.str
+    """The execution."""
+    project: _builtins.str
+    """The project in which a run name is looked up; `default` where it is empty."""
+    def __init__(
+        self,
+        *,
+        execution: _builtins.str = ...,
+        project: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionServiceExportRequest: _TypeAlias = ExecutionServiceExportRequest  # noqa: Y015
+
+@_typing.final
+class ExecutionServiceExportResponse(_message.Message):
+    """One message of an export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    RETURNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___ImportHeader:
+        """The execution."""
+
+    @_builtins.property
+    def steps(self) -> Global___ImportedSteps:
+        """Its steps and waits, each after those that it refers to."""
+
+    @_builtins.property
+    def returns(self) -> _value_pb2.Binding:
+        """The shape of what a pipeline returns, in terms of its steps' outputs. The last message, where there is one."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___ImportHeader | None = ...,
+        steps: Global___ImportedSteps | None = ...,
+        returns: _value_pb2.Binding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "message", b"message", "returns", b"returns", "steps", b"steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "message", b"message", "returns", b"returns", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["header", "steps", "returns"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ExecutionServiceExportResponse: _TypeAlias = ExecutionServiceExportResponse  # noqa: Y015

@@ -77,6 +77,11 @@ class ExecutionServiceStub:
                 request_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceImportRequest.SerializeToString,
                 response_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceImportResponse.FromString,
                 _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/dalsegno.v1.ExecutionService/Export',
+                request_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceExportRequest.SerializeToString,
+                response_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceExportResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutionServiceServicer:
@@ -143,6 +148,14 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Export(self, request, context):
+        """Streams an execution that has ended as `Import` takes it: the header, its steps, what it returns. A replay is
+        exported whole, with what it reuses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -185,6 +198,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.Import,
                     request_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceImportRequest.FromString,
                     response_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceImportResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceExportRequest.FromString,
+                    response_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceExportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -406,6 +424,33 @@ class ExecutionService:
             '/dalsegno.v1.ExecutionService/Import',
             dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceImportRequest.SerializeToString,
             dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceImportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dalsegno.v1.ExecutionService/Export',
+            dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceExportRequest.SerializeToString,
+            dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceExportResponse.FromString,
             options,
             channel_credentials,
             insecure,

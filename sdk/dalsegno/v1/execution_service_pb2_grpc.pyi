@@ -56,6 +56,10 @@ class ExecutionServiceStub:
     """Creates a finished execution from a record. The first message is the header; its steps follow in any number of
     messages, each step after those that it refers to. Nothing is stored unless all of it is right.
     """
+    Export: _grpc.UnaryStreamMultiCallable[_execution_service_pb2.ExecutionServiceExportRequest, _execution_service_pb2.ExecutionServiceExportResponse]
+    """Streams an execution that has ended as `Import` takes it: the header, its steps, what it returns. A replay is
+    exported whole, with what it reuses.
+    """
 
 @_typing.type_check_only
 class ExecutionServiceAsyncStub(ExecutionServiceStub):
@@ -84,6 +88,10 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     Import: _aio.StreamUnaryMultiCallable[_execution_service_pb2.ExecutionServiceImportRequest, _execution_service_pb2.ExecutionServiceImportResponse]  # type: ignore[assignment]
     """Creates a finished execution from a record. The first message is the header; its steps follow in any number of
     messages, each step after those that it refers to. Nothing is stored unless all of it is right.
+    """
+    Export: _aio.UnaryStreamMultiCallable[_execution_service_pb2.ExecutionServiceExportRequest, _execution_service_pb2.ExecutionServiceExportResponse]  # type: ignore[assignment]
+    """Streams an execution that has ended as `Import` takes it: the header, its steps, what it returns. A replay is
+    exported whole, with what it reuses.
     """
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -158,6 +166,16 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_execution_service_pb2.ExecutionServiceImportResponse, _abc.Awaitable[_execution_service_pb2.ExecutionServiceImportResponse]]:
         """Creates a finished execution from a record. The first message is the header; its steps follow in any number of
         messages, each step after those that it refers to. Nothing is stored unless all of it is right.
+        """
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _execution_service_pb2.ExecutionServiceExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_execution_service_pb2.ExecutionServiceExportResponse], _abc.AsyncIterator[_execution_service_pb2.ExecutionServiceExportResponse]]:
+        """Streams an execution that has ended as `Import` takes it: the header, its steps, what it returns. A replay is
+        exported whole, with what it reuses.
         """
 
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -35,10 +35,11 @@ ORDER BY i.number;
 -- What selectors may mean: $1 execution, $2 invocation IDs, $3 numbers, $4 names, $5 how many of each name.
 WITH found AS (
     SELECT lineage.depth, i.number
-    FROM lineage
+    FROM unnest($2::text[]) AS wanted (invocation_id)
+    CROSS JOIN lineage
     CROSS JOIN LATERAL (
         SELECT row.number FROM invocations AS row
-        WHERE row.execution_id = lineage.ancestor_id AND row.invocation_id = ANY ($2::text[])
+        WHERE row.execution_id = lineage.ancestor_id AND row.invocation_id = wanted.invocation_id
           AND row.number < lineage.number_limit
         OFFSET 0
     ) AS i
@@ -53,8 +54,8 @@ WITH found AS (
     CROSS JOIN lineage
     CROSS JOIN LATERAL (
         SELECT i.number FROM invocations AS i
-        WHERE i.execution_id = lineage.ancestor_id AND i.name = wanted.name AND i.number < lineage.number_limit
-          AND (i.called OR i.state <> 'not_reached')
+        WHERE i.execution_id = lineage.ancestor_id AND i.name = wanted.name
+          AND i.number < lineage.number_limit AND (i.called OR i.state <> 'not_reached')
           AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
         ORDER BY i.number
         LIMIT $5

@@ -227,6 +227,11 @@ UPDATE replay_marks SET overridden = true WHERE number = ANY ($1::integer[]);
 UPDATE replay_marks SET overridden = true
 WHERE (SELECT i.override_outputs IS NOT NULL FROM shown_invocation($1, replay_marks.number) AS i);
 
+-- name: expect_much
+-- Large sets are worth a plan of their own.
+SET LOCAL plan_cache_mode = force_custom_plan;
+SET LOCAL enable_seqscan = on;
+
 -- name: analyze
 ANALYZE replay_roots, replay_marks;
 
@@ -295,7 +300,8 @@ FROM (
 CROSS JOIN lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.name = today.name AND row.number < lineage.number_limit
+    WHERE row.execution_id = lineage.ancestor_id AND row.name = today.name
+      AND row.number < lineage.number_limit
       AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = row.number OFFSET 0)
     ORDER BY row.number LIMIT 2
 ) AS i

@@ -1,0 +1,79 @@
+"""Executions as they are exported: all calls in an order in which each comes after those that it refers to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+
+from asyncpg import Record
+
+from dalsegno_planner.core.execution import Execution, ExecutionKind
+from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.sql import load
+
+SQL = load("exports")
+
+_PREFETCHED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedCode:
+    """What is known of an execution's code; `definitions` are serialized messages."""
+
+    code_digest: str
+    shaping_inputs: Sequence[str]
+    definitions: Sequence[bytes]
+
+
+async def code_of(connection: Connection, execution: Execution) -> ExportedCode:
+    """Return what is known of the code that an execution ran."""
+    header = await connection.fetchrow(SQL["header"], execution.id)
+    assert header is not None
+    documents = await connection.fetch(SQL["definitions"], execution.id, execution.project)
+    return ExportedCode(header["code_digest"], header["shaping_inputs"], [row["document"] for row in documents])
+
+
+async def calls(connection: Connection, execution: Execution) -> AsyncIterator[Record]:
+    """Yield the rows of an execution's calls, those that it reuses included. Must run in a transaction."""
+    by_position = execution.kind is ExecutionKind.FLOW
+    order = _Order()
+    async for row in connection.cursor(SQL["steps"], execution.id, by_position, prefetch=_PREFETCHED):
+        for one in order.place(row):
+            yield one
+    for one in order.rest():
+        yield one
+
+
+class _Order:
+    """Holds back what refers to a call that is still to come, as a new step of a replay may be numbered late."""
+
+    def __init__(self) -> None:
+        self._placed = bytearray()
+        self._held: dict[int, list[Record]] = {}
+
+    def place(self, row: Record) -> Iterator[Record]:
+        """Yield what can come now."""
+        ready = [row]
+        while ready:
+            one = ready.pop()
+            missing = next((number for number in one["upstream"] if not self._is_placed(number)), None)
+            if missing is not None:
+                self._held.setdefault(missing, []).append(one)
+                continue
+            self._note(one["number"])
+            yield one
+            ready += reversed(self._held.pop(one["number"], []))
+
+    def rest(self) -> Iterator[Record]:
+        """Yield what refers to calls that the execution does not show, such as those that a replay did not make."""
+        held, self._held = self._held, {}
+        for rows in held.values():
+            yield from rows
+
+    def _is_placed(self, number: int) -> bool:
+        return number < len(self._placed) and self._placed[number] == 1
+
+    def _note(self, number: int) -> None:
+        if number >= len(self._placed):
+            self._placed.extend(bytes(max(number + 1, 2 * len(self._placed)) - len(self._placed)))
+        self._placed[number] = 1

@@ -1,0 +1,31 @@
+-- What an export needs beyond what is shown of an execution.
+
+-- name: header
+SELECT shaping_inputs, code_digest FROM executions WHERE id = $1;
+
+-- name: definitions
+-- The code that the calls ran, and that of the execution: $1 execution.
+SELECT d.document
+FROM executions AS e
+JOIN definitions AS d ON d.project = e.project AND d.kind = e.kind AND d.module = e.module AND d.name = e.flow
+                     AND d.digest = e.code_digest
+WHERE e.id = $1
+UNION ALL
+SELECT d.document
+FROM (
+    SELECT DISTINCT i.module, i.name, i.code_digest FROM effective_invocations($1) AS i
+    WHERE i.kind = 'step' AND i.code_digest <> ''
+) AS ran
+JOIN definitions AS d ON d.project = $2 AND d.kind = 'step' AND d.module = ran.module AND d.name = ran.name
+                     AND d.digest = ran.code_digest;
+
+-- name: steps
+-- $1 execution, $2 whether the order is that of the calls (a flow's), and not that of the numbers.
+SELECT i.number, i.invocation_id, i.name, i.kind, i.state, i.module, i.code_digest, i.upstream, i.after, i.inputs,
+       coalesce(i.override_outputs, i.outputs) AS outputs, i.override_outputs IS NOT NULL AS overridden, i.failure,
+       i.options, i.started_at, i.finished_at,
+       w.question, w.schema, w.metadata, w.state AS wait_state, w.asked_at, w.deadline, w.answered_by, w.answered_at
+FROM effective_invocations($1) AS i
+LEFT JOIN waits AS w ON w.execution_id = i.execution_id AND w.number = i.number
+WHERE i.called OR i.state <> 'not_reached'
+ORDER BY CASE WHEN $2 THEN i.position ELSE i.number END, i.number;
