@@ -7,8 +7,11 @@ user code and know nothing of gRPC. They are joined by socket pairs that carry t
 module           what is there
 ===============  =====================================================================================
 ``protocol``     the session with the planner as a state machine without I/O
+``events``       what that machine has the stream process do
 ``session``      the gRPC stream that it is spoken over
-``fleet``        which runner gets which task, and what a runner's death means
+``fleet``        which runner gets which task
+``losses``       what a runner's death means for the tasks that it had
+``supervision``  restarts, timeouts, and what runners cannot report themselves
 ``runners``      runner processes: started, watched, killed
 ``link``         the stream process's end of a socket pair
 ``framing``      how messages are cut apart on it

@@ -12,19 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
+from dalsegno_executor.events import Deliver, DrainAsked, Event, Resolve, Settled, Stop, Welcomed
 from dalsegno_executor.fleet import Fleet
 from dalsegno_executor.given import Runner
-from dalsegno_executor.protocol import (
-    Deliver,
-    DrainAsked,
-    Event,
-    Identity,
-    Resolve,
-    Session,
-    Settled,
-    Stop,
-    Welcomed,
-)
+from dalsegno_executor.protocol import Identity, Session
 from dalsegno_executor.runners import RunnerCommand
 from dalsegno_executor.saying import say
 from dalsegno_executor.session import Refused, Stream

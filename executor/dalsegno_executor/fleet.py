@@ -27,9 +27,10 @@ from dalsegno.v1.executor_service_pb2 import (
     Tasks,
     Welcome,
 )
+from dalsegno_executor.events import RunnerId
 from dalsegno_executor.given import BegunCall, Given, Runner
 from dalsegno_executor.link import Link
-from dalsegno_executor.protocol import RunnerId, Session
+from dalsegno_executor.protocol import Session
 from dalsegno_executor.runners import RunnerProcess
 from dalsegno_executor.tokens import BODY, TaskKey, ends_task, key_of, token_of
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from dalsegno.v1.executor_service_pb2 import Report, Task
+from dalsegno_executor.events import RunnerId
 from dalsegno_executor.link import Link
 from dalsegno_executor.pacing import Pace
-from dalsegno_executor.protocol import RunnerId
 from dalsegno_executor.runners import RunnerProcess
 from dalsegno_executor.tokens import TaskKey
 

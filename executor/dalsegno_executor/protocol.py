@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NewType, TypeAlias
 
 from dalsegno.v1.definition_pb2 import Definition
 from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_BACKEND, Failure
@@ -33,12 +32,22 @@ from dalsegno.v1.executor_service_pb2 import (
     Heartbeat,
     Hello,
     Report,
-    ResolvedCall,
     Returned,
     Task,
     TaskFailed,
     TaskToken,
     Welcome,
+)
+from dalsegno_executor.events import (
+    NO_RUNNER,
+    Deliver,
+    DrainAsked,
+    Event,
+    Resolve,
+    RunnerId,
+    Settled,
+    Stop,
+    Welcomed,
 )
 from dalsegno_executor.tokens import TaskKey, ends_task, key_of, token_of
 
@@ -46,10 +55,6 @@ PROTOCOL_VERSION = 1
 REPORTS_IN_MESSAGE = 512
 BYTES_IN_MESSAGE = 1 << 20
 """A message of reports stays below this, unless one report alone is above it; servers take 4 MiB by default."""
-
-RunnerId = NewType("RunnerId", int)
-NO_RUNNER = RunnerId(0)
-"""In the place of a runner: the stream process itself has reported, and asks for no answer."""
 
 
 class State(StrEnum):
@@ -68,53 +73,6 @@ class Identity:
     executor: str
     project: str
     pinned_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Welcomed:
-    """The planner has answered; it sets the timings."""
-
-    welcome: Welcome
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """Tasks for runners, and pages of recorded calls for bodies that they have."""
-
-    tasks: Sequence[Task]
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What became of reports that a runner wants to know of, each with the runner's own ID for it."""
-
-    runner: RunnerId
-    acks: Sequence[Ack]
-
-
-@dataclass(frozen=True, slots=True)
-class Resolve:
-    """Outcomes of calls that bodies have submitted."""
-
-    calls: Sequence[ResolvedCall]
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Tasks that are not this executor's any more."""
-
-    keys: Sequence[TaskKey]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class DrainAsked:
-    """The planner is about to go."""
-
-    reason: str
-
-
-Event: TypeAlias = Welcomed | Deliver | Settled | Resolve | Stop | DrainAsked
 
 
 @dataclass(slots=True)

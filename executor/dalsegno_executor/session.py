@@ -14,7 +14,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from dalsegno.v1.executor_service_pb2 import ExecutorServiceWorkRequest, ExecutorServiceWorkResponse
 from dalsegno.v1.executor_service_pb2_grpc import ExecutorServiceStub
-from dalsegno_executor.protocol import Event, Session, State, Welcomed
+from dalsegno_executor.events import Event, Welcomed
+from dalsegno_executor.protocol import Session, State
 
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[ExecutorServiceWorkRequest, ExecutorServiceWorkResponse]"
 

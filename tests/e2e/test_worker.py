@@ -240,6 +240,35 @@ def patient(database: str, tmp_path: Path) -> Iterator[Place]:
         yield place
 
 
+def test_whichever_worker_is_killed_nothing_is_lost_or_doubled(served: Place) -> None:
+    length, flows, kills = 12, 4, 2
+    fifo = served.fifo("ticks")
+    keep_open = os.open(fifo, os.O_RDWR)
+    workers = [served.worker(), served.worker()]
+    handles = [served.start(code.ticking, str(fifo), length) for _ in range(flows)]
+    values: list[int] = []
+
+    def collect() -> None:
+        values.extend(handle.wait(SECONDS) for handle in handles)
+        fifo.write_text("end\n")
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    with fifo.open() as ticks:
+        for count, line in enumerate(iter(ticks.readline, "end\n"), start=1):
+            assert line == "tick\n"
+            if count % (length * flows // 2) == 0 and count // (length * flows // 2) <= kills:
+                workers.pop(0).kill()
+                workers.append(served.worker(connected=False))
+    collector.join()
+    os.close(keep_open)
+    assert values == [length + sum(range(1, length + 1))] * flows
+    for handle in handles:
+        calls = list(handle.execution.checkpoints)
+        assert [call.status for call in calls] == ["completed"] * 2 * length
+        assert len({call.invocation_id for call in calls}) == 2 * length
+
+
 def test_results_outlive_the_planner(patient: Place) -> None:
     served = patient
     started, go = served.fifo("started"), served.fifo("go")

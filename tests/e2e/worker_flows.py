@@ -81,6 +81,22 @@ def meeting(folder: str) -> list[int]:
     return [before, pid, add(before, 1)]
 
 
+@step
+def tick(fifo: str, number: int) -> int:
+    """Say that it runs."""
+    with Path(fifo).open("w") as told:
+        told.write("tick\n")
+    return number + 1
+
+
+@flow
+def ticking(fifo: str, length: int) -> int:
+    value = 0
+    for _ in range(length):
+        value = tick(fifo, value)
+    return value + sum(future.result() for future in [tick.submit(fifo, number) for number in range(length)])
+
+
 @flow
 def meeting_elsewhere(folder: str) -> int:
     return meet.submit(folder).result()

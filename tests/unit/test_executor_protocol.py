@@ -28,17 +28,8 @@ from dalsegno.v1.executor_service_pb2 import (
     TaskToken,
     Welcome,
 )
-from dalsegno_executor.protocol import (
-    Deliver,
-    DrainAsked,
-    Event,
-    Identity,
-    RunnerId,
-    Session,
-    Settled,
-    State,
-    Stop,
-)
+from dalsegno_executor.events import Deliver, DrainAsked, Event, RunnerId, Settled, Stop
+from dalsegno_executor.protocol import Identity, Session, State
 from dalsegno_executor.tokens import key_of
 
 RUNNER = RunnerId(7)

@@ -36,6 +36,8 @@ _DISPATCH_SETTINGS = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
+    # Joins are made in the order in which they are written: what was reported first, then look-ups by whole keys.
+    "join_collapse_limit": "1",
     "jit": "off",
     "application_name": "dalsegno-dispatch",
 }

@@ -63,7 +63,10 @@ class Exporter:
                 reason="EXECUTION_NOT_FINISHED",
                 fields={"execution": str(execution.id), "state": execution.state.value},
             )
-        async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        async with (
+            self._pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
             yield ExecutionServiceExportResponse(header=await _header(connection, execution))
             steps = _Steps()
             async for row in exports.calls(connection, execution):

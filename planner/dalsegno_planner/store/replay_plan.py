@@ -43,6 +43,8 @@ SQL = load_queries("replays")
 
 _ANALYZED_ABOVE = 2_000
 _LARGE_SCRATCH = 1 << 20
+_MOST = 4
+"""One in so many is most: of an execution's invocations, those that are affected."""
 _NAMED_IN_WARNINGS = 20
 
 
@@ -264,7 +266,7 @@ class _Planning:
             await self._connection.execute(SQL["expect_much"])
             await self._connection.execute(SQL["analyze"])
         await self._mark_overridden()
-        await self._check(today)
+        await self._check(today, counts["affected"])
         return await self._finished(counts, today)
 
     async def _insert_decision(self, today: TodaysPlan) -> None:
@@ -341,7 +343,7 @@ class _Planning:
         if self._source.source_id is not None:
             await self._connection.execute(SQL["mark_overridden_before"], self._source.id)
 
-    async def _check(self, today: TodaysPlan | None) -> None:
+    async def _check(self, today: TodaysPlan | None, affected: int) -> None:
         found: list[Problem] = []
         if self._resolved.kept:
             rows = await self._connection.fetch(SQL["roots_among"], list(self._resolved.kept))
@@ -355,7 +357,7 @@ class _Planning:
         if self._request.on_stale is OnStale.FAIL and not self._resolved.is_flow:
             found += await self._stale_readers()
         if not found:
-            found += await self._missing_outputs(today)
+            found += await self._missing_outputs(today, affected)
         if found:
             raise refusal(f"the replay of {self._source.name}", found)
 
@@ -377,13 +379,15 @@ class _Planning:
             SQL["reused_readers"], self._source.id, sorted(self._resolved.inputs), limit
         )
 
-    async def _missing_outputs(self, today: TodaysPlan | None) -> list[Problem]:
+    async def _missing_outputs(self, today: TodaysPlan | None, affected: int) -> list[Problem]:
         """Outputs that something affected takes, and that nobody has."""
         if self._resolved.mode is Mode.EVERYTHING:
             return []
         overridden = list(self._resolved.overrides)
         written = self._written_upstream(today)
-        rows = await self._connection.fetch(SQL["missing_outputs"], self._source.id, overridden, sorted(written))
+        # Which end to look from is a matter of speed alone.
+        query = "missing_outputs_of_few" if affected * _MOST > self._source.invocation_count else "missing_outputs"
+        rows = await self._connection.fetch(SQL[query], self._source.id, overridden, sorted(written))
         missing = {row["number"]: (row["invocation_id"], row["consumer"]) for row in rows}
         taken = {number: consumer for consumer, numbers in written.values() for number in numbers}
         if taken:
@@ -455,7 +459,7 @@ class _Planning:
             return []
         source = self._source.id
         told = []
-        if self._todays_code and not self._request.rerun_changed_code:
+        if self._todays_code and not self._request.rerun_changed_code and self._resolved.mode is not Mode.EVERYTHING:
             rows = await self._connection.fetch(SQL["reused_with_other_code"], source, *self._code_columns())
             told += _warning(rows, "reused, though the code of the step has changed since")
         told += _warning(

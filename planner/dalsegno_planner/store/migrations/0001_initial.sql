@@ -4,7 +4,7 @@
 -- There are no foreign keys between them: they would be checked on the hot path.
 
 CREATE TABLE executions (
-    id uuid PRIMARY KEY,
+    id uuid NOT NULL,
     project text NOT NULL,
     name text NOT NULL,
     flow text NOT NULL,
@@ -51,6 +51,7 @@ CREATE TABLE executions (
 CREATE INDEX executions_by_flow ON executions (project, flow, id DESC);
 CREATE INDEX executions_by_source ON executions (source_id) WHERE source_id IS NOT NULL;
 CREATE INDEX executions_open ON executions (state, id) WHERE state IN ('pending', 'running', 'waiting');
+ALTER TABLE executions ADD PRIMARY KEY (id);
 
 -- From which executions an execution reads, the nearest (itself) at depth 0. Of an ancestor only numbers below
 -- `number_limit` are visible: what it got after the replay was made stays invisible.
@@ -58,11 +59,11 @@ CREATE TABLE lineage (
     execution_id uuid NOT NULL,
     depth smallint NOT NULL,
     ancestor_id uuid NOT NULL,
-    number_limit integer NOT NULL,
-    PRIMARY KEY (execution_id, depth)
+    number_limit integer NOT NULL
 );
 
 CREATE INDEX lineage_by_ancestor ON lineage (ancestor_id, execution_id);
+ALTER TABLE lineage ADD PRIMARY KEY (execution_id, depth);
 
 CREATE TABLE invocations (
     execution_id uuid NOT NULL,
@@ -103,8 +104,7 @@ CREATE TABLE invocations (
     outputs bytea,
     override_outputs bytea,
     failure bytea,
-    options bytea NOT NULL DEFAULT '',
-    PRIMARY KEY (execution_id, number)
+    options bytea NOT NULL DEFAULT ''
 ) WITH (fillfactor = 85);
 
 CREATE UNIQUE INDEX invocations_by_invocation_id ON invocations (execution_id, invocation_id);
@@ -112,6 +112,9 @@ CREATE UNIQUE INDEX invocations_by_invocation_id ON invocations (execution_id, i
 CREATE INDEX invocations_by_name ON invocations (execution_id, name) INCLUDE (number);
 -- What has nothing to be reused.
 CREATE INDEX invocations_incomplete ON invocations (execution_id, number) WHERE state NOT IN ('completed', 'reused');
+-- Made last, here and below: of indexes that cost the same, as all do while a table is empty, the planner takes the
+-- newest, and dispatch keeps the plans that it made then.
+ALTER TABLE invocations ADD PRIMARY KEY (execution_id, number);
 
 -- The fan-out side of `invocations.upstream`. A row of an invocation hides its edges in older executions.
 CREATE TABLE edges (

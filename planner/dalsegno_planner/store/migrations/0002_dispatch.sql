@@ -125,7 +125,9 @@ LANGUAGE sql STABLE AS $$
     WHERE l.execution_id = execution
       AND NOT EXISTS (
           SELECT FROM lineage n
-          JOIN invocations h ON h.execution_id = n.ancestor_id AND h.number = i.number AND h.number < n.number_limit
+          CROSS JOIN LATERAL (
+              SELECT FROM invocations h
+              WHERE h.execution_id = n.ancestor_id AND h.number = i.number AND h.number < n.number_limit OFFSET 0) h
           WHERE n.execution_id = execution AND n.depth < l.depth)
 $$;
 
@@ -316,7 +318,9 @@ BEGIN
             SELECT x.code_digest, x.attempt, x.started_at, x.finished_at, x.outputs,
                    coalesce(x.supplier_id, x.execution_id) AS supplier
             FROM lineage l
-            JOIN invocations x ON x.execution_id = l.ancestor_id AND x.number = c.number AND x.number < l.number_limit
+            CROSS JOIN LATERAL (
+                SELECT y.* FROM invocations y
+                WHERE y.execution_id = l.ancestor_id AND y.number = c.number AND y.number < l.number_limit OFFSET 0) x
             WHERE l.execution_id = c.execution_id AND l.depth > 0 ORDER BY l.depth LIMIT 1
         ) s ON c.action = 'reused'
         ON CONFLICT (execution_id, number) DO UPDATE
@@ -363,7 +367,7 @@ BEGIN
 
     IF submitted THEN
         -- Locked upstream rows do not end before this is committed, and whoever ends them then sees the new edges.
-        PERFORM FROM invocations u JOIN unnest(calls) c ON u.execution_id = c.execution_id AND u.number = ANY (c.upstream)
+        PERFORM FROM unnest(calls) c JOIN invocations u ON u.execution_id = c.execution_id AND u.number = ANY (c.upstream)
         WHERE c.action = 'submitted' AND u.state = 'pending'
         ORDER BY u.execution_id, u.number FOR SHARE OF u;
 
@@ -424,8 +428,10 @@ BEGIN
     SELECT body.execution_id, x.number, x.position, x.invocation_id, x.name, x.kind, 'not_reached', false, x.module
     FROM unnest(body.not_reached) n(number)
     CROSS JOIN LATERAL (
-        SELECT i.* FROM lineage l
-        JOIN invocations i ON i.execution_id = l.ancestor_id AND i.number = n.number AND i.number < l.number_limit
+        SELECT x.* FROM lineage l
+        CROSS JOIN LATERAL (
+            SELECT y.* FROM invocations y
+            WHERE y.execution_id = l.ancestor_id AND y.number = n.number AND y.number < l.number_limit OFFSET 0) x
         WHERE l.execution_id = body.execution_id ORDER BY l.depth LIMIT 1) x
     ON CONFLICT DO NOTHING;
 
@@ -499,7 +505,8 @@ BEGIN
 
     WITH begun AS (
         SELECT e.id FROM executions e
-        WHERE e.id IN (SELECT p.execution_id FROM unnest(picked) p) AND e.state = 'pending'
+        -- Written so that the index of open executions does not apply: it has all that are queued.
+        WHERE e.id IN (SELECT p.execution_id FROM unnest(picked) p) AND (e.state = 'pending') IS TRUE
         ORDER BY e.id FOR UPDATE
     ), updated AS (
         UPDATE executions e
@@ -531,7 +538,10 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT x.outputs, x.override_outputs
             FROM lineage l
-            JOIN invocations x ON x.execution_id = l.ancestor_id AND x.number = n.number AND x.number < l.number_limit
+            -- OFFSET 0 keeps each look-up one by the whole key, after the lineage, however small the tables are.
+            CROSS JOIN LATERAL (
+                SELECT y.outputs, y.override_outputs FROM invocations y
+                WHERE y.execution_id = l.ancestor_id AND y.number = n.number AND y.number < l.number_limit OFFSET 0) x
             WHERE l.execution_id = i.execution_id ORDER BY l.depth LIMIT 1) o
         WHERE n.number <> ALL (i.after)
     ) u ON i.upstream <> '{}';
@@ -628,7 +638,7 @@ BEGIN
         WITH suspended AS (
             UPDATE executions e SET state = 'waiting', last_event = e.last_event + 1
             WHERE e.id IN (SELECT w.execution_id FROM unnest(raw) w)
-              AND e.kind = 'flow' AND e.state = 'running'
+              AND e.kind = 'flow' AND (e.state = 'running') IS TRUE
               AND NOT EXISTS (SELECT FROM tasks t WHERE t.execution_id = e.id)
             RETURNING e.id, e.last_event
         ), recorded AS (

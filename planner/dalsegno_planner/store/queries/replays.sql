@@ -289,8 +289,8 @@ ORDER BY i.number, lineage.depth
 LIMIT $4;
 
 -- name: reused_with_other_code
--- Reused steps whose code is known and none of today's. Of each name the first reused calls speak for all: an execution
--- runs the same code for every call of a step, but where it was changed meanwhile.
+-- Reused steps whose code is known and none of today's. Of each name the first calls speak for all: an execution runs
+-- the same code for every call of a step, but where it was changed meanwhile.
 -- $1 execution, $2 modules, $3 names, $4 digests.
 SELECT DISTINCT i.invocation_id, i.number
 FROM (
@@ -300,14 +300,13 @@ FROM (
 CROSS JOIN lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.name = today.name
-      AND row.number < lineage.number_limit
-      AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = row.number OFFSET 0)
-    ORDER BY row.number LIMIT 2
+    WHERE row.execution_id = lineage.ancestor_id AND row.name = today.name AND row.number < lineage.number_limit
+    ORDER BY row.number LIMIT 5
 ) AS i
 WHERE lineage.execution_id = $1
   AND i.module = today.module AND i.code_digest <> '' AND i.code_digest <> ALL (today.digests)
   AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
+  AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number OFFSET 0)
   AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ORDER BY i.number
 LIMIT 21;
@@ -353,6 +352,31 @@ FROM (
 CROSS JOIN LATERAL shown_invocation($1, taken.number) AS o
 WHERE o.kind = 'step' AND coalesce(o.override_outputs, o.outputs, '') = ''
 ORDER BY taken.number
+LIMIT 21;
+
+-- name: missing_outputs_of_few
+-- The same where most is affected: what is reused and has no output, and then whether something affected takes it.
+SELECT i.number, i.invocation_id, taking.consumer
+FROM lineage
+CROSS JOIN LATERAL (
+    SELECT row.number, row.invocation_id FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+      AND row.kind = 'step' AND coalesce(row.override_outputs, row.outputs, '') = '' AND row.number <> ALL ($2::integer[])
+      AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = row.number)
+    OFFSET 0
+) AS i
+CROSS JOIN LATERAL (
+    SELECT min(consumer.invocation_id) AS consumer
+    FROM lineage AS near
+    JOIN edges ON edges.execution_id = near.ancestor_id AND edges.upstream = i.number AND edges.downstream < near.number_limit
+    JOIN replay_marks AS marks ON marks.number = edges.downstream
+    CROSS JOIN LATERAL shown_invocation($1, edges.downstream) AS consumer
+    WHERE near.execution_id = $1 AND marks.role = 'affected' AND edges.downstream <> ALL ($3::integer[])
+      AND consumer.execution_id = edges.execution_id AND i.number <> ALL (consumer.after)
+) AS taking
+WHERE lineage.execution_id = $1 AND taking.consumer IS NOT NULL
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
+ORDER BY i.number
 LIMIT 21;
 
 -- name: missing_among
