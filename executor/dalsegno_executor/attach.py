@@ -27,14 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--address", default=os.environ.get("DALSEGNO_ADDRESS") or DEFAULT_ADDRESS)
     parser.add_argument("--project", default="default")
     parser.add_argument("--grace", type=float, default=10.0, help="seconds to deliver what the script has done")
+    parser.add_argument("--patient", action="store_true", help="let steps take longer than their timeout")
     given = parser.parse_args(arguments)
     place = Place(given.address, given.project, pinned_only=True, grace=given.grace, quiet=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(place, socket.socket(fileno=given.fd)))
+        return runner.run(_serve(place, socket.socket(fileno=given.fd), patient=given.patient))
 
 
-async def _serve(place: Place, sock: socket.socket) -> int:
+async def _serve(place: Place, sock: socket.socket, *, patient: bool) -> int:
     executor = Executor(place, None)
+    executor.supervisor.enforces_timeouts = not patient
     # A terminal sends its interrupt to the script's whole group; it is the script's to decide what that means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     executor.drain_on_signals(signal.SIGTERM)

@@ -115,13 +115,19 @@ class Fleet:
     def place(self, tasks: Iterable[Task]) -> None:
         """Give tasks to runners, or let them wait for one."""
         batches: dict[RunnerId, Tasks] = {}
+        candidates = [runner for runner in self.runners.values() if runner.ready and not runner.exclusive]
         for task in tasks:
-            runner = self._choose(task)
+            key = key_of(task.token)
+            if task.HasField("recorded"):
+                runner = self._holder_of_page(task, key)
+            else:
+                runner = self._choose(task, candidates)
+                if runner is not None:
+                    self._note_given(runner, task, key)
             if runner is not None:
-                self._note_given(runner, task)
-                batches.setdefault(runner.id, Tasks()).tasks.append(task)
-                for page in self._pages.pop(key_of(task.token), ()):
-                    batches[runner.id].tasks.append(page)
+                given = batches.setdefault(runner.id, Tasks()).tasks
+                given.append(task)
+                given.extend(self._pages.pop(key, ()))
         for runner_id, batch in batches.items():
             self.runners[runner_id].link.send(ExecutorServiceWorkResponse(tasks=batch))
 
@@ -189,30 +195,25 @@ class Fleet:
         self._session.offer(steps, bodies)
         self._wake()
 
-    @property
-    def waiting(self) -> Iterable[Task]:
-        """Tasks that wait for a runner."""
-        return (*self._unplaced, *self._unplaced_alone)
-
     # Which runner.
 
-    def _choose(self, task: Task) -> Runner | None:
-        key = key_of(task.token)
-        work = task.WhichOneof("work")
-        if work == "recorded":
-            if key in self._holders:
-                return self._holders[key]
-            self._pages.setdefault(key, []).append(task)
-            return None
+    def _holder_of_page(self, page: Task, key: TaskKey) -> Runner | None:
+        holder = self._holders.get(key)
+        if holder is None:
+            self._pages.setdefault(key, []).append(page)
+        return holder
+
+    def _choose(self, task: Task, candidates: Sequence[Runner]) -> Runner | None:
         if self._needs_own_process(task):
             return self._choose_alone(task)
-        runners = [runner for runner in self.runners.values() if runner.ready and not runner.exclusive]
-        if not runners:
+        if not candidates:
             self._unplaced.append(task)
             return None
-        if work == "body":
-            return min(runners, key=lambda runner: len(runner.bodies) - runner.body_slots)
-        return max(runners, key=lambda runner: runner.step_room)
+        if len(candidates) == 1:
+            return candidates[0]
+        if task.HasField("body"):
+            return min(candidates, key=lambda runner: len(runner.bodies) - runner.body_slots)
+        return max(candidates, key=lambda runner: runner.step_room)
 
     def _needs_own_process(self, task: Task) -> bool:
         if self._start_alone is None:
@@ -232,10 +233,7 @@ class Fleet:
             self._start_alone()
         return None
 
-    def _note_given(self, runner: Runner, task: Task) -> None:
-        key = key_of(task.token)
-        if task.WhichOneof("work") == "recorded":
-            return
+    def _note_given(self, runner: Runner, task: Task, key: TaskKey) -> None:
         now = time.monotonic()
         if task.HasField("body"):
             runner.bodies[key] = Given(task, key, now)
@@ -256,6 +254,7 @@ class Fleet:
     # What the runners say.
 
     def _hear(self, runner: Runner, messages: Sequence[bytes]) -> None:
+        was_ready = runner.ready
         for data in messages:
             message = ExecutorServiceWorkRequest.FromString(data)
             match message.WhichOneof("message"):
@@ -270,7 +269,8 @@ class Fleet:
                     runner.step_slots += message.credit.steps
                     runner.body_slots += message.credit.bodies
                     runner.idle_since = time.monotonic()
-                    self.on_ready(runner)
+        if runner.ready and not was_ready:
+            self.on_ready(runner)
         self.refresh()
 
     def _hear_reports(self, runner: Runner, reports: Sequence[Report]) -> None:

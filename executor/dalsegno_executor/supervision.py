@@ -31,6 +31,7 @@ IDLE_LIFETIME = 30.0
 """Seconds that a process for a single task stays, for the next one."""
 TICK = 0.05
 _LONGEST_RESTART_DELAY = 5.0
+_SECONDS_BEFORE_ANOTHER = 1.0
 _LIVED = 10.0
 """Seconds after which a runner that ends is not taken for one that cannot start."""
 
@@ -48,9 +49,12 @@ class Supervisor:
         self.fleet = fleet
         self.closing = False
         self.on_gone: Callable[[Runner, int], None] = lambda runner, code: None
+        self.enforces_timeouts = True
+        """False where somebody may stop at a breakpoint."""
         self._session = session
         self._command = command
         self._short_lives = 0
+        self._alone_from = 0.0
         fleet.casualties = self
 
     # Starting.
@@ -64,6 +68,8 @@ class Supervisor:
     def start_alone(self) -> None:
         """Start a process that runs one task at a time."""
         assert self._command is not None
+        if time.monotonic() < self._alone_from:
+            return
         process = RunnerProcess(RunnerCommand(self._command.target, 1, 1))
         self.fleet.add(process.socket, process, exclusive=True)
 
@@ -90,6 +96,10 @@ class Supervisor:
         elif runner.announced and not self.closing:
             self._settle(runner, code)
         self.on_gone(runner, code)
+        if runner.exclusive and not runner.announced and not self.closing:
+            # Its code cannot be loaded any more. It is tried again, though not at once.
+            self._alone_from = time.monotonic() + _SECONDS_BEFORE_ANOTHER
+            asyncio.get_running_loop().call_later(_SECONDS_BEFORE_ANOTHER, self.fleet.refresh)
         if runner.process is not None and not runner.exclusive and not self.closing:
             asyncio.get_running_loop().call_later(self._restart_delay(runner), self._restart)
 
@@ -192,7 +202,7 @@ class Supervisor:
             if given.stopped is not None:
                 if now - given.stopped > STOP_GRACE:
                     self._kill(runner, f"a cancelled step did not end within {STOP_GRACE:g} s; its runner was killed")
-            elif given.since is not None and given.task.step.options.HasField("timeout"):
+            elif self.enforces_timeouts and given.since is not None and given.task.step.options.HasField("timeout"):
                 limit = settings_of(given.task.step.options).timeout
                 if limit is not None and now - given.since > limit:
                     self._time_out(runner, given, limit)

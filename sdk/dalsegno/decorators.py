@@ -78,9 +78,13 @@ class Flow(Decorated[P, R]):
         on_stale: str | None = None,
         expect_plan: str | None = None,
         inputs: Mapping[str, object] | None = None,
+        debug: bool = False,
         **flow_inputs: object,
     ) -> ExecutionHandle[Any]:
         """Replay an execution of this flow with the code as it is here; see ``Client.executions.replay``.
+
+        With ``debug=True`` the body and its steps run in the calling thread of this process, so that breakpoints
+        work, and the replay has ended when this returns. Timeouts of steps are not enforced then.
 
         Returns:
             The handle of the new execution.
@@ -100,7 +104,7 @@ class Flow(Decorated[P, R]):
             inputs=inputs,
             flow_inputs=flow_inputs,
         )
-        return starts.replay_flow(self, exec_id, request)
+        return starts.replay_flow(self, exec_id, request, debug=debug)
 
 
 class Pipeline(Decorated[P, R]):
@@ -149,13 +153,12 @@ class Pipeline(Decorated[P, R]):
             step_input_overrides: Inputs of single invocations that are replaced.
             rerun_changed_code: Re-execute steps whose code has changed, also among what would be reused.
             expect_plan: The digest of the plan that was agreed to.
-            debug: Run in this process. This release cannot.
+            debug: Run the steps in the calling thread of this process, so that breakpoints work. Timeouts of steps
+                are not enforced then.
         """
         from dalsegno.client import pipeline_replays
         from dalsegno.client.replay_request import ReplayRequest
 
-        if debug:
-            raise UsageError(f"{self.name}.replay(debug=True) is not built yet", reason="NOT_BUILT")
         request = ReplayRequest(
             skip=skip,
             skip_successful_steps=skip_successful_steps,
@@ -165,7 +168,7 @@ class Pipeline(Decorated[P, R]):
             inputs=input_overrides,
             everything=skip is None and not skip_successful_steps,
         )
-        return pipeline_replays.replay_pipeline(self, pipeline_run, pipeline, request)
+        return pipeline_replays.replay_pipeline(self, pipeline_run, pipeline, request, debug=debug)
 
 
 @overload

@@ -154,7 +154,7 @@ class Step(Decorated[P, R]):
             pipeline: The pipeline whose latest finished run is meant.
             invocation_id: The call in that run; may be left out where the run has one call of this step.
             input_overrides: Inputs that are replaced.
-            debug: Run in this process. This release cannot.
+            debug: Run in the calling thread of this process, so that breakpoints work; a timeout is not enforced.
 
         Returns:
             An execution of its own, with the link to its source.
@@ -165,8 +165,6 @@ class Step(Decorated[P, R]):
         """
         from dalsegno.client.step_replays import replay_step
 
-        if debug:
-            raise UsageError(f"{self.name}.replay(debug=True) is not built yet", reason="NOT_BUILT")
         return replay_step(
             self,
             step_run_id=step_run_id,
@@ -174,6 +172,7 @@ class Step(Decorated[P, R]):
             pipeline=pipeline,
             invocation_id=invocation_id,
             input_overrides=input_overrides,
+            debug=debug,
         )
 
     def _split_options(self, kwargs: Mapping[str, Any]) -> tuple[str | None, Sequence[object], dict[str, Any]]:

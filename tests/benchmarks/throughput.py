@@ -88,7 +88,7 @@ def live_beside_bulk(session: Session) -> Iterator[Figure]:
         yield Figure(f"flow of {_LIVE_STEPS} steps, idle system", Unit.MILLISECONDS, idle)
         bulk = session.wire.start(started_independent(_BULK))
         beside: list[float] = []
-        while session.wire.is_running(bulk) and len(beside) < _LIVE_RUNS:
+        while session.wire.is_open(bulk) and len(beside) < _LIVE_RUNS:
             beside.append(timed(lambda: chain_flow.run(_LIVE_STEPS).wait(timeout=WAIT_S))[0] * 1e3)
         session.wire.cancel(bulk)
     name = f"flow of {_LIVE_STEPS} steps, {_BULK:,} steps queued"

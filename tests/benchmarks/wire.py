@@ -20,6 +20,8 @@ CHAIN = 100
 _STEPS_A_MESSAGE = 1_000
 _SERVICE = "/dalsegno.v1.ExecutionService"
 
+_OPEN = frozenset({execution_pb2.EXECUTION_STATE_PENDING, execution_pb2.EXECUTION_STATE_RUNNING})
+
 Response = TypeVar("Response")
 
 
@@ -53,9 +55,9 @@ class Wire:
         found = self._get(execution_id)
         return _seconds_between(found.started_at.ToDatetime(), found.finished_at.ToDatetime())
 
-    def is_running(self, execution_id: str) -> bool:
-        """Returns whether something of an execution has been given to an executor, and not all has ended."""
-        return self._get(execution_id).state == execution_pb2.EXECUTION_STATE_RUNNING
+    def is_open(self, execution_id: str) -> bool:
+        """Returns whether an execution has not ended."""
+        return self._get(execution_id).state in _OPEN
 
     def cancel(self, execution_id: str) -> None:
         """Cancels an execution."""

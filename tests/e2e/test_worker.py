@@ -314,6 +314,18 @@ def test_a_step_that_exceeds_its_timeout_is_ended(served: Place, isolation: str)
     assert served.run(code.timing_out) == "step 'too_slow' exceeded its timeout of 0.3 s"
 
 
+def test_a_cancelled_step_that_goes_on_is_killed_and_frees_its_slot(served: Place) -> None:
+    started = served.fifo("started")
+    served.fifo("go")
+    worker = served.worker()
+    handle = served.start(code.meeting_elsewhere, str(served.folder))
+    runner = psutil.Process(int(started.read_text().split()[0]))
+    served.client.executions.cancel(handle.exec_id)
+    worker.line("a cancelled step did not end")
+    assert not psutil.wait_procs([runner], timeout=SECONDS)[1]
+    assert served.run(code.chain, 3) == 3
+
+
 def test_code_that_holds_the_interpreter_does_not_cost_the_lease(served: Place) -> None:
     served.worker()
     handle = served.start(code.holding, LEASE * 1.5)

@@ -236,7 +236,7 @@ async def test_a_changed_graph_is_a_divergence_with_every_difference(planner: Se
     assert (error.code, error.reason) == (grpc.StatusCode.ABORTED, "GRAPH_CHANGED")
     assert error.metadata["kind"] == "graph_changed"
     violations = error.details[error_details_pb2.PreconditionFailure]
-    assert len(violations.violations) == 2  # type: ignore[attr-defined]
+    assert len(violations.violations) == 2
 
 
 async def test_a_parameter_that_shapes_the_graph_is_overridden_only_from_code(

@@ -18,7 +18,8 @@ from dalsegno_planner.core.plan import PlanEntry
 from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.store import executions
 from dalsegno_planner.store.pool import prepare_connection
-from dalsegno_planner.store.replay_plan import View, entries, make_plan
+from dalsegno_planner.store.replay_entries import View, entries
+from dalsegno_planner.store.replay_plan import make_plan
 from dalsegno_planner.store.replay_request import Creation, ReplayRequest
 from dalsegno_planner.store.replays import create_replay, find_request, lock_source
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from uuid import UUID, uuid4
 
@@ -253,6 +254,15 @@ async def test_an_output_that_is_gone_is_an_error_only_where_it_is_needed(connec
     assert (await plan(connection, from_(source, "a"))).affected == ["a", "b"]
     overridden = asking(source, overrides={"checkpoint.a": payload(1)})
     assert (await plan(connection, overridden)).affected == ["b"]
+
+
+async def test_an_output_that_is_gone_is_seen_in_a_large_graph_too(connection: Database) -> None:
+    others = [Recorded(f"other_{number}", "other") for number in range(20)]
+    source = await record(
+        connection, [*others, Recorded("a", outputs=()), Recorded("b", takes=["a"]), Recorded("c", after=["a"])]
+    )
+    assert "b takes the output of a" in await state_problems(connection, from_(source, "b"))
+    assert (await plan(connection, from_(source, "c"))).affected == ["c"]
 
 
 # --- types
@@ -548,6 +558,18 @@ async def test_a_request_is_idempotent(connection: Database) -> None:
     assert (await replay(connection, from_(source, "fit"), how)).id == first.id
     with pytest.raises(UsageError, match="used for another request"):
         await replay(connection, from_(source, "test"), Creation(how.request_id, "two"))
+
+
+async def test_the_same_request_at_the_same_time_creates_one_replay(connection: Database, database: str) -> None:
+    source = await chain(connection)
+    how = Creation(request_id=uuid4(), request_digest="one")
+    other = await connect(database)
+    try:
+        made = await asyncio.gather(*(replay(one, from_(source, "fit"), how) for one in (connection, other)))
+    finally:
+        await other.close()
+    assert made[0].id == made[1].id
+    assert await connection.fetchval("SELECT count(*) FROM executions") == 2
 
 
 async def test_a_plan_that_was_agreed_to_is_kept_to(connection: Database) -> None:

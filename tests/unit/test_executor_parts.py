@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -144,3 +146,8 @@ def test_nobody_is_to_blame_for_what_we_have_killed() -> None:
 )
 def test_how_a_process_ended_is_said_in_words(code: int, words: str) -> None:
     assert words in describe_exit(code)
+
+
+def test_runners_know_nothing_of_grpc() -> None:
+    code = "import dalsegno_executor.runner.__main__, sys; sys.exit('grpc' in sys.modules or 'uvloop' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

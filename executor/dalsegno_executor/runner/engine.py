@@ -27,6 +27,7 @@ from dalsegno_executor.runner.control import HandedBack
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.inbox import Inbox
 from dalsegno_executor.runner.registry import Registry
+from dalsegno_executor.runner.started_threads import mark_threads
 from dalsegno_executor.runner.step_threads import StepThreads
 from dalsegno_executor.runner.steps import run_step
 from dalsegno_executor.runner.workers import Workers
@@ -50,6 +51,7 @@ class Runner:
     """
 
     def __init__(self, channel: Channel, *, body_threads: int) -> None:
+        mark_threads()
         self._channel = channel
         self._environment = Environment()
         self._registry = Registry()
@@ -164,13 +166,16 @@ class Runner:
 
     # How it runs.
 
+    def _new_inbox(self) -> Inbox:
+        return Inbox()
+
     def _run_step(self, task: Task) -> Report:
         return run_step(task, self._registry.step(task.definition), self._environment)
 
     def _start_if_whole(self, arriving: _Arriving, *, more: bool) -> None:
         key = key_of(arriving.task.token)
         # A body can be told to end, and calls be resolved for it, from now on.
-        inbox = self._bodies.setdefault(key, Inbox())
+        inbox = self._bodies.setdefault(key, self._new_inbox())
         if more:
             return
         del self._arriving[key]
@@ -182,4 +187,7 @@ class Runner:
         run = BodyTaskRun(task, arriving.recorded, flow, self._environment, self, inbox)
         last = run.run()
         del self._bodies[key]
+        self._send_last(last)
+
+    def _send_last(self, last: Report | ExecutorServiceWorkRequest) -> None:
         self._channel.send(last)

@@ -19,7 +19,7 @@ from dalsegno_planner.rpc.convert import is_name, optional_uuid
 from dalsegno_planner.rpc.graphs import GraphReader
 from dalsegno_planner.rpc.values import ValueReader, encode_json, payload_of
 from dalsegno_planner.store.bindings import leaves, references
-from dalsegno_planner.store.replay_plan import View
+from dalsegno_planner.store.replay_entries import View
 from dalsegno_planner.store.replay_request import Creation, Given, ReplayRequest, TodaysCode
 
 VIEWS: Mapping[int, View] = {

@@ -17,7 +17,8 @@ from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store import executions, replays
 from dalsegno_planner.store.definitions import Definitions
 from dalsegno_planner.store.pool import Connection, Pool, in_transaction
-from dalsegno_planner.store.replay_plan import Plan, View, entries, make_plan
+from dalsegno_planner.store.replay_entries import View, entries
+from dalsegno_planner.store.replay_plan import Plan, make_plan
 from dalsegno_planner.store.replay_request import Creation, ReplayRequest
 
 _PAGE, _LARGEST_PAGE = 500, 5_000

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from asyncpg import Record
 
 from dalsegno.v1.value_pb2 import FlowInputs, Inputs
 from dalsegno_planner.core import problems
-from dalsegno_planner.core.execution import Execution, ExecutionKind, ExecutionState, InvocationKind
-from dalsegno_planner.core.ids import InvocationId, Number, call_id
+from dalsegno_planner.core.execution import Execution, ExecutionKind, ExecutionState
 from dalsegno_planner.core.plan import (
     IMPLIED_REASONS,
     Mode,
     OnStale,
-    PlanEntry,
     PlanSummary,
     Reason,
     RootReason,
@@ -46,15 +43,6 @@ _LARGE_SCRATCH = 1 << 20
 _MOST = 4
 """One in so many is most: of an execution's invocations, those that are affected."""
 _NAMED_IN_WARNINGS = 20
-
-
-class View(StrEnum):
-    """Which entries of a plan are read."""
-
-    ROOTS = "roots"
-    AFFECTED = "affected"
-    REUSED = "reused"
-    WAITS = "waits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,81 +92,6 @@ async def make_plan(connection: Connection, source: Execution, request: ReplayRe
         raise refusal(f"the replay of {source.name}", resolved.problems)
     _check_signature(resolved)
     return await _Planning(connection, resolved).run()
-
-
-async def entries(
-    connection: Connection, plan: Plan, view: View, after: int, limit: int
-) -> tuple[list[PlanEntry], int | None]:
-    """Return entries of a plan by number, from the transaction that it was made in.
-
-    Returns:
-        The page, and the number after which the next one starts; None where this is the last.
-    """
-    if view is View.REUSED:
-        return await _reused_entries(connection, plan, after, limit)
-    only_roots = view is View.ROOTS and not plan.implied
-    roles = ["wait", "affected"] if view is View.WAITS else ["affected"]
-    rows = await connection.fetch(
-        SQL["page_of_marks"], plan.source.id, roles, only_roots, view is View.WAITS, after, limit
-    )
-    found = [_entry(plan, row) for row in rows]
-    if len(rows) < limit and view is not View.WAITS:
-        found += _new_entries(plan, after, limit - len(rows))
-    return found, found[-1].number if len(found) == limit else None
-
-
-async def _reused_entries(
-    connection: Connection, plan: Plan, after: int, limit: int
-) -> tuple[list[PlanEntry], int | None]:
-    if plan.resolved.request.single_step:
-        return [], None
-    overridden = list(plan.resolved.overrides)
-    rows = await connection.fetch(SQL["page_of_reused"], plan.source.id, overridden, after, limit)
-    found = [
-        PlanEntry(
-            number=row["number"],
-            invocation_id=row["invocation_id"],
-            name=row["name"],
-            kind=InvocationKind(row["kind"]),
-            call_id=call_id(row["supplier_id"], row["number"]),
-            recorded_seconds=row["seconds"],
-            output_overridden=row["overridden"],
-        )
-        for row in rows
-        if not row["hidden"]
-    ]
-    return found, rows[-1]["number"] if len(rows) == limit else None
-
-
-def _entry(plan: Plan, row: Record) -> PlanEntry:
-    reasons = [
-        Reason(RootReason(one), cause) for one, cause in zip(row["reasons"] or (), row["causes"] or (), strict=True)
-    ]
-    return PlanEntry(
-        number=row["number"],
-        invocation_id=row["invocation_id"],
-        name=row["name"],
-        kind=InvocationKind(row["kind"]),
-        reasons=tuple(sorted({*reasons, *plan.implied})) if row["role"] == "affected" else (),
-        recorded_seconds=row["seconds"],
-        output_overridden=row["overridden"],
-    )
-
-
-def _new_entries(plan: Plan, after: int, limit: int) -> list[PlanEntry]:
-    if plan.today is None:
-        return []
-    new = [row for row in plan.today.rows if row.number in plan.today.new and row.number > after]
-    return [
-        PlanEntry(
-            number=Number(row.number),
-            invocation_id=InvocationId(row.invocation_id),
-            name=row.name,
-            kind=InvocationKind.STEP,
-            reasons=plan.today.decision.roots[Number(row.number)],
-        )
-        for row in sorted(new, key=lambda row: row.number)[:limit]
-    ]
 
 
 def _check_source(source: Execution, request: ReplayRequest) -> None:
@@ -282,11 +195,12 @@ class _Planning:
             await self._connection.execute(SQL["root_numbers"], *map(list, zip(*rows, strict=True)))
 
     async def _find_todays_code(self) -> None:
-        known = self._resolved.code.todays_digests()
-        if not known:
-            names = await graph.step_names(self._connection, self._source.id)
-            known = await graph.todays_steps(self._connection, self._source.project, names)
-        self._todays_code = known
+        """What the client sent counts; the rest is what executors have."""
+        sent = self._resolved.code.todays_digests()
+        names = await graph.step_names(self._connection, self._source.id)
+        known = await graph.todays_steps(self._connection, self._source.project, names)
+        places = {(module, name) for module, name, _ in sent}
+        self._todays_code = [*sent, *(one for one in known if one[:2] not in places)]
 
     async def _insert_roots(self) -> None:
         resolved, source = self._resolved, self._source.id

@@ -247,6 +247,9 @@ class _Writing:
         if code is None or not code.pinned_digest:
             return [], [], []
         pinned = self._resolved.code.todays_digests()
+        if self._creation.debug:
+            # Only the process that debugs it announces this pin, for all of its code.
+            pinned = [(module, name, code.pinned_digest) for module, name, _ in pinned]
         return [one[0] for one in pinned], [one[1] for one in pinned], [one[2] for one in pinned]
 
     async def _written_rows(self) -> list[InvocationRow]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 import tenacity
 
+from dalsegno.client.pushing import push
 from dalsegno.client.status import error_of
 from dalsegno.errors import DalsegnoError
 from dalsegno.project import project_name
@@ -104,6 +105,21 @@ class Connection:
     ) -> Response:
         """Make a call that streams its request; `requests` is asked anew for each try."""
         return self._retried(lambda stubs: service(stubs)(iter(requests()), timeout=None), idempotent=idempotent)
+
+    def push(self, service: Callable[[Stubs], Callable[[Iterator[Request]], Any]], requests: Iterable[Request]) -> Any:
+        """Make a call that streams its request while that is made, in this thread; not retried.
+
+        Args:
+            service: Chooses what starts the call, such as ``lambda stubs: stubs.executions.Import.future``.
+            requests: The messages. What they raise cancels the call.
+
+        Raises:
+            DalsegnoError: What the planner answered; `BackendError` where none did.
+        """
+        try:
+            return push(service(self._opened()), requests)
+        except grpc.RpcError as error:
+            raise self.error(error) from None
 
     def read_stream(
         self, service: Callable[[Stubs], Any], request: object, *, timeout: float | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 from dalsegno.client import code_here
 from dalsegno.client.executions import Execution
@@ -249,6 +250,52 @@ class Executions:
         )
         response = self._reach.connection.call(lambda stubs: stubs.executions.Cancel, request)
         return Execution(response.execution, self._reach)
+
+    def import_(self, record: str | Path | Mapping[str, Any] | Iterable[Any]) -> Execution:
+        """Create a finished execution from a record of one that ran elsewhere; it can be replayed like any other.
+
+        All of it is checked, and nothing is stored unless all of it is right. Records of any size pass through as a
+        stream: as a file of JSON Lines, as a large document with ``steps`` last, or as an iterator.
+
+        Args:
+            record: A path; the record as a dict; or an iterator over its header and then its steps. The format is that
+                of `dalsegno.records`.
+
+        Returns:
+            The execution. It has the recorded run name, or another one where that is taken.
+
+        Raises:
+            UsageError: If the record is wrong, with the places: ``steps[17].inputs.xs``.
+            NotFoundError: If it names an artifact that does not exist.
+            OSError: If the file cannot be read.
+        """
+        from dalsegno.client.importing import import_record
+
+        return import_record(self._reach, record)
+
+    @overload
+    def export(self, exec_id: object, path: None = None, *, embed: bool = False) -> dict[str, Any]: ...
+    @overload
+    def export(self, exec_id: object, path: str | Path, *, embed: bool = False) -> Path: ...
+    def export(self, exec_id: object, path: str | Path | None = None, *, embed: bool = False) -> dict[str, Any] | Path:
+        """Return an execution as a record that `import_` takes, or write it to a file.
+
+        A replay is exported whole, with what it reuses.
+
+        Args:
+            exec_id: Which one. It must have ended.
+            path: A file, written as JSON Lines where its name ends in ``.jsonl`` or ``.ndjson``, else as one document;
+                either is streamed. None returns the record as a dict.
+            embed: Whether values in the object store become part of the record, for a planner with another store.
+                Otherwise they are referred to.
+
+        Raises:
+            StateError: If it has not ended.
+            OSError: If the file cannot be written.
+        """
+        from dalsegno.client.importing import export_record
+
+        return export_record(self._reach, exec_id, path, embed=embed)
 
     def _pages(self, request: ExecutionServiceListRequest) -> Iterator[Execution]:
         while True:

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 def replay_pipeline(
-    pipeline: Pipeline[..., Any], pipeline_run: object, named: object, request: ReplayRequest
+    pipeline: Pipeline[..., Any], pipeline_run: object, named: object, request: ReplayRequest, *, debug: bool = False
 ) -> Execution:
     """Replay a run of a pipeline with its code as it is here, and return the replay once it has ended well."""
     refuse_in_body(pipeline, "replay")
     reach = reach_of(None)
     source = source_run(reach, pipeline_run, named, pipeline.name)
-    here = for_decorated(reach, pipeline)
+    here = for_decorated(reach, pipeline, pin=not debug)
     assert here.code is not None
     uploads = Uploads(reach.storage)
     graph = _todays_graph(reach, pipeline, source, request, here, uploads)
@@ -40,7 +40,7 @@ def replay_pipeline(
     here.code.shaping_inputs.extend(sorted(graph.shaped_by))
     if graph.result is not None:
         here.code.result.CopyFrom(graph.result)
-    return ended_well(reach, replay_source(reach, source, request, here, uploads))
+    return ended_well(reach, replay_source(reach, source, request, here, uploads, debug=debug))
 
 
 def source_run(reach: Reach, pipeline_run: object, pipeline: object, own_name: str | None) -> Execution:

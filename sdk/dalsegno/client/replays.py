@@ -28,7 +28,13 @@ def plan_replay(reach: Reach, spec: ReplaySpec) -> Plan:
 
 
 def create_replay(
-    reach: Reach, spec: ReplaySpec, uploads: Uploads, *, expect_plan: str | None = None, single_step: bool = False
+    reach: Reach,
+    spec: ReplaySpec,
+    uploads: Uploads,
+    *,
+    expect_plan: str | None = None,
+    single_step: bool = False,
+    debug: bool = False,
 ) -> Execution:
     """Create a replay.
 
@@ -38,6 +44,7 @@ def create_replay(
         uploads: Its large values. They are stored once the planner has found nothing wrong with it.
         expect_plan: The digest of the plan that was agreed to.
         single_step: Whether nothing but the one invocation that it names is to run.
+        debug: Whether this process runs it, and nobody else.
     """
     # The plan of a single step is not asked for beforehand: what it would refuse, the creation refuses.
     if uploads and not single_step:
@@ -50,6 +57,7 @@ def create_replay(
         expect_plan=expect_plan or "",
         requested_by=who_asks(),
         single_step=single_step,
+        debug=debug,
     )
     response = reach.connection.call(lambda stubs: stubs.replays.Create, request)
     return Execution(response.execution, reach)

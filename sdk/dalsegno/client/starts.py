@@ -101,8 +101,10 @@ def start_pipeline(
     return _start(reach, header, graph.steps)
 
 
-def replay_flow(flow: Flow[..., Any], exec_id: object, request: ReplayRequest) -> ExecutionHandle[Any]:
-    """Replay an execution of a flow with its code as it is here."""
+def replay_flow(
+    flow: Flow[..., Any], exec_id: object, request: ReplayRequest, *, debug: bool = False
+) -> ExecutionHandle[Any]:
+    """Replay an execution of a flow with its code as it is here; one that is debugged has ended on return."""
     refuse_in_body(flow, "replay")
     reach = reach_of(None)
     source = reach.execution(exec_id)
@@ -113,8 +115,8 @@ def replay_flow(flow: Flow[..., Any], exec_id: object, request: ReplayRequest) -
             reason="OTHER_FLOW",
             fields={"execution": source.exec_id, "flow": source.flow},
         )
-    here = for_decorated(reach, flow)
-    return ExecutionHandle(replay_source(reach, source, request, here), reach)
+    here = for_decorated(reach, flow, pin=not debug)
+    return ExecutionHandle(replay_source(reach, source, request, here, debug=debug), reach)
 
 
 def replay_source(
@@ -123,11 +125,22 @@ def replay_source(
     request: ReplayRequest,
     here: CodeHere,
     uploads: Uploads | None = None,
+    *,
+    debug: bool = False,
 ) -> Execution:
-    """Replay an execution with the code as it is here, and return the replay without waiting for it."""
-    uploads = uploads or Uploads(reach.storage)
-    spec = request.spec(source.exec_id, reach.project, uploads, types=here.types, code=here.code)
-    return create_replay(reach, spec, uploads, expect_plan=request.expect_plan)
+    """Replay an execution with the code as it is here; return it at once, or once it has ended where it is debugged."""
+    given = uploads or Uploads(reach.storage)
+
+    def create() -> Execution:
+        spec = request.spec(source.exec_id, reach.project, given, types=here.types, code=here.code)
+        return create_replay(reach, spec, given, expect_plan=request.expect_plan, debug=debug)
+
+    if not debug:
+        return create()
+    from dalsegno.client.debugging import run_debugged
+
+    assert here.code is not None
+    return run_debugged(reach, here.code, create)
 
 
 def _header(

@@ -34,20 +34,30 @@ def replay_step(
     pipeline: object,
     invocation_id: str | None,
     input_overrides: Mapping[str, object] | None,
+    debug: bool = False,
 ) -> Execution:
     """Run one call of a step again with the step's code as it is here, and return the execution once it has ended."""
     refuse_inside(f"step {step.name!r} cannot replay", "replay it from a script")
     reach = reach_of(None)
     source, checkpoint = _meant(reach, step, step_run_id, pipeline_run, pipeline, invocation_id)
-    here = for_decorated(reach, step)
+    here = for_decorated(reach, step, pin=not debug)
+    assert here.code is not None
     overrides = _checked(step, require_names(input_overrides, "input_overrides"), here)
     request = ReplayRequest(
         from_=f"invocation:{checkpoint.invocation_id}",
         step_input_overrides={checkpoint.invocation_id: overrides} if overrides else None,
     )
     uploads = Uploads(reach.storage)
-    spec = request.spec(source.exec_id, reach.project, uploads, types=KnownTypes(None), code=here.code)
-    return ended_well(reach, create_replay(reach, spec, uploads, single_step=True))
+
+    def create() -> Execution:
+        spec = request.spec(source.exec_id, reach.project, uploads, types=KnownTypes(None), code=here.code)
+        return create_replay(reach, spec, uploads, single_step=True, debug=debug)
+
+    if not debug:
+        return ended_well(reach, create())
+    from dalsegno.client.debugging import run_debugged
+
+    return ended_well(reach, run_debugged(reach, here.code, create))
 
 
 def _meant(

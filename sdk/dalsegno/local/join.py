@@ -55,7 +55,7 @@ class _Joined:
         self._announced: weakref.WeakSet[Decorated[..., Any]] = weakref.WeakSet()
         self._socket, theirs = socket.socketpair()
         with theirs:
-            self._process = _stream_process(theirs, address, project)
+            self._process = stream_process(theirs, address, project)
         self._runner: EmbeddedRunner = runner_class(self._socket, step_threads=STEP_THREADS, body_threads=BODY_THREADS)
         self._runner.start()
 
@@ -109,18 +109,28 @@ def _embedded_runner() -> type[EmbeddedRunner]:
     try:
         from dalsegno_executor.runner.embedded import EmbeddedRunner
     except ImportError as error:
-        raise UsageError(
-            f"running a flow in this process needs the executor, and a part of it is missing ({error}): pip "
-            "install 'dalsegno[executor]'",
-            reason="MISSING_LIBRARY",
-        ) from error
+        raise executor_missing(error) from error
     return EmbeddedRunner
 
 
-def _stream_process(theirs: socket.socket, address: str, project: str) -> subprocess.Popen[bytes]:
+def executor_missing(error: ImportError) -> UsageError:
+    """Return the error for an installation that cannot run code."""
+    return UsageError(
+        f"running a flow in this process needs the executor, and a part of it is missing ({error}): pip "
+        "install 'dalsegno[executor]'",
+        reason="MISSING_LIBRARY",
+    )
+
+
+def stream_process(theirs: socket.socket, address: str, project: str, *options: str) -> subprocess.Popen[bytes]:
+    """Start the stream process of this process, which gets the other end of a socket pair.
+
+    Raises:
+        BackendError: If it cannot be started.
+    """
     arguments = [
         *(sys.executable, "-P", "-m", "dalsegno_executor.attach"),
-        *("--fd", str(theirs.fileno()), "--address", address, "--project", project),
+        *("--fd", str(theirs.fileno()), "--address", address, "--project", project, *options),
     ]
     try:
         # A group of its own, so that an interrupt from the keyboard reaches the script first.

@@ -125,7 +125,11 @@ def _is_json(value: Any) -> bool:
 
 
 def _fill_encoded(payload: Payload, form: Any) -> None:
-    if type(form) is not dict or not isinstance(form.get("codec"), str) or ("content" in form) == ("object_key" in form):
+    if (
+        type(form) is not dict
+        or not isinstance(form.get("codec"), str)
+        or ("content" in form) == ("object_key" in form)
+    ):
         raise Misfit(f'{{"{PAYLOAD_KEY}": …}} needs a codec, and content in base64 or an object_key')
     wrong = unknown_key(form, _PAYLOAD_KEYS)
     if wrong is not None:

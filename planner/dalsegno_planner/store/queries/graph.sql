@@ -39,11 +39,11 @@ WITH found AS (
     CROSS JOIN lineage
     CROSS JOIN LATERAL (
         SELECT row.number FROM invocations AS row
-        WHERE row.execution_id = lineage.ancestor_id AND row.invocation_id = wanted.invocation_id
-          AND row.number < lineage.number_limit
-        OFFSET 0
+        WHERE row.execution_id = lineage.ancestor_id
+          AND row.invocation_id BETWEEN wanted.invocation_id AND wanted.invocation_id
+        ORDER BY row.invocation_id LIMIT 1
     ) AS i
-    WHERE lineage.execution_id = $1
+    WHERE lineage.execution_id = $1 AND i.number < lineage.number_limit
     UNION
     SELECT shown.depth, wanted.number
     FROM unnest($3::integer[]) AS wanted (number)
@@ -54,13 +54,12 @@ WITH found AS (
     CROSS JOIN lineage
     CROSS JOIN LATERAL (
         SELECT i.number FROM invocations AS i
-        WHERE i.execution_id = lineage.ancestor_id AND i.name = wanted.name
-          AND i.number < lineage.number_limit AND (i.called OR i.state <> 'not_reached')
+        WHERE i.execution_id = lineage.ancestor_id AND i.name BETWEEN wanted.name AND wanted.name AND (i.called OR i.state <> 'not_reached')
           AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
-        ORDER BY i.number
+        ORDER BY i.name, i.number
         LIMIT $5
     ) AS one
-    WHERE lineage.execution_id = $1
+    WHERE lineage.execution_id = $1 AND one.number < lineage.number_limit
 )
 SELECT i.number, i.invocation_id, i.name, i.kind, coalesce(i.supplier_id, i.execution_id) AS supplier_id
 FROM (SELECT number, min(depth) AS depth FROM found GROUP BY number) AS nearest

@@ -300,10 +300,10 @@ FROM (
 CROSS JOIN lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.name = today.name AND row.number < lineage.number_limit
-    ORDER BY row.number LIMIT 5
+    WHERE row.execution_id = lineage.ancestor_id AND row.name BETWEEN today.name AND today.name
+    ORDER BY row.name, row.number LIMIT 5
 ) AS i
-WHERE lineage.execution_id = $1
+WHERE lineage.execution_id = $1 AND i.number < lineage.number_limit
   AND i.module = today.module AND i.code_digest <> '' AND i.code_digest <> ALL (today.digests)
   AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
   AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number OFFSET 0)
