@@ -149,7 +149,7 @@ class Step(Decorated[P, R]):
         """Run one call of this step again, alone, with its recorded inputs and the code as it is here; wait for it.
 
         Args:
-            step_run_id: The call: its UUID.
+            step_run_id: The call: its UUID, a unique prefix of it, or with the run any unique part at either end.
             pipeline_run: The run of the call: its name, its ID or a unique prefix of it.
             pipeline: The pipeline whose latest finished run is meant.
             invocation_id: The call in that run; may be left out where the run has one call of this step.

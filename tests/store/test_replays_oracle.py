@@ -166,7 +166,7 @@ def test_replays_of_replays_are_planned_as_the_oracle_says(database: str) -> Non
         connection = runner.run(connect(database))
 
         @given(st.data())
-        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
         def examples(data: st.DataObject) -> None:
             runner.run(one_lineage(connection, data))
 

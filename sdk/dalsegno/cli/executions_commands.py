@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dalsegno.cli.options import Address, Execution, Limit, Output, Project
+from dalsegno.cli.record_commands import export, import_
 from dalsegno.cli.replay_command import replay
 from dalsegno.cli.reporting import OutputFormat, Report
 from dalsegno.states import ExecutionState
@@ -86,6 +87,8 @@ def graph(
 
 
 app.command("replay")(replay)
+app.command("import")(import_)
+app.command("export")(export)
 
 
 @app.command("input")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from dalsegno.arguments import signature_of
+from dalsegno.client.call_ids import CallId, listed_calls
 from dalsegno.client.checkpoints import Checkpoint
 from dalsegno.client.code_here import CodeHere, for_decorated
 from dalsegno.client.given_values import VALUE_KEY, KnownTypes, require_names
-from dalsegno.client.identity import execution_of
 from dalsegno.client.pipeline_replays import source_run
 from dalsegno.client.replay_request import ReplayRequest
 from dalsegno.client.replays import create_replay
@@ -90,41 +90,35 @@ def _by_call(
     pipeline: object,
     invocation_id: str | None,
 ) -> tuple[Execution, Checkpoint]:
-    call_id = _call_uuid(step_run_id)
+    call = CallId.given(step_run_id)
     if pipeline_run is None and pipeline is None:
-        source, checkpoint = _anywhere(reach, call_id)
+        source = _run_of(reach, call)
+        checkpoint = call.among(source, step.name)
+        if checkpoint is None:
+            raise call.not_found()
     else:
         source = source_run(reach, pipeline_run, pipeline, None)
-        checkpoint = _in_run(source, call_id)
+        checkpoint = call.among(source, step.name)
+        if checkpoint is None:
+            raise call.disagrees_with(source)
     if invocation_id is not None and checkpoint.invocation_id != invocation_id:
         raise UsageError(
-            f"step_run_id {call_id} is invocation {checkpoint.invocation_id!r}, not {invocation_id!r}; give one of "
+            f"step_run_id {call} is invocation {checkpoint.invocation_id!r}, not {invocation_id!r}; give one of "
             "the two",
             reason="DISAGREEING",
-            fields={"step_run_id": str(call_id), "invocation_id": invocation_id},
+            fields={"step_run_id": str(call), "invocation_id": invocation_id},
         )
-    return source, _of_step(step, checkpoint, f"step_run_id={call_id}")
+    return source, _of_step(step, checkpoint, f"step_run_id={call}")
 
 
-def _anywhere(reach: Reach, call_id: UUID) -> tuple[Execution, Checkpoint]:
+def _run_of(reach: Reach, call: CallId) -> Execution:
     try:
-        source = reach.execution(execution_of(call_id))
-        return source, source.call(call_id)
+        source = reach.execution(call.execution)
     except NotFoundError:
-        raise NotFoundError(
-            f"no call has the ID {call_id}", reason="CALL_NOT_FOUND", fields={"step_run_id": str(call_id)}
-        ) from None
-
-
-def _in_run(source: Execution, call_id: UUID) -> Checkpoint:
-    try:
-        return source.call(call_id)
-    except NotFoundError:
-        raise UsageError(
-            f"step_run_id {call_id} is no call of run {source.name} ({source.exec_id}); give one of the two",
-            reason="DISAGREEING",
-            fields={"step_run_id": str(call_id), "execution": source.exec_id},
-        ) from None
+        raise call.not_found() from None
+    if not call.is_of(source):  # a run name that looks like part of an ID
+        raise call.not_found()
+    return source
 
 
 def _only_call(step: Step[..., Any], source: Execution) -> Checkpoint:
@@ -135,9 +129,9 @@ def _only_call(step: Step[..., Any], source: Execution) -> Checkpoint:
         raise NotFoundError(
             f"run {source.name} ({source.exec_id}) has no call of step {step.name!r}", fields={"step": step.name}
         )
-    listed = "; ".join(f"{one.invocation_id} ({one.call_id})" for one in calls[:50])
     raise StateError(
-        f"run {source.name} has {len(calls)} calls of {step.name!r}; say which with invocation_id=: {listed}",
+        f"run {source.name} has {len(calls)} calls of {step.name!r}; say which with invocation_id=: "
+        f"{listed_calls(calls)}",
         reason="AMBIGUOUS_STEP_RUN",
         fields={"step": step.name, "execution": source.exec_id},
     )
@@ -167,15 +161,3 @@ def _checked(step: Step[..., Any], overrides: Mapping[str, object], here: CodeHe
 
 def _as_given(value: object, admits_uuid: bool) -> object:
     return {VALUE_KEY: value} if isinstance(value, UUID) and admits_uuid else value
-
-
-def _call_uuid(step_run_id: object) -> UUID:
-    if isinstance(step_run_id, UUID):
-        return step_run_id
-    try:
-        return UUID(str(step_run_id))
-    except ValueError:
-        raise UsageError(
-            f"step_run_id={step_run_id!r} is not the full ID of a call; every checkpoint has one as its call_id",
-            reason="INVALID_UUID",
-        ) from None

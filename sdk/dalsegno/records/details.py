@@ -70,7 +70,8 @@ def enum_of(value: Any, values: Callable[[str], int], prefix: str, known: Collec
         Misfit: If it is not one of those that are known.
     """
     if value not in known:
-        raise Misfit(f"{value!r} is none of {', '.join(known)}")
+        wrong = "is missing; it is one of" if value is None else f"{value!r} is none of"
+        raise Misfit(f"{wrong} {', '.join(known)}")
     return values(f"{prefix}{value.upper()}")
 
 

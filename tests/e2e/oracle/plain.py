@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.e2e.oracle.programs import Description, Interpreter, compute
+from tests.e2e.oracle.programs import INPUT_NAMES, Description, Interpreter, compute
 
 
 @dataclass
@@ -36,6 +36,7 @@ class PlainCall:
         inputs: What it takes, as values.
         takes: The invocations whose outputs it takes; known in pipelines only.
         after: Those that it comes after otherwise.
+        after_values: The same in flows: the values that were given.
         reads: The flow inputs that it takes as they are; known in pipelines only.
         state: ``completed``, ``failed`` or ``blocked``.
         value: What it returns.
@@ -48,6 +49,7 @@ class PlainCall:
     inputs: Mapping[str, Any]
     takes: frozenset[str] = frozenset()
     after: frozenset[str] = frozenset()
+    after_values: tuple[Any, ...] = ()
     reads: frozenset[str] = frozenset()
     state: str = "completed"
     value: Any = None
@@ -140,7 +142,7 @@ class PlainCalls:
         replaced = self._overrides.step_inputs.get(invocation_id, {})
         taken = copied({**({"second": None} if name == "mix" else {}), **inputs, **replaced})
         call = PlainCall(invocation_id, name, taken)
-        call.after_values = list(after)  # type: ignore[attr-defined]
+        call.after_values = tuple(after)
         call.overridden = invocation_id in self._overrides.checkpoints
         call.given = self._overrides.checkpoints.get(invocation_id)
         call.execute()
@@ -156,7 +158,7 @@ class PlainCalls:
         return PlainFuture(call)
 
     def map(self, name: str, rows: Sequence[tuple[str, Any]]) -> list[Any]:
-        first = next(iter(["first"] if name == "mix" else ["parts"]))
+        first = INPUT_NAMES[name][0]
         return [self.submit(name, {"salt": salt, first: value}, None, ()) for salt, value in rows]
 
     def as_completed(self, futures: Sequence[Any]) -> list[Any]:
@@ -194,6 +196,16 @@ class Read:
     name: str
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The future of a call of a pipeline."""
+
+    outputs: Any
+
+    def result(self) -> Any:
+        return self.outputs
+
+
 class PlainGraph:
     """Draws the graph of a pipeline."""
 
@@ -209,7 +221,7 @@ class PlainGraph:
         return Output(invocation_id)
 
     def submit(self, name: str, inputs: Mapping[str, Any], id: str | None, after: Sequence[Any]) -> Any:
-        return self.call(name, inputs, id, after)
+        return Drawn(self.call(name, inputs, id, after))
 
     def map(self, name: str, rows: Sequence[tuple[str, Any]]) -> list[Any]:
         raise NotImplementedError

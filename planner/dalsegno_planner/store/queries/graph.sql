@@ -3,6 +3,9 @@
 --
 -- The check for a nearer row is a scalar subquery, which cannot become a join over everything, and an execution's own
 -- rows (depth 0) need none: then the cost is that of the rows that are asked for.
+--
+-- Look-ups by name or invocation ID are ranges in the order of their index: on an empty table, where plans are made
+-- when an engine is new, an equality could as well be a filter behind the primary key.
 
 -- name: rows
 -- $1 execution, $2 numbers.
@@ -56,8 +59,7 @@ WITH found AS (
         SELECT i.number FROM invocations AS i
         WHERE i.execution_id = lineage.ancestor_id AND i.name BETWEEN wanted.name AND wanted.name AND (i.called OR i.state <> 'not_reached')
           AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
-        ORDER BY i.name, i.number
-        LIMIT $5
+        ORDER BY i.name LIMIT $5
     ) AS one
     WHERE lineage.execution_id = $1 AND one.number < lineage.number_limit
 )

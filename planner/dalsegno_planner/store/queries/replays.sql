@@ -301,7 +301,7 @@ CROSS JOIN lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
     WHERE row.execution_id = lineage.ancestor_id AND row.name BETWEEN today.name AND today.name
-    ORDER BY row.name, row.number LIMIT 5
+    ORDER BY row.name LIMIT 2
 ) AS i
 WHERE lineage.execution_id = $1 AND i.number < lineage.number_limit
   AND i.module = today.module AND i.code_digest <> '' AND i.code_digest <> ALL (today.digests)

@@ -1,0 +1,1 @@
+"""User code that is given, or makes, what cannot be used."""
