@@ -89,7 +89,7 @@ def _of_document(document: Mapping[str, Any]) -> Iterator[Any]:
 
 def _of_file(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8") as file:
-        start = file.readline(_CHUNK)
+        start = file.readline() if is_lines(path) else file.readline(_CHUNK)
         header = _whole_line(start)
         if isinstance(header, dict) and (is_lines(path) or STEPS_KEY not in header):
             yield header

@@ -33,7 +33,7 @@ class RecordWriter:
             "kind": word_of(definition_pb2.DefinitionKind.Name(message.kind), "DEFINITION_KIND_"),
             "name": message.name,
             "module": self._module,
-            "status": word_of(execution_pb2.ExecutionState.Name(message.state), "EXECUTION_STATE_"),
+            "status": message.state and word_of(execution_pb2.ExecutionState.Name(message.state), "EXECUTION_STATE_"),
             "code_digest": message.code_digest,
             "shaping_inputs": list(message.shaping_inputs),
             "started_at": _time(message, "started_at"),
@@ -51,12 +51,13 @@ class RecordWriter:
         """Return a step; what is as it is by default is left out."""
         step = message.step
         self._ids.append(step.invocation_id)
+        state = message.state or execution_pb2.INVOCATION_STATE_COMPLETED
         is_wait = message.kind == execution_pb2.INVOCATION_KIND_WAIT
         form: dict[str, Any] = {
             "invocation_id": step.invocation_id,
             "name": step.definition.name,
             "kind": "wait" if is_wait else "",
-            "status": word_of(execution_pb2.InvocationState.Name(message.state), "INVOCATION_STATE_"),
+            "status": word_of(execution_pb2.InvocationState.Name(state), "INVOCATION_STATE_"),
             "module": "" if step.definition.module == self._module else step.definition.module,
             "inputs": {name: self.binding(step.inputs.bindings[name]) for name in sorted(step.inputs.bindings)},
             "after": [self._ids[number - 1] for number in step.after],

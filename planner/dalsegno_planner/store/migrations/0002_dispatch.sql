@@ -437,7 +437,7 @@ BEGIN
 
     -- What was submitted and has not ended, or was not come to.
     UPDATE invocations i SET state = CASE WHEN body.outcome = 'failed' THEN 'not_reached' ELSE 'cancelled' END,
-                             finished_at = clock_timestamp()
+                             called = i.called OR i.started_at IS NOT NULL, finished_at = clock_timestamp()
     WHERE i.execution_id = body.execution_id AND i.state IN ('pending', 'waiting');
 
     UPDATE waits w SET state = 'aborted' WHERE w.execution_id = body.execution_id AND w.state = 'pending';
