@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from dalsegno import Client
@@ -41,6 +41,8 @@ oracle = settings(
     max_examples=EXAMPLES,
     derandomize="DALSEGNO_ORACLE_RANDOM" not in os.environ,
     database=None,
+    # Shrinking would run hundreds of programs more.
+    phases=[Phase.explicit, Phase.generate],
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -241,24 +243,51 @@ def check_flow_counts(plan: Plan, source: PlainRun, expected: PlainRun, asked: A
     return executed
 
 
+@dataclass
+class Scenario:
+    """A program, and the replays that follow each other: what each asks, whether from code, and what has to come."""
+
+    program: Description
+    source: PlainRun
+    replays: list[tuple[Asked, bool, PlainRun]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        asked = "".join(f"\n  {one.mode} {one.keywords()}{' from code' * code}" for one, code, _ in self.replays)
+        return f"{self.program}{asked}"
+
+
+@st.composite
+def flow_scenarios(draw: st.DrawFn) -> Scenario:
+    """Everything is drawn before anything runs."""
+    program, overrides = draw(generation.flows()), Overrides()
+    run = run_flow(program, INPUTS, overrides)
+    scenario = Scenario(program, run)
+    for _ in range(REPLAYS):
+        asked = draw_asked(draw, run, is_flow=True)
+        overrides = overrides.and_then(asked.overrides)
+        run = run_flow(program, INPUTS, overrides)
+        scenario.replays.append((asked, False, run))
+    return scenario
+
+
 @oracle
-@given(st.data())
-def test_flows(tables: Tables, data: st.DataObject) -> None:
-    program = data.draw(generation.flows())
+@given(flow_scenarios())
+def test_flows(tables: Tables, scenario: Scenario) -> None:
+    check_flow(tables, scenario)
+
+
+def check_flow(tables: Tables, scenario: Scenario) -> None:
+    program, source = scenario.program, scenario.source
     with Client() as client:
         ran.clear()
         execution = finished(client, generated_flow.run(program, x=INPUTS["x"]))
-        source = run_flow(program, INPUTS, Overrides())
         check_flow_end(execution, source)
         statuses = {one.invocation_id: one.state for one in source.calls.values()}
         check_flow_outputs(execution, source, statuses)
         assert Counter(ran) == Counter(one.salt for one in source.calls.values())
         overrides = Overrides()
-        for _ in range(REPLAYS):
-            asked = data.draw(flow_requests(source))
-            note(f"replay {asked.keywords()}")
+        for asked, _, expected in scenario.replays:
             overrides = overrides.and_then(asked.overrides)
-            expected = run_flow(program, INPUTS, overrides)
             plan = client.executions.plan(execution, **asked.keywords())
             affected = {one.invocation_id for one in plan.affected}
             ran.clear()
@@ -279,16 +308,6 @@ def test_flows(tables: Tables, data: st.DataObject) -> None:
 
 def position_of(run: PlainRun, identity: str) -> int:
     return list(run.calls).index(identity) + 1
-
-
-@st.composite
-def flow_requests(draw: st.DrawFn, run: PlainRun) -> Asked:
-    return draw_asked(draw, run, is_flow=True)
-
-
-@st.composite
-def pipeline_requests(draw: st.DrawFn, run: PlainRun) -> Asked:
-    return draw_asked(draw, run, is_flow=False)
 
 
 # Pipelines.
@@ -324,48 +343,75 @@ def recorded_steps(run: PlainRun) -> list[Step]:
     ]  # fmt: skip
 
 
+@st.composite
+def pipeline_scenarios(draw: st.DrawFn) -> Scenario:
+    """Everything is drawn before anything runs."""
+    program, overrides = draw(generation.pipelines()), Overrides()
+    run = run_pipeline(program, INPUTS, overrides, {})
+    scenario = Scenario(program, run)
+    for _ in range(REPLAYS):
+        asked = draw_asked(draw, run, is_flow=False)
+        overrides = overrides.and_then(asked.overrides)
+        affected = planned(run, asked)
+        stale = stale_calls(run, asked, affected)
+        expected = run_pipeline(program, INPUTS, overrides, stale)
+        for identity, call in run.calls.items():
+            if identity not in affected:
+                # What is overridden and reused need not have completed.
+                expected.calls[identity].state, expected.calls[identity].value = call.state, call.value
+        scenario.replays.append((asked, draw(st.booleans()), expected))
+        run = expected
+    return scenario
+
+
+def planned(run: PlainRun, asked: Asked) -> set[str]:
+    """Return what re-executes."""
+    request = PlanRequest(
+        asked.mode,
+        asked.chosen,
+        asked.skipped,
+        frozenset(asked.overrides.checkpoints),
+        frozenset(asked.overrides.step_inputs),
+        inputs=frozenset(asked.overrides.inputs),
+    )
+    plan = expected_plan(recorded_steps(run), request)
+    assume(not plan.refused)
+    return plan.affected
+
+
+def stale_calls(run: PlainRun, asked: Asked, affected: set[str]) -> dict[str, PlainCall]:
+    """Return what is reused though it reads an overridden input."""
+    inputs = set(asked.overrides.inputs)
+    return {k: call for k, call in run.calls.items() if k not in affected and call.reads & inputs}
+
+
 @oracle
-@given(st.data())
-def test_pipelines(tables: Tables, data: st.DataObject) -> None:
-    program = data.draw(generation.pipelines())
+@given(pipeline_scenarios())
+def test_pipelines(tables: Tables, scenario: Scenario) -> None:
+    check_pipeline_scenario(tables, scenario)
+
+
+def check_pipeline_scenario(tables: Tables, scenario: Scenario) -> None:
+    program, source = scenario.program, scenario.source
     with Client() as client:
         ran.clear()
         execution = finished(client, client.executions.start(generated_pipeline, program, x=INPUTS["x"]))
-        overrides = Overrides()
-        source = run_pipeline(program, INPUTS, overrides, {})
         check_pipeline(execution, source, set(source.calls))
         assert Counter(ran) == Counter(one.salt for one in source.calls.values() if one.state != "blocked")
-        for _ in range(REPLAYS):
-            asked = data.draw(pipeline_requests(source))
+        for asked, from_code, expected in scenario.replays:
             keywords = asked.keywords()
-            if asked.mode != "skip_successful":
-                keywords.pop("on_stale", None)
-            note(f"replay {keywords}")
-            overrides = overrides.and_then(asked.overrides)
+            keywords.pop("on_stale", None)
+            affected = planned(source, asked)
             plan = client.executions.plan(execution, **keywords)
-            affected = {one.invocation_id for one in plan.affected}
-            wanted = expected_plan(
-                recorded_steps(source),
-                PlanRequest(
-                    asked.mode, asked.chosen, asked.skipped, frozenset(asked.overrides.checkpoints),
-                    frozenset(asked.overrides.step_inputs), inputs=frozenset(asked.overrides.inputs),
-                ),
-            )  # fmt: skip
-            assert not wanted.refused
-            assert affected == wanted.affected
-            kept = {k: call for k, call in source.calls.items() if k not in affected}
-            stale = {k: call for k, call in kept.items() if call.reads & set(asked.overrides.inputs)}
-            expected = run_pipeline(program, INPUTS, overrides, stale)
-            for identity, call in kept.items():
-                expected.calls[identity].state, expected.calls[identity].value = call.state, call.value
+            assert {one.invocation_id for one in plan.affected} == affected
+            assert {one.invocation_id for one in plan.reused} == set(source.calls) - affected
             ran.clear()
-            replay = replayed_pipeline(client, execution, asked, keywords, from_code=data.draw(st.booleans()))
-            counts = Counter(ran)
+            replay = replayed_pipeline(client, execution, asked, keywords, from_code=from_code)
             must = [one.salt for k, one in expected.calls.items() if k in affected and one.state != "blocked"]
-            assert counts == Counter(must)
+            assert Counter(ran) == Counter(must)
             check_pipeline(replay, expected, affected)
-            rows = tables.own(replay)
-            assert set(rows) == affected | set(asked.overrides.checkpoints) | set(stale)
+            stale = stale_calls(source, asked, affected)
+            assert set(tables.own(replay)) == affected | set(asked.overrides.checkpoints) | set(stale)
             execution, source = replay, expected
 
 
@@ -373,7 +419,7 @@ def replayed_pipeline(
     client: Client, source: Execution, asked: Asked, keywords: dict[str, Any], *, from_code: bool
 ) -> Execution:
     """Replay on the server, or from code where that can say the same."""
-    if not from_code or asked.overrides.checkpoints or asked.mode in ("from", "overrides") or "on_stale" in keywords:
+    if not from_code or asked.overrides.checkpoints or asked.mode in ("from", "overrides"):
         return finished(client, client.executions.replay(source, **keywords))
     try:
         return generated_pipeline.replay(

@@ -19,7 +19,7 @@ from dalsegno_planner.rpc.reading import ExecutionReader
 from dalsegno_planner.rpc.selecting import selected
 from dalsegno_planner.rpc.starting import Starter
 from dalsegno_planner.rpc.watching import Watcher
-from dalsegno_planner.store import executions, invocations
+from dalsegno_planner.store import deletion, executions, invocations
 from dalsegno_planner.store.executions import ExecutionFilter
 from dalsegno_planner.store.pool import Connection, Pool, in_transaction
 
@@ -143,6 +143,15 @@ class ExecutionServicer(ExecutionServiceServicer):
             self._bus.execution_changed(execution.id)
         message = await self._reader.message(await self._reader.get(execution.id))
         return messages.ExecutionServiceCancelResponse(execution=message)
+
+    async def Delete(
+        self,
+        request: messages.ExecutionServiceDeleteRequest,
+        context: aio.ServicerContext[messages.ExecutionServiceDeleteRequest, messages.ExecutionServiceDeleteResponse],
+    ) -> messages.ExecutionServiceDeleteResponse:
+        execution = await self._reader.find(request.execution, request.project)
+        await in_transaction(self._pool, lambda connection: deletion.delete(connection, execution.id))
+        return messages.ExecutionServiceDeleteResponse()
 
     async def Import(
         self,

@@ -140,3 +140,21 @@ def cancel(
         found = session.cancel(execution, reason)
         report.document(execution_document(found))
         report.show(f"{found.name} is {state_text(found.state)}.")
+
+
+@app.command("delete")
+def delete(
+    execution: Execution,
+    address: Address = None,
+    project: Project = None,
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Delete an execution that has ended, unless replays still read from it."""
+    from dalsegno.cli.session import Session
+
+    report = Report(output)
+    with Session(address, project) as session:
+        found = session.execution(execution)
+        session.client.executions.delete(found.exec_id)
+        report.document({"exec_id": found.exec_id, "name": found.name, "deleted": True})
+        report.show(f"{found.name} is deleted.")

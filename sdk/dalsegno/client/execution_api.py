@@ -19,7 +19,11 @@ from dalsegno.decorators import Flow, Pipeline
 from dalsegno.errors import StateError, UsageError
 from dalsegno.states import ExecutionState
 from dalsegno.v1 import execution_pb2, wait_service_pb2
-from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest, ExecutionServiceListRequest
+from dalsegno.v1.execution_service_pb2 import (
+    ExecutionServiceCancelRequest,
+    ExecutionServiceDeleteRequest,
+    ExecutionServiceListRequest,
+)
 
 if TYPE_CHECKING:
     from dalsegno.client.reach import Reach
@@ -250,6 +254,19 @@ class Executions:
         )
         response = self._reach.connection.call(lambda stubs: stubs.executions.Cancel, request)
         return Execution(response.execution, self._reach)
+
+    def delete(self, exec_id: object) -> None:
+        """Delete an execution that has ended, with everything recorded of it.
+
+        Args:
+            exec_id: Which one.
+
+        Raises:
+            NotFoundError: If there is no such execution.
+            StateError: If it has not ended, or replays still read from it.
+        """
+        request = ExecutionServiceDeleteRequest(execution=execution_text(exec_id), project=self._reach.project)
+        self._reach.connection.call(lambda stubs: stubs.executions.Delete, request, idempotent=False)
 
     def import_(self, record: str | Path | Mapping[str, Any] | Iterable[Any]) -> Execution:
         """Create a finished execution from a record of one that ran elsewhere; it can be replayed like any other.

@@ -619,6 +619,49 @@ class ExecutionServiceCancelResponse(_message.Message):
 Global___ExecutionServiceCancelResponse: _TypeAlias = ExecutionServiceCancelResponse  # noqa: Y015
 
 @_typing.final
+class ExecutionServiceDeleteRequest(_message.Message):
+    """Asks to delete an execution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    execution: _builtins.str
+    """The execution."""
+    project: _builtins.str
+    """The project in which a run name is looked up; `default` where it is empty."""
+    def __init__(
+        self,
+        *,
+        execution: _builtins.str = ...,
+        project: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionServiceDeleteRequest: _TypeAlias = ExecutionServiceDeleteRequest  # noqa: Y015
+
+@_typing.final
+class ExecutionServiceDeleteResponse(_message.Message):
+    """The answer to a deletion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionServiceDeleteResponse: _TypeAlias = ExecutionServiceDeleteResponse  # noqa: Y015
+
+@_typing.final
 class ExecutionServiceImportRequest(_message.Message):
     """One message of an import."""
 

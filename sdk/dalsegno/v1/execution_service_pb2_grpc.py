@@ -72,6 +72,11 @@ class ExecutionServiceStub:
                 request_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelRequest.SerializeToString,
                 response_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelResponse.FromString,
                 _registered_method=True)
+        self.Delete = channel.unary_unary(
+                '/dalsegno.v1.ExecutionService/Delete',
+                request_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceDeleteRequest.SerializeToString,
+                response_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceDeleteResponse.FromString,
+                _registered_method=True)
         self.Import = channel.stream_unary(
                 '/dalsegno.v1.ExecutionService/Import',
                 request_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceImportRequest.SerializeToString,
@@ -140,6 +145,13 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Delete(self, request, context):
+        """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Import(self, request_iterator, context):
         """Creates a finished execution from a record. The first message is the header; its steps follow in any number of
         messages, each step after those that it refers to. Nothing is stored unless all of it is right.
@@ -193,6 +205,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelRequest.FromString,
                     response_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelResponse.SerializeToString,
+            ),
+            'Delete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Delete,
+                    request_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceDeleteRequest.FromString,
+                    response_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceDeleteResponse.SerializeToString,
             ),
             'Import': grpc.stream_unary_rpc_method_handler(
                     servicer.Import,
@@ -397,6 +414,33 @@ class ExecutionService:
             '/dalsegno.v1.ExecutionService/Cancel',
             dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelRequest.SerializeToString,
             dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Delete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalsegno.v1.ExecutionService/Delete',
+            dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceDeleteRequest.SerializeToString,
+            dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceDeleteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,8 @@ class ExecutionServiceStub:
     """Streams what happens to an execution, and ends when the execution has ended."""
     Cancel: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceCancelRequest, _execution_service_pb2.ExecutionServiceCancelResponse]
     """Cancels an execution. Cancelling one that is cancelled already is no error."""
+    Delete: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceDeleteRequest, _execution_service_pb2.ExecutionServiceDeleteResponse]
+    """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused."""
     Import: _grpc.StreamUnaryMultiCallable[_execution_service_pb2.ExecutionServiceImportRequest, _execution_service_pb2.ExecutionServiceImportResponse]
     """Creates a finished execution from a record. The first message is the header; its steps follow in any number of
     messages, each step after those that it refers to. Nothing is stored unless all of it is right.
@@ -85,6 +87,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """Streams what happens to an execution, and ends when the execution has ended."""
     Cancel: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceCancelRequest, _execution_service_pb2.ExecutionServiceCancelResponse]  # type: ignore[assignment]
     """Cancels an execution. Cancelling one that is cancelled already is no error."""
+    Delete: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceDeleteRequest, _execution_service_pb2.ExecutionServiceDeleteResponse]  # type: ignore[assignment]
+    """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused."""
     Import: _aio.StreamUnaryMultiCallable[_execution_service_pb2.ExecutionServiceImportRequest, _execution_service_pb2.ExecutionServiceImportResponse]  # type: ignore[assignment]
     """Creates a finished execution from a record. The first message is the header; its steps follow in any number of
     messages, each step after those that it refers to. Nothing is stored unless all of it is right.
@@ -157,6 +161,14 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.ExecutionServiceCancelResponse, _abc.Awaitable[_execution_service_pb2.ExecutionServiceCancelResponse]]:
         """Cancels an execution. Cancelling one that is cancelled already is no error."""
+
+    @_abc_1.abstractmethod
+    def Delete(
+        self,
+        request: _execution_service_pb2.ExecutionServiceDeleteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_service_pb2.ExecutionServiceDeleteResponse, _abc.Awaitable[_execution_service_pb2.ExecutionServiceDeleteResponse]]:
+        """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused."""
 
     @_abc_1.abstractmethod
     def Import(
