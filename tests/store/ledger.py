@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.store.sql import load
 
@@ -50,8 +51,8 @@ class Ledger:
 
     @classmethod
     async def open(cls, dsn: str) -> Ledger:
-        """Connect."""
-        return cls(await asyncpg.connect(dsn))
+        """Connect, with the settings of dispatch."""
+        return cls(await asyncpg.connect(dsn, server_settings=DISPATCH_SETTINGS))
 
     async def session(self, lease: float = LONG_LEASE, in_hand: Sequence[Held] = (), key: UUID | None = None) -> UUID:
         """Open a session that serves every route."""
@@ -76,6 +77,22 @@ class Ledger:
             )
             if not producers:
                 await self._task(execution_id, number, is_body=False)
+        return execution_id
+
+    async def bulk(self, steps: int) -> UUID:
+        """Write a pipeline of independent steps, quickly."""
+        execution_id = new_execution_id()
+        await self._execution(execution_id, "pipeline", unfinished=steps)
+        await self.connection.execute(
+            """INSERT INTO invocations (execution_id, number, position, invocation_id, name, state, module)
+               SELECT $1, n, n, 's_' || n, 's', 'pending', 'm' FROM generate_series(1, $2::integer) n""",
+            execution_id, steps,
+        )  # fmt: skip
+        await self.connection.execute(
+            """INSERT INTO tasks (execution_id, number, is_body, route)
+               SELECT $1, n, false, $3 FROM generate_series(1, $2::integer) n""",
+            execution_id, steps, ROUTES[1],
+        )  # fmt: skip
         return execution_id
 
     async def flow(self) -> UUID:

@@ -30,7 +30,7 @@ from dalsegno_planner.store.sql import load
 PROTOCOL_VERSION = 1
 
 _QUERIES = load("dispatch")
-_DISPATCH_SETTINGS = {
+DISPATCH_SETTINGS = {
     # Fresh tables and plans chosen anew gave 2 to 32 ms a commit from run to run; these are steady.
     "plan_cache_mode": "force_generic_plan",
     "enable_hashjoin": "off",
@@ -297,7 +297,7 @@ class Dispatcher:
 
     async def _connect(self) -> asyncpg.Connection[Any]:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(
-            self.settings.database_url, server_settings=_DISPATCH_SETTINGS, timeout=10
+            self.settings.database_url, server_settings=DISPATCH_SETTINGS, timeout=10
         )
         await prepare_connection(connection)
         return connection

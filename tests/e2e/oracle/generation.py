@@ -170,7 +170,7 @@ def flows(draw: st.DrawFn) -> Description:
     scope = _Scope(is_flow=True)
     body = _block(draw, scope, 2, 8)
     variables = ["variable", []] if not scope.variables else None
-    returns = variables and ["constant", None] or ["list", [["variable", one] for one in scope.variables]]
+    returns = (variables and ["constant", None]) or ["list", [["variable", one] for one in scope.variables]]
     return {"body": body, "returns": returns}
 
 

@@ -34,7 +34,7 @@ def compute(name: str, salt: str, inputs: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: What a step raises that fails on purpose.
     """
-    digest = digest_of(name, salt, inputs)
+    digest = digest_of(name, salt, sorted(inputs.items(), key=lambda one: one[0]))
     match name:
         case "split":
             return f"{digest} left", f"{digest} right"

@@ -1,0 +1,52 @@
+"""What a commit reads does not grow with what is stored: plans made on empty tables stay good ones."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.store.ledger import Ledger
+
+_READS = """
+    SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
+    WHERE relname IN ('executions', 'invocations', 'tasks', 'edges', 'lineage', 'sessions')
+"""
+_BATCH = 50
+
+
+@pytest.fixture
+async def ledger(database: str) -> AsyncIterator[Ledger]:
+    opened = await Ledger.open(database)
+    yield opened
+    await opened.connection.close()
+
+
+async def _reads(ledger: Ledger) -> int:
+    await ledger.connection.execute("SELECT pg_stat_force_next_flush()")
+    await ledger.connection.execute("SELECT pg_stat_clear_snapshot()")
+    return int(await ledger.connection.fetchval(_READS))
+
+
+async def _reads_of_a_batch(ledger: Ledger) -> int:
+    """Claim a batch of steps, report it, and run a flow with a few calls."""
+    session = await ledger.session()
+    before = await _reads(ledger)
+    claimed = await ledger.claim(session, steps=_BATCH, bodies=0)
+    await ledger.commit(results=[ledger.result(held) for held in claimed])
+    (body,) = await ledger.claim(session, steps=0, bodies=1)
+    for number in range(1, 6):
+        await ledger.commit(calls=[ledger.call(body, number, upstream=[number - 1] if number > 1 else [])])
+    await ledger.commit(ends=[ledger.end(body)])
+    return await _reads(ledger) - before
+
+
+async def test_a_commit_reads_rows_by_their_keys(ledger: Ledger) -> None:
+    await ledger.flow()
+    await ledger.bulk(_BATCH)
+    few = await _reads_of_a_batch(ledger)
+    for _ in range(20):
+        await ledger.bulk(1_000)
+    await ledger.flow()
+    many = await _reads_of_a_batch(ledger)
+    assert many <= 2 * few
