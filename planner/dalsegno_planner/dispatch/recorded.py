@@ -54,11 +54,11 @@ def recorded_call(row: Mapping[str, Any]) -> executor_service_pb2.RecordedCall:
             call.overridden_inputs.bindings[name].CopyFrom(binding)
         for leaf in _value_leaves(binding):
             leaf.value.ClearField("content")
-    if call.action == _REUSE:
-        if row["outputs"] is not None:
-            call.outputs.ParseFromString(row["outputs"])
-        if row["failure"] is not None and not row["output_overridden"]:
-            call.failure.ParseFromString(row["failure"])
+    # An overridden output is what the body receives, also of a call that executes.
+    if row["outputs"] is not None and (call.action == _REUSE or row["output_overridden"]):
+        call.outputs.ParseFromString(row["outputs"])
+    if call.action == _REUSE and row["failure"] is not None and not row["output_overridden"]:
+        call.failure.ParseFromString(row["failure"])
     return call
 
 

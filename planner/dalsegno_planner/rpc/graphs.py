@@ -155,7 +155,8 @@ class GraphReader:
         uses.begin(number)
         for name, binding in spec.inputs.bindings.items():
             uses.follow(binding, name)
-        after = list(spec.after)
+        # What it takes something from it comes after anyway: `after` is the order alone.
+        after = [one for one in spec.after if one not in uses.upstream]
         if after:
             uses.after(after)
         if uses.large:

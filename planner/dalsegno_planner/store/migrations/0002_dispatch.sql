@@ -202,13 +202,24 @@ BEGIN
         ON CONFLICT DO NOTHING;
 
         UPDATE tasks t
-        SET session_id = NULL, running = false, available_at = clock_timestamp() + make_interval(secs => r.delay)
-        FROM unnest(results) r
-        WHERE t.execution_id = r.execution_id AND t.number = r.number AND r.outcome = 'retry';
+        SET session_id = NULL, running = false, available_at = clock_timestamp() + make_interval(secs => again.delay)
+        FROM (SELECT held.ctid, r.delay FROM unnest(results) r
+              CROSS JOIN LATERAL (
+                  SELECT k.ctid FROM tasks k
+                  WHERE k.execution_id = r.execution_id AND k.number = r.number OFFSET 0) held
+              WHERE r.outcome = 'retry' OFFSET 0) again
+        WHERE t.ctid = again.ctid;
     END IF;
 
-    DELETE FROM tasks t USING unnest(results) r
-    WHERE t.execution_id = r.execution_id AND t.number = r.number AND r.outcome <> 'retry';
+    -- Tasks are looked up by key and written by address. Plans that were made while the table was empty would read
+    -- all of it for each commit, were they left the choice; its rows are locked, so their addresses stay.
+    DELETE FROM tasks t
+    WHERE t.ctid = ANY (ARRAY(
+        SELECT held.ctid FROM unnest(results) r
+        CROSS JOIN LATERAL (
+            SELECT k.ctid FROM tasks k
+            WHERE k.execution_id = r.execution_id AND k.number = r.number OFFSET 0) held
+        WHERE r.outcome <> 'retry'));
 
     UPDATE invocations i
     SET state = CASE r.outcome WHEN 'retry' THEN i.state ELSE r.outcome END,
@@ -227,15 +238,19 @@ BEGIN
     WITH released AS (
         SELECT e.execution_id, e.downstream AS number, count(*)::integer AS producers
         FROM unnest(results) r
-        JOIN edges e ON e.execution_id = r.execution_id AND e.upstream = r.number
+        CROSS JOIN LATERAL (
+            SELECT x.execution_id, x.downstream FROM edges x
+            WHERE x.execution_id = r.execution_id AND x.upstream = r.number OFFSET 0) e
         JOIN invocations p ON p.execution_id = r.execution_id AND p.number = r.number
         WHERE r.outcome = 'completed' AND p.override_outputs IS NULL
         GROUP BY e.execution_id, e.downstream
     ), locked AS MATERIALIZED (
-        SELECT i.execution_id, i.number, released.producers
-        FROM released JOIN invocations i ON i.execution_id = released.execution_id AND i.number = released.number
-        WHERE i.state = 'pending' AND i.called
-        ORDER BY i.execution_id, i.number FOR UPDATE OF i
+        SELECT held.execution_id, held.number, sorted.producers
+        FROM (SELECT * FROM released r ORDER BY r.execution_id, r.number) sorted
+        CROSS JOIN LATERAL (
+            SELECT i.execution_id, i.number FROM invocations i
+            WHERE i.execution_id = sorted.execution_id AND i.number = sorted.number AND i.state = 'pending' AND i.called
+            FOR UPDATE OFFSET 0) held
     ), unblocked AS (
         UPDATE invocations i SET blocked_by = i.blocked_by - locked.producers
         FROM locked WHERE i.execution_id = locked.execution_id AND i.number = locked.number
@@ -483,7 +498,7 @@ BEGIN
         ), candidates AS (
             SELECT c.*, row_number() OVER (PARTITION BY c.is_body ORDER BY c.lane, c.sequence) AS place, ready.quota
             FROM ready CROSS JOIN LATERAL (
-                SELECT t.execution_id, t.number, t.is_body, t.lane, t.sequence
+                SELECT t.ctid AS address, t.is_body, t.lane, t.sequence
                 FROM tasks t
                 WHERE t.session_id IS NULL AND t.is_body = ready.is_body AND t.route = ready.route
                   AND t.available_at <= clock_timestamp()
@@ -492,7 +507,7 @@ BEGIN
         ), leased AS (
             UPDATE tasks t SET session_id = session.id, epoch = t.epoch + 1, running = false
             FROM candidates c, session
-            WHERE c.place <= c.quota AND t.execution_id = c.execution_id AND t.number = c.number
+            WHERE c.place <= c.quota AND t.ctid = c.address
             RETURNING t.execution_id, t.number, t.epoch, t.session_id
         )
         SELECT array_agg((l.execution_id, l.number, l.epoch, l.session_id)::task_token) INTO more FROM leased l;
@@ -571,11 +586,12 @@ BEGIN
 
     IF cardinality(p_results) > 0 THEN
         SELECT array_agg(ok.r) INTO results FROM (
-            SELECT r FROM unnest(p_results) r
-            JOIN tasks t ON t.execution_id = r.execution_id AND t.number = r.number
-            -- Written so that the index of leased tasks does not apply: it has all tasks of the session.
-            WHERE t.session_id IS NOT DISTINCT FROM r.session_id AND t.epoch = r.epoch
-            ORDER BY t.execution_id, t.number FOR UPDATE OF t) ok;
+            SELECT r FROM (SELECT u AS r FROM unnest(p_results) u ORDER BY u.execution_id, u.number) sorted
+            CROSS JOIN LATERAL (
+                SELECT FROM tasks t
+                WHERE t.execution_id = (r).execution_id AND t.number = (r).number
+                  AND t.session_id IS NOT DISTINCT FROM (r).session_id AND t.epoch = (r).epoch
+                FOR UPDATE OFFSET 0) held) ok;
         IF results IS NOT NULL THEN
             SELECT * INTO made, raw FROM dispatch_results(results);
             changes := changes || coalesce(made, '{}');
@@ -588,10 +604,12 @@ BEGIN
 
     IF cardinality(p_calls) > 0 THEN
         SELECT array_agg(ok.c) INTO calls FROM (
-            SELECT c FROM unnest(p_calls) c
-            JOIN tasks t ON t.execution_id = c.execution_id AND t.number = 0
-            WHERE t.session_id IS NOT DISTINCT FROM c.session_id AND t.epoch = c.epoch
-            ORDER BY t.execution_id FOR UPDATE OF t) ok;
+            SELECT c FROM (SELECT u AS c FROM unnest(p_calls) u ORDER BY u.execution_id) sorted
+            CROSS JOIN LATERAL (
+                SELECT FROM tasks t
+                WHERE t.execution_id = (c).execution_id AND t.number = 0
+                  AND t.session_id IS NOT DISTINCT FROM (c).session_id AND t.epoch = (c).epoch
+                FOR UPDATE OFFSET 0) held) ok;
         IF calls IS NOT NULL THEN
             IF cardinality(p_attempts) > 0 THEN
                 INSERT INTO attempts (execution_id, number, attempt, executor, started_at, finished_at, failure)
@@ -613,9 +631,13 @@ BEGIN
 
     IF cardinality(p_returned) > 0 THEN
         UPDATE tasks t SET session_id = NULL, running = false
-        FROM unnest(p_returned) r
-        WHERE t.execution_id = r.execution_id AND t.number = r.number
-          AND t.epoch = r.epoch AND t.session_id IS NOT DISTINCT FROM r.session_id;
+        WHERE t.ctid = ANY (ARRAY(
+            SELECT held.ctid FROM (SELECT * FROM unnest(p_returned) u ORDER BY u.execution_id, u.number) r
+            CROSS JOIN LATERAL (
+                SELECT k.ctid FROM tasks k
+                WHERE k.execution_id = r.execution_id AND k.number = r.number
+                  AND k.epoch = r.epoch AND k.session_id IS NOT DISTINCT FROM r.session_id
+                FOR UPDATE OFFSET 0) held));
         requeued := true;
     END IF;
 
@@ -650,10 +672,12 @@ BEGIN
 
     IF cardinality(p_ends) > 0 THEN
         FOR body IN
-            SELECT b.* FROM unnest(p_ends) b
-            JOIN tasks t ON t.execution_id = b.execution_id AND t.number = 0
-            WHERE t.session_id IS NOT DISTINCT FROM b.session_id AND t.epoch = b.epoch
-            ORDER BY b.execution_id FOR UPDATE OF t
+            SELECT b.* FROM (SELECT * FROM unnest(p_ends) u ORDER BY u.execution_id) b
+            CROSS JOIN LATERAL (
+                SELECT FROM tasks t
+                WHERE t.execution_id = b.execution_id AND t.number = 0
+                  AND t.session_id IS NOT DISTINCT FROM b.session_id AND t.epoch = b.epoch
+                FOR UPDATE OFFSET 0) held
         LOOP
             SELECT * INTO made, again FROM dispatch_body_end(body);
             requeued := requeued OR again;
