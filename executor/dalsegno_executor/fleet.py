@@ -260,6 +260,8 @@ class Fleet:
             match message.WhichOneof("message"):
                 case "reports":
                     self._hear_reports(runner, message.reports.reports)
+                case "log_lines":
+                    self._session.write(message.log_lines.lines)
                 case "returned":
                     self._hear_returned(runner, [key_of(token) for token in message.returned.tokens])
                 case "announce":

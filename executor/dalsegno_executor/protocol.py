@@ -37,6 +37,7 @@ from dalsegno.v1.executor_service_pb2 import (
     TaskFailed,
     TaskToken,
     Welcome,
+    WrittenLine,
 )
 from dalsegno_executor.events import (
     NO_RUNNER,
@@ -49,6 +50,7 @@ from dalsegno_executor.events import (
     Stop,
     Welcomed,
 )
+from dalsegno_executor.log_lines import LogQueue
 from dalsegno_executor.tokens import TaskKey, ends_task, key_of, token_of
 
 PROTOCOL_VERSION = 1
@@ -141,6 +143,9 @@ class Session:
         self._held: dict[TaskKey, _Held] = {}
         self._open: dict[int, _Open] = {}
         self._unsent: deque[int] = deque()
+        self._log = LogQueue()
+        # The last report of which all that was written before is sent.
+        self._written_through = 0
         self._last_report_id = 0
         self._steps = _Lane()
         self._bodies = _Lane()
@@ -189,7 +194,8 @@ class Session:
     def next_message(self) -> ExecutorServiceWorkRequest | None:
         """Return what to send now, if anything.
 
-        Credit goes before reports: a report makes work ready that the credit is for.
+        Credit goes before reports: a report makes work ready that the credit is for. Lines of the log go before the
+        reports that came after them: whoever sees that something has ended finds what it has written.
         """
         if self.state is not State.OPEN:
             return None
@@ -212,6 +218,9 @@ class Session:
         if outbox.heartbeat is not None:
             heartbeat, outbox.heartbeat = outbox.heartbeat, None
             return ExecutorServiceWorkRequest(heartbeat=heartbeat)
+        if self._log:
+            self._written_through = self._last_report_id
+            return ExecutorServiceWorkRequest(log_lines=self._log.take())
         return None
 
     # What the runners say.
@@ -242,6 +251,10 @@ class Session:
         held.open_reports += 1
         self._send(_Open(report, key, runner, report.report_id, ends))
         return True
+
+    def write(self, lines: Iterable[WrittenLine]) -> None:
+        """Take what user code has written; it is sent once, and what there is no room for is left out."""
+        self._log.add(lines)
 
     def give_back(self, keys: Iterable[TaskKey]) -> None:
         """Hand tasks back unfinished; a body goes once what it has reported is durable."""
@@ -384,7 +397,8 @@ class Session:
     def _take_reports(self) -> ExecutorServiceWorkRequest | None:
         request = ExecutorServiceWorkRequest()
         reports, size = request.reports.reports, 0
-        while self._unsent and len(reports) < REPORTS_IN_MESSAGE:
+        last = self._written_through if self._log else self._last_report_id
+        while self._unsent and self._unsent[0] <= last and len(reports) < REPORTS_IN_MESSAGE:
             opened = self._open.get(self._unsent[0])
             if opened is not None:
                 size += opened.report.ByteSize()

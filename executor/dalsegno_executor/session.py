@@ -76,6 +76,7 @@ class Stream:
         self._leaving = False
         self._left = asyncio.Event()
         self._heartbeat = _DEFAULT_HEARTBEAT
+        self._welcomed = asyncio.Event()
         self._complaint = ""
 
     def wake(self) -> None:
@@ -160,6 +161,7 @@ class Stream:
         for event in events:
             if isinstance(event, Welcomed):
                 self._heartbeat = event.welcome.heartbeat_interval.ToNanoseconds() / 1e9 or _DEFAULT_HEARTBEAT
+                self._welcomed.set()
                 self._complaint = ""
                 self._say(f"connected to the planner at {self._address}")
         self._on_events(events)
@@ -178,6 +180,8 @@ class Stream:
             self._something_to_send.clear()
 
     async def _beat(self) -> None:
+        # The planner says how often; its lease may be shorter than what is usual.
+        await self._welcomed.wait()
         while True:
             await asyncio.sleep(self._heartbeat)
             self._session.alive()

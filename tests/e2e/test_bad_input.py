@@ -7,9 +7,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -142,7 +143,7 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=REFUSED.values(), ids=REFUSED.keys())
+@pytest.fixture(params=list(REFUSED.values()), ids=list(REFUSED))
 def refused(request: pytest.FixtureRequest) -> Refused:
     assert isinstance(request.param, Refused)
     return request.param
@@ -244,7 +245,7 @@ TOO_LARGE = ("100,001 bytes", "100,000", "DALSEGNO_PAYLOAD_LIMIT")
 KINDS = {"opaque": ("NO_CODEC", NO_CODEC), "large": ("PAYLOAD_TOO_LARGE", TOO_LARGE)}
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=list(KINDS))
 def kind(request: pytest.FixtureRequest) -> str:
     """Of which kind the value is."""
     return str(request.param)
@@ -254,17 +255,16 @@ def test_a_value_that_cannot_be_stored_starts_nothing(served: Served, kind: str)
     reason, words = KINDS[kind]
     before = served.execution_count()
     value = code.made(kind, ABOVE)
-    refused = {
-        "argument 'value' of flow 'given'": lambda: served.client.executions.start(code.given, value),
-        "argument 'value' of pipeline 'given_to_pipeline'": lambda: served.client.executions.start(
-            code.given_to_pipeline, value
-        ),
-        "argument 'value' of step 'take'": lambda: served.client.executions.start(code.drawn, kind, ABOVE),
-        "value": lambda: served.client.artifacts.upload(value),
+    start = served.client.executions.start
+    refused: dict[str, Callable[[], object]] = {
+        "argument 'value' of flow 'given'": partial(start, code.given, value),
+        "argument 'value' of pipeline 'given_to_pipeline'": partial(start, code.given_to_pipeline, value),
+        "argument 'value' of step 'take'": partial(start, code.drawn, kind, ABOVE),
+        "value": partial(served.client.artifacts.upload, value),
     }
-    for what, start in refused.items():
+    for what, request in refused.items():
         with pytest.raises(UsageError) as caught:
-            start()
+            request()
         assert caught.value.reason == reason
         assert what in str(caught.value)
         assert not [word for word in words if word not in str(caught.value)], str(caught.value)

@@ -382,7 +382,7 @@ def planned(run: PlainRun, asked: Asked) -> set[str]:
 def stale_calls(run: PlainRun, asked: Asked, affected: set[str]) -> dict[str, PlainCall]:
     """Return what is reused though it reads an overridden input."""
     inputs = set(asked.overrides.inputs)
-    return {k: call for k, call in run.calls.items() if k not in affected and call.reads & inputs}
+    return {k: call for k, call in run.calls.items() if k not in affected and (call.reads & inputs or call.stale)}
 
 
 @oracle
@@ -410,8 +410,8 @@ def check_pipeline_scenario(tables: Tables, scenario: Scenario) -> None:
             must = [one.salt for k, one in expected.calls.items() if k in affected and one.state != "blocked"]
             assert Counter(ran) == Counter(must)
             check_pipeline(replay, expected, affected)
-            stale = stale_calls(source, asked, affected)
-            assert set(tables.own(replay)) == affected | set(asked.overrides.checkpoints) | set(stale)
+            stale = {k for k, call in stale_calls(source, asked, affected).items() if call.reads & set(asked.overrides.inputs)}
+            assert set(tables.own(replay)) == affected | set(asked.overrides.checkpoints) | stale
             execution, source = replay, expected
 
 

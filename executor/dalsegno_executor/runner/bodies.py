@@ -21,6 +21,7 @@ from dalsegno.v1.executor_service_pb2 import (
     StepCompleted,
     Task,
 )
+from dalsegno.v1.value_pb2 import Outputs
 from dalsegno_executor.attempts import duration, failed_call, timestamp
 from dalsegno_executor.runner.calls import Calls, MadeCall
 from dalsegno_executor.runner.control import BodyEnd, Refused, Suspension
@@ -28,6 +29,7 @@ from dalsegno_executor.runner.direct import DirectRun, run_direct, run_direct_as
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, exception_of, failure_of
 from dalsegno_executor.runner.inbox import Inbox, Outcome
+from dalsegno_executor.runner.log_capture import Writer
 from dalsegno_executor.runner.matching import Await, Execute, Reuse
 from dalsegno_executor.runner.outputs import StoredOutputs, joined, read_outputs
 from dalsegno_executor.runner.turns import Turns
@@ -69,6 +71,8 @@ class Body:
         self._turns: Turns | None = None
         self._on_end: Callable[[], object] = lambda: None
         self._raised: list[tuple[BaseException, Failure]] = []
+        # What the body receives of calls that execute though their output is overridden.
+        self._overridden: dict[int, Outputs] = {}
         # Submitted calls whose outcome the body has not looked at, in the order of their submission.
         self._unseen: dict[int, None] = {}
 
@@ -86,7 +90,7 @@ class Body:
         """Make a call and return its value."""
         made = self._make(step, args, kwargs, id, after)
         if self._runs_here(step, made):
-            run = run_direct(step, made.arguments, self._environment, self._begin(made))
+            run = run_direct(step, made.arguments, self._environment, self._begin(made), self._writer(made))
             outputs = self._conclude(step, made, run)
             if outputs is not None:
                 return self._hand_out(made.number, outputs)
@@ -177,7 +181,7 @@ class Body:
     def future_exception(self, number: int, timeout: float | None) -> BaseException | None:
         """Return what a submitted call raised."""
         self._check()
-        outcome = self._inbox.wait_outcome(number, timeout)
+        outcome = self._overridden.get(number, self._inbox.wait_outcome(number, timeout))
         self._receive(number)
         return self._rebuilt(outcome) if isinstance(outcome, Failure) else None
 
@@ -241,6 +245,8 @@ class Body:
         decision = made.decision
         if isinstance(decision, Reuse):
             self._reuse(made, decision)
+        elif made.recorded is not None and made.recorded.output_overridden:
+            self._overridden[made.number] = made.recorded.outputs
         return made
 
     def _reuse(self, made: MadeCall, decision: Reuse) -> None:
@@ -270,6 +276,11 @@ class Body:
         self._reporting.report(report)
         return started
 
+    def _writer(self, made: MadeCall) -> Writer:
+        invocation_id = made.message.invocation_id
+        # Only the first attempt runs where the body runs.
+        return Writer(self._task.token, made.number, invocation_id, 1, self._environment.keep_line)
+
     def _conclude(self, step: Step[..., Any], made: MadeCall, run: DirectRun) -> StoredOutputs | None:
         """Report how a call that ran here has ended, and wait until that is durable; None where it has failed."""
         self._report_durably(self._ended(step, made, run))
@@ -295,7 +306,8 @@ class Body:
         turn = self._turns.join()
         try:
             self._check()
-            run = await run_direct_async(step, made.arguments, self._environment, self._begin(made))
+            begun, writer = self._begin(made), self._writer(made)
+            run = await run_direct_async(step, made.arguments, self._environment, begun, writer)
             report_id = self._report_expected(self._ended(step, made, run))
             await self._inbox.until_durable(report_id)
             if run.outputs is None:
@@ -325,6 +337,7 @@ class Body:
 
     def _value(self, number: int, outcome: Outcome) -> object:
         self._receive(number)
+        outcome = self._overridden.get(number, outcome)
         if isinstance(outcome, Failure):
             raise self._rebuilt(outcome)
         try:
@@ -339,6 +352,8 @@ class Body:
         return joined(values)
 
     def _hand_out(self, number: int, outputs: StoredOutputs) -> object:
+        if number in self._overridden:
+            return self._value(number, self._overridden[number])
         self._receive(number)
         values = outputs.values()
         for name, encoded, value in zip(outputs.names, outputs.encoded, values, strict=True):

@@ -31,6 +31,7 @@ from dalsegno_executor.runner.divergence import divergence_failure
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of, type_name
 from dalsegno_executor.runner.inbox import Inbox
+from dalsegno_executor.runner.log_capture import Writer
 from dalsegno_executor.runner.turns import BodyLoop, Turns
 from dalsegno_executor.runner.typed_inputs import typed_input
 
@@ -92,9 +93,16 @@ class BodyTaskRun:
 
     def _call(self, flow: Flow[..., Any], body: Body) -> object:
         args, kwargs = self._arguments(flow, body)
-        value = _run_async(flow, args, kwargs, body, self._inbox) if flow.is_async else flow.function(*args, **kwargs)
+        with self._writer():
+            value = (
+                _run_async(flow, args, kwargs, body, self._inbox) if flow.is_async else flow.function(*args, **kwargs)
+            )
         self._inbox.check()
         return value.result() if isinstance(value, StepFuture) else value
+
+    def _writer(self) -> Writer:
+        token = self._task.token
+        return Writer(token, token.number, "", token.epoch, self._environment.keep_line)
 
     def _arguments(self, flow: Flow[..., Any], body: Body) -> tuple[tuple[object, ...], dict[str, object]]:
         try:

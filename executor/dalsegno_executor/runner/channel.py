@@ -14,6 +14,7 @@ from dalsegno.v1.executor_service_pb2 import (
     Report,
 )
 from dalsegno_executor.framing import FrameReader, frame
+from dalsegno_executor.runner.log_buffer import LogBuffer
 
 _READ_SIZE = 256 * 1024
 SOCKET_BUFFER = 4 * 1024 * 1024
@@ -25,9 +26,13 @@ class Channel:
     """Sends and receives messages; any thread may send.
 
     What several threads send at the same time goes out together: one of them writes for all.
+
+    Attributes:
+        log: What user code has written; it goes before everything that is sent after it.
     """
 
     def __init__(self, sock: socket.socket) -> None:
+        self.log = LogBuffer(self.flush)
         self._socket = sock
         self._lock = threading.Lock()
         self._items: list[_Item] = []
@@ -53,10 +58,12 @@ class Channel:
         """Send what is queued; returns at once where another thread does so already."""
         while True:
             with self._lock:
-                if self._writing or not self._items:
+                if self._writing or not (self._items or self.log):
                     return
                 self._writing = True
                 items, self._items = self._items, []
+                if self.log:
+                    items.insert(0, ExecutorServiceWorkRequest(log_lines=self.log.take()))
             try:
                 self._write(items)
             finally:

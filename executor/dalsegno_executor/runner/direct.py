@@ -16,6 +16,7 @@ from dalsegno.v1.execution_pb2 import Failure
 from dalsegno.values import decode, encode
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, USER_CODE, failure_of
+from dalsegno_executor.runner.log_capture import Writer
 from dalsegno_executor.runner.outputs import StoredOutputs, store_outputs
 from dalsegno_executor.runner.steps import StepFailed, call_function
 
@@ -33,32 +34,33 @@ class DirectRun:
 
 
 def run_direct(
-    step: Step[..., Any], arguments: Mapping[str, object], environment: Environment, started: int
+    step: Step[..., Any], arguments: Mapping[str, object], environment: Environment, started: int, writer: Writer
 ) -> DirectRun:
     """Call the function of a step and store what it returns."""
     try:
-        value = call_function(step, _copies(arguments))
+        value = call_function(step, _copies(arguments), writer)
         return DirectRun(started, time.time_ns(), outputs=_store(step, value, environment))
     except StepFailed as failed:
         return DirectRun(started, time.time_ns(), failure=failed.failure)
 
 
 async def run_direct_async(
-    step: Step[..., Any], arguments: Mapping[str, object], environment: Environment, started: int
+    step: Step[..., Any], arguments: Mapping[str, object], environment: Environment, started: int, writer: Writer
 ) -> DirectRun:
     """Await the function of a step on the body's loop and store what it returns.
 
     It gets a task of its own, so that nothing of the body's context is changed while it runs.
     """
     try:
-        value = await asyncio.get_running_loop().create_task(_call(step, _copies(arguments)))
+        value = await asyncio.get_running_loop().create_task(_call(step, _copies(arguments), writer))
         return DirectRun(started, time.time_ns(), outputs=_store(step, value, environment))
     except StepFailed as failed:
         return DirectRun(started, time.time_ns(), failure=failed.failure)
 
 
-async def _call(step: Step[..., Any], arguments: Mapping[str, object]) -> object:
+async def _call(step: Step[..., Any], arguments: Mapping[str, object], writer: Writer) -> object:
     inside_step.set(True)
+    writer.begin()
     try:
         args, kwargs = call_arguments(step.function, arguments)
         return await step.function(*args, **kwargs)
@@ -67,6 +69,8 @@ async def _call(step: Step[..., Any], arguments: Mapping[str, object]) -> object
         raise
     except BaseException as error:
         raise StepFailed(failure_of(error, USER_CODE)) from error
+    finally:
+        writer.end()
 
 
 def _copies(arguments: Mapping[str, object]) -> dict[str, object]:

@@ -26,6 +26,7 @@ from dalsegno_executor.runner.channel import Channel
 from dalsegno_executor.runner.control import HandedBack
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.inbox import Inbox
+from dalsegno_executor.runner.log_capture import capture
 from dalsegno_executor.runner.registry import Registry
 from dalsegno_executor.runner.started_threads import mark_threads
 from dalsegno_executor.runner.step_threads import StepThreads
@@ -52,8 +53,10 @@ class Runner:
 
     def __init__(self, channel: Channel, *, body_threads: int) -> None:
         mark_threads()
+        capture()
+        channel.log.start()
         self._channel = channel
-        self._environment = Environment()
+        self._environment = Environment(keep_line=channel.log.keep)
         self._registry = Registry()
         self.steps = StepThreads(channel, self._run_step)
         self._body_threads = Workers("body", max(1, body_threads))
@@ -100,6 +103,7 @@ class Runner:
             inbox.post(HandedBack("the stream process is gone"))
         self.steps.close()
         self._body_threads.close()
+        self._channel.log.close()
 
     def _obey(self, message: ExecutorServiceWorkResponse) -> None:
         match message.WhichOneof("message"):
@@ -115,7 +119,7 @@ class Runner:
             case "drain":
                 self._hand_back(message.drain.reason)
             case "welcome":
-                self._environment = Environment.told_by(message.welcome)
+                self._environment = Environment.told_by(message.welcome, self._channel.log.keep)
 
     def _take(self, task: Task) -> None:
         match task.WhichOneof("work"):

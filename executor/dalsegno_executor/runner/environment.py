@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dalsegno.object_store import ObjectStore, UrlObjectStore
 from dalsegno.payloads import DEFAULT_INLINE_LIMIT, from_payload, to_payload
-from dalsegno.v1.executor_service_pb2 import Welcome
+from dalsegno.v1.executor_service_pb2 import Welcome, WrittenLine
 from dalsegno.v1.value_pb2 import Payload
 from dalsegno.values import Encoded, encode
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where values are kept, and how large they may be."""
+    """Where values are kept, how large they may be, and who keeps what user code writes."""
 
     store: ObjectStore | None = None
     inline_limit: int = DEFAULT_INLINE_LIMIT
     payload_limit: int | None = None
+    keep_line: Callable[[WrittenLine], object] = lambda line: None
 
     @classmethod
-    def told_by(cls, welcome: Welcome) -> Environment:
+    def told_by(cls, welcome: Welcome, keep_line: Callable[[WrittenLine], object]) -> Environment:
         """Return the environment that a planner has told."""
         url = welcome.object_store_url
         return cls(
             UrlObjectStore(url) if url else None,
             welcome.inline_limit or DEFAULT_INLINE_LIMIT,
             welcome.payload_limit or None,
+            keep_line,
         )
 
     def read(self, payload: Payload) -> Any:

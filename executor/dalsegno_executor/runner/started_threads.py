@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 
 from dalsegno.durable import current_body, inside_step
+from dalsegno_executor.runner.log_capture import current_writer
 
 _start = threading.Thread.start
 
@@ -21,11 +22,13 @@ def mark_threads() -> None:
 def _start_marked(thread: threading.Thread) -> None:
     body, in_step = current_body.get(), inside_step.get()
     if body is not None or in_step:
+        writer = current_writer.get()
         run = thread.run
 
         def run_inside() -> None:
             current_body.set(body)
             inside_step.set(in_step)
+            current_writer.set(writer)
             run()
 
         thread.run = run_inside  # type: ignore[method-assign]

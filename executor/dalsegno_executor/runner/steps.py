@@ -16,6 +16,7 @@ from dalsegno_executor.attempts import failed_step, timestamp
 from dalsegno_executor.runner.coroutines import thread_loop
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of
+from dalsegno_executor.runner.log_capture import Writer
 from dalsegno_executor.runner.outputs import store_outputs
 from dalsegno_executor.runner.resolve import Resolver
 
@@ -36,7 +37,7 @@ def run_step(task: Task, step: Step[..., Any] | None, environment: Environment) 
         step = _the_step(task, step)
         digest = step.digest
         arguments = _read_arguments(task, environment)
-        value = call_function(step, arguments)
+        value = call_function(step, arguments, _writer(task, environment))
         outputs = _store(step, value, environment)
     except StepFailed as failed:
         return failed_step(task, failed.failure, timestamp(started), timestamp(time.time_ns()), digest)
@@ -51,7 +52,7 @@ def run_step(task: Task, step: Step[..., Any] | None, environment: Environment) 
     )
 
 
-def call_function(step: Step[..., Any], arguments: Mapping[str, object]) -> object:
+def call_function(step: Step[..., Any], arguments: Mapping[str, object], writer: Writer) -> object:
     """Call a step's function, to its end if it is an ``async def``.
 
     Raises:
@@ -60,13 +61,19 @@ def call_function(step: Step[..., Any], arguments: Mapping[str, object]) -> obje
     token = inside_step.set(True)
     try:
         args, kwargs = call_arguments(step.function, arguments)
-        value = step.function(*args, **kwargs)
-        return thread_loop.run(value) if step.is_async else value
+        with writer:
+            value = step.function(*args, **kwargs)
+            return thread_loop.run(value) if step.is_async else value
     except BaseException as error:
         # SystemExit and KeyboardInterrupt too: user code ends itself, never the runner.
         raise StepFailed(failure_of(error, USER_CODE)) from error
     finally:
         inside_step.reset(token)
+
+
+def _writer(task: Task, environment: Environment) -> Writer:
+    work = task.step
+    return Writer(task.token, task.token.number, work.invocation_id, max(1, work.attempt), environment.keep_line)
 
 
 def _the_step(task: Task, step: Step[..., Any] | None) -> Step[..., Any]:

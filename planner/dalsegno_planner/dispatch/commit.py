@@ -7,6 +7,7 @@ makes ready what that unblocks, and claims work for the sessions that have credi
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -30,6 +31,7 @@ _CONNECTION_LOST = (
 )
 _TRY_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _INBOX_LIMIT = 20_000
+_DURABLE = executor_service_pb2.ACK_STATUS_DURABLE
 
 log = structlog.get_logger(__name__)
 
@@ -174,7 +176,7 @@ class CommitLoop:
             log.error("report_rejected", error=str(error), execution=str(reported.token.execution_id))
             substitute = reported.as_backend_failure(f"the planner could not record the report: {error}")
             if substitute is None:
-                _send_ack(reported, executor_service_pb2.ACK_STATUS_REJECTED, f"the database refused it: {error}")
+                _reject(reported, f"the database refused it: {error}")
             else:
                 await self._commit(Batch.of([substitute]))
 
@@ -194,20 +196,25 @@ def _settle_credit(asked: Sequence[Session], claimed: Sequence[Any]) -> None:
 
 def _acknowledge(batch: Batch, durable: set[int]) -> None:
     """Tell each session which of its reports are durable, and which came from a lease that was lost."""
+    acks: defaultdict[Session, list[executor_service_pb2.Ack]] = defaultdict(list)
     for item, reported in enumerate(batch.items):
-        kept = batch.superseded.get(item, item)
-        if kept in durable:
-            _send_ack(reported, executor_service_pb2.ACK_STATUS_DURABLE)
+        if batch.superseded.get(item, item) in durable:
+            ack = executor_service_pb2.Ack(report_id=reported.report.report_id, status=_DURABLE)
         else:
-            _send_ack(
-                reported,
-                executor_service_pb2.ACK_STATUS_FENCED,
-                "the task was given to another executor, or its execution has ended",
+            ack = executor_service_pb2.Ack(
+                report_id=reported.report.report_id,
+                status=executor_service_pb2.ACK_STATUS_FENCED,
+                reason="the task was given to another executor, or its execution has ended",
             )
+        acks[reported.session].append(ack)
         if reported.ends_task:
             reported.session.ended(reported.token)
+    for session, its_acks in acks.items():
+        session.send(Message(acks=executor_service_pb2.Acks(acks=its_acks)))
 
 
-def _send_ack(reported: Reported, status: executor_service_pb2.AckStatus.ValueType, reason: str = "") -> None:
-    ack = executor_service_pb2.Ack(report_id=reported.report.report_id, status=status, reason=reason)
+def _reject(reported: Reported, reason: str) -> None:
+    ack = executor_service_pb2.Ack(
+        report_id=reported.report.report_id, status=executor_service_pb2.ACK_STATUS_REJECTED, reason=reason
+    )
     reported.session.send(Message(acks=executor_service_pb2.Acks(acks=[ack])))

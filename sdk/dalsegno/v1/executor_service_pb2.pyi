@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from dalsegno.v1 import definition_pb2 as _definition_pb2
 from dalsegno.v1 import execution_pb2 as _execution_pb2
+from dalsegno.v1 import log_pb2 as _log_pb2
 from dalsegno.v1 import replay_service_pb2 as _replay_service_pb2
 from dalsegno.v1 import value_pb2 as _value_pb2
 from google.protobuf import descriptor as _descriptor
@@ -94,6 +95,7 @@ class ExecutorServiceWorkRequest(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     REPORTS_FIELD_NUMBER: _builtins.int
     RETURNED_FIELD_NUMBER: _builtins.int
+    LOG_LINES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """Who it is. First message of every stream."""
@@ -122,6 +124,10 @@ class ExecutorServiceWorkRequest(_message.Message):
     def returned(self) -> Global___Returned:
         """Tasks that it hands back unfinished."""
 
+    @_builtins.property
+    def log_lines(self) -> Global___LogLines:
+        """What user code has written. Goes before the reports of what it was written in, and is not acknowledged."""
+
     def __init__(
         self,
         *,
@@ -132,12 +138,13 @@ class ExecutorServiceWorkRequest(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         reports: Global___Reports | None = ...,
         returned: Global___Returned | None = ...,
+        log_lines: Global___LogLines | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "announce", b"announce", "credit", b"credit", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "reports", b"reports", "returned", b"returned"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "announce", b"announce", "credit", b"credit", "heartbeat", b"heartbeat", "hello", b"hello", "log_lines", b"log_lines", "message", b"message", "reports", b"reports", "returned", b"returned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "announce", b"announce", "credit", b"credit", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "reports", b"reports", "returned", b"returned"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "announce", b"announce", "credit", b"credit", "heartbeat", b"heartbeat", "hello", b"hello", "log_lines", b"log_lines", "message", b"message", "reports", b"reports", "returned", b"returned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "announce", "credit", "accepted", "heartbeat", "reports", "returned"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "announce", "credit", "accepted", "heartbeat", "reports", "returned", "log_lines"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -400,6 +407,60 @@ class Returned(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Returned: _TypeAlias = Returned  # noqa: Y015
+
+@_typing.final
+class LogLines(_message.Message):
+    """What user code has written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___WrittenLine]:
+        """In the order in which it was written, as far as one thread has written it."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___WrittenLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogLines: _TypeAlias = LogLines  # noqa: Y015
+
+@_typing.final
+class WrittenLine(_message.Message):
+    """A line, and the task in which it was written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token(self) -> Global___TaskToken:
+        """The task. For a call that a body runs itself, the body's."""
+
+    @_builtins.property
+    def line(self) -> _log_pb2.LogLine:
+        """The line."""
+
+    def __init__(
+        self,
+        *,
+        token: Global___TaskToken | None = ...,
+        line: _log_pb2.LogLine | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WrittenLine: _TypeAlias = WrittenLine  # noqa: Y015
 
 @_typing.final
 class Reports(_message.Message):

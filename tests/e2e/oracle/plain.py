@@ -42,6 +42,7 @@ class PlainCall:
         value: What it returns.
         given: What its consumers receive, where that is overridden.
         seen: Whether the body has asked for the value; always so in pipelines.
+        stale: Whether it was reused though a flow input that it takes had been overridden.
     """
 
     invocation_id: str
@@ -57,6 +58,7 @@ class PlainCall:
     overridden: bool = False
     given: Any = None
     seen: bool = True
+    stale: bool = False
 
     @property
     def salt(self) -> str:
@@ -268,14 +270,15 @@ def run_pipeline(
         takes = frozenset(one.call for one in leaves(taken) if isinstance(one, Output))
         order = frozenset(one.call for one in leaves(after) if isinstance(one, Output))
         reads = frozenset(one.name for one in leaves(taken) if isinstance(one, Read))
-        call = PlainCall(invocation_id, name, taken, takes, order, reads)
+        call = PlainCall(invocation_id, name, taken, takes, order, reads=reads)
         call.overridden = invocation_id in overrides.checkpoints
         call.given = overrides.checkpoints.get(invocation_id)
         run.calls[invocation_id] = call
         if any(run.calls[up].state != "completed" and not run.calls[up].overridden for up in takes | order):
             call.state = "blocked"
         elif invocation_id in stale:
-            call.inputs, call.state, call.value = known(taken), stale[invocation_id].state, stale[invocation_id].value
+            call.inputs, call.stale = known(taken), True
+            call.state, call.value = stale[invocation_id].state, stale[invocation_id].value
         else:
             call.inputs = known(taken)
             call.execute()

@@ -74,8 +74,8 @@ def side_by_side(n: int) -> int:
 async def on_a_loop(n: int) -> int:
     stop("body")
     sooner = await increment(n)
-    later = total.submit([sooner])
-    return sooner + await later
+    later: int = await total.submit([sooner])
+    return sooner + later
 
 
 @flow

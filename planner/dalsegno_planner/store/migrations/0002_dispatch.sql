@@ -346,7 +346,7 @@ BEGIN
             upstream = excluded.upstream, after = excluded.after, reads_inputs = excluded.reads_inputs,
             inputs = excluded.inputs, outputs = excluded.outputs, failure = excluded.failure, options = excluded.options,
             supplier_id = excluded.supplier_id
-        WHERE i.state = 'pending' OR (i.state = 'reused' AND excluded.state = 'reused')
+        WHERE i.state IN ('pending', 'reused')
         RETURNING i.execution_id, i.number, i.state, i.started_at, i.xmax = 0 AS fresh
     ), counted AS (
         -- In a replay, a delta of a recorded call is a fresh row, but no further invocation.
