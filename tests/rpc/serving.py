@@ -25,6 +25,7 @@ from dalsegno.v1.execution_service_pb2 import (
     StepSpecs,
 )
 from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceStub
+from dalsegno.v1.log_service_pb2_grpc import LogServiceStub
 from dalsegno.v1.replay_service_pb2_grpc import ReplayServiceStub
 from dalsegno.v1.value_pb2 import Binding, Inputs, OutputRef, Payload, Value
 from dalsegno.v1.wait_service_pb2_grpc import WaitServiceStub
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     # Known to the type checker only: at run time one stub serves both kinds of channels.
     from dalsegno.v1.artifact_service_pb2_grpc import ArtifactServiceAsyncStub
     from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub
+    from dalsegno.v1.log_service_pb2_grpc import LogServiceAsyncStub
     from dalsegno.v1.replay_service_pb2_grpc import ReplayServiceAsyncStub
     from dalsegno.v1.wait_service_pb2_grpc import WaitServiceAsyncStub
 
@@ -50,6 +52,7 @@ class Serving:
     replays: ReplayServiceAsyncStub
     waits: WaitServiceAsyncStub
     artifacts: ArtifactServiceAsyncStub
+    logs: LogServiceAsyncStub
 
     async def start(self, header: StartHeader, *batches: Iterable[StepSpec]) -> Execution:
         """Start an execution."""
@@ -85,6 +88,7 @@ def _clients(planner: Planner, channel: aio.Channel) -> Serving:
         ReplayServiceStub(channel),
         WaitServiceStub(channel),
         ArtifactServiceStub(channel),
+        LogServiceStub(channel),
     )
 
 

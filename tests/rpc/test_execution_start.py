@@ -157,6 +157,18 @@ async def test_a_definition_needs_a_digest(planner: Serving) -> None:
     assert error.fields == ["definitions[0]"]
 
 
+async def test_inputs_of_the_wrong_type_are_refused_with_their_places(planner: Serving, connection: Connection) -> None:
+    schemas = {"topic": '{"type": "string"}', "rates": '{"type": "array", "items": {"type": "number"}}', "any": ""}
+    code = Definition(
+        kind=DEFINITION_KIND_FLOW, module="kitchens", name="content", digest="d" * 64, input_schemas=schemas
+    )
+    inputs = {"topic": json_value(3), "rates": json_value([1, "two"]), "any": json_value(None)}
+    error = told(await refused(planner, flow_header(inputs=inputs, definitions=[code])))
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "WRONG_TYPE")
+    assert sorted(error.fields) == ['inputs["rates"][1]', 'inputs["topic"]']
+    assert await connection.fetchval("SELECT count(*) FROM executions") == 0
+
+
 async def test_an_unknown_artifact_is_not_found(planner: Serving) -> None:
     wanted = str(uuid4())
     error = told(await refused(planner, flow_header(inputs={"x": Value(artifact_id=wanted)})))

@@ -248,6 +248,38 @@ async def test_a_report_that_cannot_be_recorded_fails_its_task_and_no_other(plan
     assert failed.failure.origin == execution_pb2.FAILURE_ORIGIN_BACKEND
 
 
+async def test_a_report_outlives_the_troubles_of_the_database(
+    planner: Serving, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    execution = await _works(planner, 1)
+    await connection.execute(_FULL_DISK)
+    async with scripted_worker(planner.channel) as worker:
+        await worker.hello()
+        worker.credit(steps=1)
+        task = await worker.task()
+        report = worker.complete(task)
+        while await connection.fetchval("SELECT last_value FROM tries") < 3:
+            pass  # a sequence counts on though the commit fails
+        assert worker.count("acks") == 0
+        await connection.execute("DROP TRIGGER full_disk ON invocations")
+        await worker.next("end")
+        async with scripted_worker(planner.channel, worker.key) as back:
+            await back.hello(in_hand=[task.token])
+            assert (await back.ack(back.complete(task, report_id=report))).status == ACK_STATUS_DURABLE
+    assert (await planner.get(execution.id)).state == COMPLETED
+
+
+_FULL_DISK = """
+    CREATE SEQUENCE tries;
+    CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM nextval('tries');
+        RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
+    END $$;
+    CREATE TRIGGER full_disk BEFORE UPDATE ON invocations FOR EACH ROW EXECUTE FUNCTION full_disk();
+"""
+
+
 async def test_a_body_gets_back_what_it_recorded_when_it_is_recovered(planner: Serving) -> None:
     execution = await planner.start(flow_header())
     async with scripted_worker(planner.channel) as worker:

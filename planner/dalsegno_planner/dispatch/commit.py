@@ -30,6 +30,13 @@ _CONNECTION_LOST = (
     OSError,
 )
 _TRY_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+# The database's own troubles (a full disk, a shutdown, a server that is read-only) pass or are mended; they are no
+# fault of what was reported.
+_TROUBLE = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
 _INBOX_LIMIT = 20_000
 _DURABLE = executor_service_pb2.ACK_STATUS_DURABLE
 
@@ -144,7 +151,7 @@ class CommitLoop:
     async def _execute(self, batch: Batch, claims: Sequence[tuple[object, ...]]) -> Any:
         arguments = (batch.results, batch.calls, batch.attempts, batch.ends, batch.returned, claims)
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((*_CONNECTION_LOST, *_TRY_AGAIN)),
+            retry=retry_if_exception_type((*_CONNECTION_LOST, *_TRY_AGAIN, *_TROUBLE)),
             wait=wait_random_exponential(multiplier=0.05, max=2),
         ):
             with attempt:
@@ -152,7 +159,7 @@ class CommitLoop:
                     if self._connection is None:
                         self._connection = await self._connect()
                     return await self._connection.fetchrow(_QUERIES["commit"], *arguments)
-                except _CONNECTION_LOST as error:
+                except (*_CONNECTION_LOST, *_TROUBLE) as error:
                     log.warning("database_unreachable", error=str(error), reports=len(batch.items))
                     if self._connection is not None:
                         self._connection.terminate()
@@ -177,6 +184,8 @@ class CommitLoop:
             substitute = reported.as_backend_failure(f"the planner could not record the report: {error}")
             if substitute is None:
                 _reject(reported, f"the database refused it: {error}")
+                reported.session.ended(reported.token)
+                self.give_back(reported.session, [reported.token])
             else:
                 await self._commit(Batch.of([substitute]))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 from dalsegno.errors import UsageError
 from dalsegno.v1.execution_service_pb2 import ExecutionServiceStartRequest, StartHeader
+from dalsegno.v1.value_pb2 import FlowInputs
 from dalsegno_planner.core.execution import Execution, ExecutionKind, NewExecution
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.rpc.graphs import GraphReader
@@ -17,6 +19,8 @@ from dalsegno_planner.store import executions
 from dalsegno_planner.store.definitions import DefinitionRow, Definitions
 from dalsegno_planner.store.invocations import GraphRows
 from dalsegno_planner.store.pool import Pool
+from dalsegno_planner.store.refusal import refusal
+from dalsegno_planner.store.value_types import check_type
 
 
 class Starter:
@@ -42,6 +46,7 @@ class Starter:
             debug=header.debug,
             shaping_inputs=tuple(header.shaping_inputs),
         )
+        _check_types(header, inputs)
         code = definition_rows(new.project, header.definitions)
         if new.kind is ExecutionKind.FLOW:
             await _expect_no_steps(messages)
@@ -77,6 +82,23 @@ class Starter:
                     return created
         except AlreadyCreated as repeated:
             return repeated.execution
+
+
+def _check_types(header: StartHeader, inputs: FlowInputs) -> None:
+    """Refuse inputs that are not of the types that the code declares, by the rule that overrides are checked by."""
+    meant = (header.kind, header.definition.module, header.definition.name)
+    schemas: Mapping[str, str] = {}
+    for code in header.definitions:
+        if (code.kind, code.module, code.name) == meant:
+            schemas = code.input_schemas
+    wrong = [
+        problem
+        for name, payload in inputs.values.items()
+        if name in schemas
+        for problem in check_type(payload, schemas[name], f"inputs[{json.dumps(name)}]")
+    ]
+    if wrong:
+        raise refusal(f"the start of {header.definition.name}", wrong)
 
 
 async def _rows(messages: AsyncIterator[ExecutionServiceStartRequest], graph: GraphReader) -> AsyncIterator[GraphRows]:

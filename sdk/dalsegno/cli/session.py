@@ -150,7 +150,7 @@ class Session:
         from dalsegno.v1.execution_service_pb2 import ExecutionServiceWatchRequest
 
         request = ExecutionServiceWatchRequest(execution=execution, project=self.project)
-        for event in self.connection.read_stream(lambda stubs: stubs.executions.Watch, request):
+        for event in self.client.reach.happenings(request):
             match event.WhichOneof("kind"):
                 case "execution":
                     yield execution_view(event.execution, self._shown)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
-from dalsegno.client.connection import RETRY_FOR_S, Connection
+from dalsegno.client.connection import Connection
 from dalsegno.client.executions import Execution, execution_state
 from dalsegno.client.identity import execution_text
 from dalsegno.client.storage import Storage
@@ -16,6 +17,9 @@ from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceWatchRequest,
     ExecutionServiceWatchResponse,
 )
+
+_OUTAGE_S = 300.0
+"""How long who waits for an execution waits for a planner that answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +54,47 @@ class Reach:
         Raises:
             TimeoutError: If it has not ended by then; it goes on regardless.
         """
+        request = ExecutionServiceWatchRequest(
+            execution=execution_text(execution), project=self.project, execution_only=True
+        )
+        try:
+            for message in self.happenings(request, timeout):
+                if execution_state(message.execution.state).finished:
+                    return Execution(message.execution, self)
+        except TimeoutError:
+            raise _not_finished(self.execution(execution), timeout) from None
+        return self.execution(execution)
+
+    def happenings(
+        self, request: ExecutionServiceWatchRequest, timeout: float | None = None
+    ) -> Iterator[ExecutionServiceWatchResponse]:
+        """Yield what happens to an execution until it ends, across restarts of planners and of their database.
+
+        Args:
+            request: What to watch; it is moved on to the last event.
+            timeout: Seconds; None waits for as long as it takes.
+
+        Raises:
+            BackendError: If no planner answers for minutes.
+            TimeoutError: If the execution has not ended by then.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         silent_since: float | None = None
         while True:
-            request = ExecutionServiceWatchRequest(
-                execution=execution_text(execution),
-                project=self.project,
-                execution_only=True,
-            )
             try:
                 for message in self._watch(request, deadline):
                     silent_since = None
-                    if execution_state(message.execution.state).finished:
-                        return Execution(message.execution, self)
-            except TimeoutError:
-                raise _not_finished(self.execution(execution), timeout) from None
+                    request.after_event = max(request.after_event, message.event)
+                    yield message
             except BackendError as error:
                 # The planner, or its database, is gone; the execution goes on when they are back.
                 silent_since = silent_since or time.monotonic()
-                if error.reason == "UNIMPLEMENTED" or time.monotonic() - silent_since > RETRY_FOR_S:
+                if error.reason == "UNIMPLEMENTED" or time.monotonic() - silent_since > _OUTAGE_S:
                     raise
-            found = self.execution(execution)
-            if found.status.finished:
-                return found
+                with suppress(BackendError):
+                    self.execution(request.execution)  # asks until one answers, for some seconds
+            else:
+                return
 
     def _watch(
         self, request: ExecutionServiceWatchRequest, deadline: float | None
