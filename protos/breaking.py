@@ -52,17 +52,14 @@ def changed_since(commit: str) -> bool:
 
 def has_protos(commit: str) -> bool:
     return any(
-        name.endswith(".proto")
-        for name in (git("ls-tree", "-r", "--name-only", commit, "--", "protos") or "").split()
+        name.endswith(".proto") for name in (git("ls-tree", "-r", "--name-only", commit, "--", "protos") or "").split()
     )
 
 
 def extract(commit: str, folder: Path) -> None:
     # buf's configuration may have come later than the protos.
     present = [name for name in COMPARED if git("ls-tree", "--name-only", commit, "--", name)]
-    archive = subprocess.run(
-        ["git", "archive", commit, "--", *present], cwd=ROOT, check=True, capture_output=True
-    )
+    archive = subprocess.run(["git", "archive", commit, "--", *present], cwd=ROOT, check=True, capture_output=True)
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(folder, filter="data")
 

@@ -21,9 +21,7 @@ PACKAGE = Path("dalsegno/v1")
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 1 when `--check` found a difference or a proto does not compile."""
     parser = argparse.ArgumentParser(description="generate the Python code of the protos")
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; fail if what is committed is not current"
-    )
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if what is committed is not current")
     check = parser.parse_args(arguments).check
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
@@ -45,9 +43,7 @@ def generate(into: Path) -> bool:
         return False
     # Files of messages alone get no stubs: they would be empty modules.
     services = [path for path in protos if re.search(r"^service ", path.read_text(), re.MULTILINE)]
-    return compile_protos(protos, into, "python", "mypy") and compile_protos(
-        services, into, "grpc_python", "mypy_grpc"
-    )
+    return compile_protos(protos, into, "python", "mypy") and compile_protos(services, into, "grpc_python", "mypy_grpc")
 
 
 def compile_protos(protos: list[Path], into: Path, code: str, stubs: str) -> bool:
@@ -81,9 +77,7 @@ def content(root: Path, name: str) -> bytes | None:
 
 def report(differences: list[Path]) -> int:
     for path in differences:
-        print(
-            f"{GENERATED.relative_to(ROOT) / PACKAGE / path} is not what the protos generate", file=sys.stderr
-        )
+        print(f"{GENERATED.relative_to(ROOT) / PACKAGE / path} is not what the protos generate", file=sys.stderr)
     if differences:
         print("run `make protos` and commit the result", file=sys.stderr)
     return 1 if differences else 0

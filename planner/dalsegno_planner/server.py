@@ -19,12 +19,14 @@ from dalsegno.v1 import (
     artifact_service_pb2,
     execution_service_pb2,
     executor_service_pb2,
+    log_service_pb2,
     replay_service_pb2,
     wait_service_pb2,
 )
 from dalsegno.v1 import artifact_service_pb2_grpc as artifact_grpc
 from dalsegno.v1 import execution_service_pb2_grpc as execution_grpc
 from dalsegno.v1 import executor_service_pb2_grpc as executor_grpc
+from dalsegno.v1 import log_service_pb2_grpc as log_grpc
 from dalsegno.v1 import replay_service_pb2_grpc as replay_grpc
 from dalsegno.v1 import wait_service_pb2_grpc as wait_grpc
 from dalsegno_planner import addresses
@@ -34,6 +36,7 @@ from dalsegno_planner.rpc.artifact_service import ArtifactServicer
 from dalsegno_planner.rpc.execution_service import ExecutionServicer
 from dalsegno_planner.rpc.executor_service import ExecutorServicer
 from dalsegno_planner.rpc.importing import Importer
+from dalsegno_planner.rpc.log_service import LogServicer
 from dalsegno_planner.rpc.reading import ExecutionReader
 from dalsegno_planner.rpc.replay_service import ReplayServicer
 from dalsegno_planner.rpc.starting import Starter
@@ -54,6 +57,7 @@ SERVICES: tuple[str, ...] = tuple(
         (replay_service_pb2, "ReplayService"),
         (wait_service_pb2, "WaitService"),
         (artifact_service_pb2, "ArtifactService"),
+        (log_service_pb2, "LogService"),
         (executor_service_pb2, "ExecutorService"),
     )
 )
@@ -144,6 +148,7 @@ class Planner:
         )
         wait_grpc.add_WaitServiceServicer_to_server(WaitServicer(pool, self.bus, reader, values, objects), server)
         artifact_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(pool, objects, values, settings), server)
+        log_grpc.add_LogServiceServicer_to_server(LogServicer(pool, reader), server)
         executor_grpc.add_ExecutorServiceServicer_to_server(ExecutorServicer(self._dispatcher), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, HEALTH, reflection.SERVICE_NAME), server)

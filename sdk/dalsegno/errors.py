@@ -243,9 +243,7 @@ class DivergenceError(ExecutionError):
         fields: Mapping[str, str] | None = None,
         problems: Sequence[Problem] = (),
     ) -> None:
-        super().__init__(
-            message, exec_id=exec_id, failure=failure, reason=reason, fields=fields, problems=problems
-        )
+        super().__init__(message, exec_id=exec_id, failure=failure, reason=reason, fields=fields, problems=problems)
         self.kind = DivergenceKind(kind)
         self.position = position
         self.expected = expected

@@ -139,9 +139,7 @@ def _dicts_for_models(value: Any, result: Any, field: str) -> Iterator[Problem]:
     # Pydantic makes models of dicts even when strict; the caller passes on the dict, which is no model.
     if isinstance(value, dict):
         if not isinstance(result, dict):
-            yield Problem(
-                field, f"input should be an instance of {type(result).__qualname__}, got {_shown(value)}"
-            )
+            yield Problem(field, f"input should be an instance of {type(result).__qualname__}, got {_shown(value)}")
             return
         for key in value.keys() & result.keys():
             yield from _dicts_for_models(value[key], result[key], field + _path((key,)))

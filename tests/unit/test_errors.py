@@ -25,9 +25,7 @@ from dalsegno.errors import (
 )
 from dalsegno.states import ExecutionState, InvocationState
 
-ALL = [
-    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, DalsegnoError)
-]
+ALL = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, DalsegnoError)]
 
 
 def _make(cls: type[DalsegnoError]) -> DalsegnoError:
@@ -37,9 +35,7 @@ def _make(cls: type[DalsegnoError]) -> DalsegnoError:
 
 @pytest.mark.parametrize("cls", ALL)
 @pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
-def test_errors_survive_pickling(
-    cls: type[DalsegnoError], again: Callable[[DalsegnoError], DalsegnoError]
-) -> None:
+def test_errors_survive_pickling(cls: type[DalsegnoError], again: Callable[[DalsegnoError], DalsegnoError]) -> None:
     error = _make(cls)
     error.add_note("seen by a test")
     other = again(error)

@@ -29,7 +29,7 @@ from dalsegno_executor.runner.direct import DirectRun, run_direct, run_direct_as
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, exception_of, failure_of
 from dalsegno_executor.runner.inbox import Inbox, Outcome
-from dalsegno_executor.runner.log_capture import Writer
+from dalsegno_executor.runner.log_capture import Who, Writer
 from dalsegno_executor.runner.matching import Await, Execute, Reuse
 from dalsegno_executor.runner.outputs import StoredOutputs, joined, read_outputs
 from dalsegno_executor.runner.turns import Turns
@@ -277,9 +277,11 @@ class Body:
         return started
 
     def _writer(self, made: MadeCall) -> Writer:
-        invocation_id = made.message.invocation_id
-        # Only the first attempt runs where the body runs.
-        return Writer(self._task.token, made.number, invocation_id, 1, self._environment.keep_line)
+        def who() -> Who:
+            # Only the first attempt runs where the body runs.
+            return Who(self._task.token, made.number, made.message.invocation_id, 1)
+
+        return Writer(who, self._environment.keep_line)
 
     def _conclude(self, step: Step[..., Any], made: MadeCall, run: DirectRun) -> StoredOutputs | None:
         """Report how a call that ran here has ended, and wait until that is durable; None where it has failed."""

@@ -31,7 +31,7 @@ from dalsegno_executor.runner.divergence import divergence_failure
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of, type_name
 from dalsegno_executor.runner.inbox import Inbox
-from dalsegno_executor.runner.log_capture import Writer
+from dalsegno_executor.runner.log_capture import Who, Writer
 from dalsegno_executor.runner.turns import BodyLoop, Turns
 from dalsegno_executor.runner.typed_inputs import typed_input
 
@@ -102,7 +102,7 @@ class BodyTaskRun:
 
     def _writer(self) -> Writer:
         token = self._task.token
-        return Writer(token, token.number, "", token.epoch, self._environment.keep_line)
+        return Writer(lambda: Who(token, token.number, "", token.epoch), self._environment.keep_line)
 
     def _arguments(self, flow: Flow[..., Any], body: Body) -> tuple[tuple[object, ...], dict[str, object]]:
         try:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dalsegno.object_store import ObjectStore, UrlObjectStore
-from dalsegno.payloads import DEFAULT_INLINE_LIMIT, from_payload, to_payload
+from dalsegno.payloads import DEFAULT_INLINE_LIMIT, encode_named, from_payload, to_payload
 from dalsegno.v1.executor_service_pb2 import Welcome, WrittenLine
 from dalsegno.v1.value_pb2 import Payload
-from dalsegno.values import Encoded, encode
+from dalsegno.values import Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Environment:
 
     def write(self, value: object, what: str) -> tuple[Encoded, Payload]:
         """Encode a value, and store it if it is large; `what` is how an error names it."""
-        encoded = encode(value)
+        encoded = encode_named(value, what)
         return encoded, self.store_encoded(encoded, what)
 
     def store_encoded(self, encoded: Encoded, what: str = "the value") -> Payload:

@@ -11,7 +11,7 @@ from dalsegno.v1.executor_service_pb2 import LogLines, WrittenLine
 from dalsegno_executor.log_lines import CAPACITY, LogQueue
 
 LONGEST_WAIT = 0.2
-"""Seconds. Lines go with the next message; where a step runs for long and none is sent, they wait no longer than this."""
+"""Seconds. Lines go with the next message; where none is sent for long, they wait no longer than this."""
 
 
 class LogBuffer:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from threading import get_ident
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from dalsegno.v1.executor_service_pb2 import TaskToken, WrittenLine
 from dalsegno.v1.log_pb2 import LogLine
@@ -27,29 +27,37 @@ _formatter = logging.Formatter()
 _NAMES = ("stdout", "stderr")
 
 
-class Writer:
-    """Who writes: the run of a step or a body. Lines are its own from ``__enter__``, or `begin`, to its end.
+class Who(NamedTuple):
+    """Who writes.
 
-    Args:
+    Attributes:
         token: The task.
-        number: The number of the invocation; 0 for the body itself.
+        number: The number of the invocation; 0 for the body of a flow.
         invocation_id: Its invocation ID.
         attempt: The attempt, or for a body which run of it this is.
+    """
+
+    token: TaskToken
+    number: int
+    invocation_id: str
+    attempt: int
+
+
+class Writer:
+    """Takes what one run of a step or a body writes, from ``__enter__`` or `begin` to its end.
+
+    Args:
+        who: Says who it is; not asked before there is a line, as most steps write none.
         keep: Takes the lines.
     """
 
-    __slots__ = ("_attempt", "_ended", "_invocation_id", "_keep", "_number", "_parts", "_reset", "_token")
+    __slots__ = ("_ended", "_keep", "_parts", "_reset", "_who")
 
-    def __init__(
-        self, token: TaskToken, number: int, invocation_id: str, attempt: int, keep: Callable[[WrittenLine], object]
-    ) -> None:
-        self._token = token
-        self._number = number
-        self._invocation_id = invocation_id
-        self._attempt = attempt
+    def __init__(self, who: Callable[[], Who], keep: Callable[[WrittenLine], object]) -> None:
+        self._who = who
         self._keep = keep
         # Each thread writes its lines by itself. No lock: a finaliser may print at any time.
-        self._parts: dict[tuple[str, int], _Part] = {}
+        self._parts: dict[tuple[str, int], _Part] | None = None
         self._reset: Token[Writer | None] | None = None
         self._ended = False
 
@@ -71,14 +79,17 @@ class Writer:
     def end(self) -> None:
         """Take nothing more; a line that has no end yet ends here."""
         self._ended = True
-        for (stream, _), part in list(self._parts.items()):
-            if part.length:
-                self._add_printed(stream, part)
+        if self._parts is not None:
+            for (stream, _), part in list(self._parts.items()):
+                if part.length:
+                    self._add_printed(stream, part)
 
     def printed(self, stream: str, text: str) -> None:
         """Take a piece of what is printed."""
         if self._ended:
             return
+        if self._parts is None:
+            self._parts = {}
         part = self._parts.setdefault((stream, get_ident()), _Part())
         *ended, rest = text.split("\n")
         for piece in ended:
@@ -97,16 +108,17 @@ class Writer:
         self._add(stream, "", part.text.removesuffix("\r"), part.length)
 
     def _add(self, level: str, logger: str, text: str, length: int, at: int | None = None) -> None:
+        who = self._who()
         line = LogLine(
             time=timestamp(time.time_ns() if at is None else at),
-            number=self._number,
-            invocation_id=self._invocation_id,
-            attempt=self._attempt,
+            number=who.number,
+            invocation_id=who.invocation_id,
+            attempt=who.attempt,
             level=_sendable(level),
             logger=_sendable(logger),
             text=_cut(text, length),
         )
-        self._keep(WrittenLine(token=self._token, line=line))
+        self._keep(WrittenLine(token=who.token, line=line))
 
 
 current_writer: ContextVar[Writer | None] = ContextVar("dalsegno_writer", default=None)

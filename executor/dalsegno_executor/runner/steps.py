@@ -16,7 +16,7 @@ from dalsegno_executor.attempts import failed_step, timestamp
 from dalsegno_executor.runner.coroutines import thread_loop
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of
-from dalsegno_executor.runner.log_capture import Writer
+from dalsegno_executor.runner.log_capture import Who, Writer
 from dalsegno_executor.runner.outputs import store_outputs
 from dalsegno_executor.runner.resolve import Resolver
 
@@ -72,8 +72,10 @@ def call_function(step: Step[..., Any], arguments: Mapping[str, object], writer:
 
 
 def _writer(task: Task, environment: Environment) -> Writer:
-    work = task.step
-    return Writer(task.token, task.token.number, work.invocation_id, max(1, work.attempt), environment.keep_line)
+    def who() -> Who:
+        return Who(task.token, task.token.number, task.step.invocation_id, max(1, task.step.attempt))
+
+    return Writer(who, environment.keep_line)
 
 
 def _the_step(task: Task, step: Step[..., Any] | None) -> Step[..., Any]:

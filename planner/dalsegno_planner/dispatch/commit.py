@@ -18,7 +18,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from dalsegno.v1 import executor_service_pb2
-from dalsegno_planner.dispatch.batch import Batch, Reported, take
+from dalsegno_planner.dispatch.batch import Batch, Reported, Row, take
 from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token
 from dalsegno_planner.store.sql import load
 
@@ -103,6 +103,11 @@ class CommitLoop:
         """Hand tasks back unfinished."""
         self._returned.extend((session, token) for token in tokens)
         self._wake.set()
+
+    async def commit_apart(self, connection: Any, results: Sequence[Row], ends: Sequence[Row]) -> None:
+        """Commit on another connection what no session reports; tokens without a session are those of ready tasks."""
+        row = await connection.fetchrow(_QUERIES["commit"], results, [], [], ends, [], [])
+        await self._outcome.committed((), row["resolved"] or (), row["changed"] or (), row["moved"] or ())
 
     def wake(self) -> None:
         """Look for work to claim."""

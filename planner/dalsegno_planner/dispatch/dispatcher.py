@@ -18,6 +18,7 @@ from dalsegno_planner.dispatch.batch import Reported
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.dispatch.commit import CommitLoop
 from dalsegno_planner.dispatch.housekeeping import Housekeeping
+from dalsegno_planner.dispatch.logs import LogWriter
 from dalsegno_planner.dispatch.notify import Notifier
 from dalsegno_planner.dispatch.recorded import recorded_calls
 from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token, definition_rows, routes_of
@@ -55,6 +56,7 @@ class Dispatcher:
         self._definitions = Definitions()
         self._commit_loop = CommitLoop(self._connect, self.sessions, self)
         self._housekeeping = Housekeeping(self.sessions, bus, self._commit_loop, settings)
+        self._log_writer = LogWriter()
         self._notifier = Notifier(settings.database_url, bus, self._changed_elsewhere)
         self._pool: asyncpg.Pool[Any] | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -69,6 +71,7 @@ class Dispatcher:
             application_name="dalsegno-dispatch",
         )
         self._commit_loop.start()
+        self._log_writer.start(self._pool)
         self._housekeeping.start(self._pool)
         self._notifier.start()
 
@@ -76,6 +79,7 @@ class Dispatcher:
         """End all streams, so that executors turn to another planner, and stop. Nothing that was reported is lost."""
         await self._housekeeping.stop()
         await self._notifier.stop()
+        await self._log_writer.stop()
         await self._commit_loop.stop()
         for session in self.sessions:
             session.close()
@@ -114,6 +118,9 @@ class Dispatcher:
         """Take in one message of a session."""
         match message.WhichOneof("message"):
             case "reports":
+                if session.lines_stored is not None:
+                    await self._log_writer.wait(session.lines_stored)
+                    session.lines_stored = None
                 await self._commit_loop.report([Reported.of(session, report) for report in message.reports.reports])
             case "credit":
                 session.steps_credit += message.credit.steps
@@ -124,6 +131,8 @@ class Dispatcher:
                     session.unaccepted.pop(Token.of(token), None)
             case "heartbeat":
                 self._housekeeping.alive(session, map(Token.of, message.heartbeat.running))
+            case "log_lines":
+                session.lines_stored = self._log_writer.add(message.log_lines.lines)
             case "announce":
                 await self._announce(session, message.announce)
             case "returned":

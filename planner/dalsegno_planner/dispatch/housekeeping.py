@@ -1,4 +1,7 @@
-"""What happens now and then: leases are extended and expire, unaccepted tasks go back, waits time out."""
+"""What happens now and then: leases are extended and expire, unaccepted tasks go back, waits time out.
+
+Tasks that are lost with their executors again and again are given up.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import structlog
 from dalsegno.v1 import executor_service_pb2
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.dispatch.commit import CommitLoop
+from dalsegno_planner.dispatch.lost_tasks import rows_of_lost
 from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token
 from dalsegno_planner.settings import Settings
 from dalsegno_planner.store.sql import load
@@ -104,5 +108,12 @@ class Housekeeping:
         row = await connection.fetchrow(_QUERIES["close_sessions"], None)
         if row["closed"]:
             log.warning("leases_expired", executors=row["closed"], tasks=row["returned"])
+        await self._end_lost(connection)
         for execution_id in await expire_waits(connection):
             self._bus.execution_changed(execution_id)
+
+    async def _end_lost(self, connection: Any) -> None:
+        lost = await connection.fetch(_QUERIES["lost_tasks"])
+        if lost:
+            log.warning("tasks_given_up", tasks=len(lost))
+            await self._commit_loop.commit_apart(connection, *rows_of_lost(lost))

@@ -59,6 +59,8 @@ class Session:
     """By when the tasks that were sent are to be accepted, in the event loop's time."""
     preparing: dict[UUID, list[executor_service_pb2.ResolvedCall]] = field(default_factory=dict)
     """Outcomes for bodies whose recorded calls are being read: they are sent after the body."""
+    lines_stored: asyncio.Future[None] | None = None
+    """Done once the lines of logs that came last are stored; what is reported after them waits for it."""
     outgoing: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)
     """Bounded by the credit; None ends the stream."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 from grpc import aio
 
@@ -10,6 +11,7 @@ from dalsegno.errors import UsageError
 from dalsegno.v1 import execution_service_pb2 as messages
 from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_UNKNOWN, Failure
 from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceServicer
+from dalsegno_planner.core.execution import Execution
 from dalsegno_planner.core.ids import ExecutionId
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.rpc import convert
@@ -19,8 +21,9 @@ from dalsegno_planner.rpc.reading import ExecutionReader
 from dalsegno_planner.rpc.selecting import selected
 from dalsegno_planner.rpc.starting import Starter
 from dalsegno_planner.rpc.watching import Watcher
-from dalsegno_planner.store import deletion, executions, invocations
+from dalsegno_planner.store import deletion, executions, invocations, lifecycle
 from dalsegno_planner.store.executions import ExecutionFilter
+from dalsegno_planner.store.lifecycle import Pin, Retry
 from dalsegno_planner.store.pool import Connection, Pool, in_transaction
 
 _LISTED, _MOST_LISTED = 50, 1_000
@@ -144,6 +147,32 @@ class ExecutionServicer(ExecutionServiceServicer):
         message = await self._reader.message(await self._reader.get(execution.id))
         return messages.ExecutionServiceCancelResponse(execution=message)
 
+    async def Retry(
+        self,
+        request: messages.ExecutionServiceRetryRequest,
+        context: aio.ServicerContext[messages.ExecutionServiceRetryRequest, messages.ExecutionServiceRetryResponse],
+    ) -> messages.ExecutionServiceRetryResponse:
+        execution = await self._reader.find(request.execution, request.project)
+        retry = _retry(request, execution)
+        if execution.state.finished:
+            # Steps of a flow that has failed may still run beside it; what they say counts no more.
+            self._bus.cancelled(execution.id)
+        await in_transaction(self._pool, lambda connection: lifecycle.retry(connection, execution.id, retry))
+        self._wake(execution.id)
+        message = await self._reader.message(await self._reader.get(execution.id), with_reason=True)
+        return messages.ExecutionServiceRetryResponse(execution=message)
+
+    async def Resume(
+        self,
+        request: messages.ExecutionServiceResumeRequest,
+        context: aio.ServicerContext[messages.ExecutionServiceResumeRequest, messages.ExecutionServiceResumeResponse],
+    ) -> messages.ExecutionServiceResumeResponse:
+        execution = await self._reader.find(request.execution, request.project)
+        await in_transaction(self._pool, lambda connection: lifecycle.resume(connection, execution.id))
+        self._wake(execution.id)
+        message = await self._reader.message(await self._reader.get(execution.id), with_reason=True)
+        return messages.ExecutionServiceResumeResponse(execution=message)
+
     async def Delete(
         self,
         request: messages.ExecutionServiceDeleteRequest,
@@ -169,3 +198,17 @@ class ExecutionServicer(ExecutionServiceServicer):
         execution = await self._reader.find(request.execution, request.project)
         async for response in self._exporter.export(execution):
             yield response
+
+    def _wake(self, execution_id: UUID) -> None:
+        self._bus.work_ready()
+        self._bus.execution_changed(execution_id)
+
+
+def _retry(request: messages.ExecutionServiceRetryRequest, execution: Execution) -> Retry:
+    pins = [Pin(one.module, one.name, one.pinned_digest) for one in request.pinned]
+    own = (execution.module, execution.flow)
+    return Retry(
+        request_id=convert.optional_uuid(request.request_id, "request_id"),
+        pinned_digest=next((pin.digest for pin in pins if (pin.module, pin.name) == own), ""),
+        steps=pins,
+    )

@@ -13,14 +13,17 @@ from referencing.exceptions import Unresolvable
 
 from dalsegno.errors import Problem, StateError, WaitValidationError
 from dalsegno.v1 import wait_service_pb2 as messages
+from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_UNKNOWN, Failure
 from dalsegno.v1.value_pb2 import Payload
 from dalsegno.v1.wait_service_pb2_grpc import WaitServiceServicer
-from dalsegno_planner.core.execution import Execution, Wait, WaitState
+from dalsegno_planner.core.execution import Execution, ExecutionState, Wait, WaitState
+from dalsegno_planner.core.transitions import Operation
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.rpc import convert
 from dalsegno_planner.rpc.reading import ExecutionReader
 from dalsegno_planner.rpc.values import ValueReader
-from dalsegno_planner.store import waits
+from dalsegno_planner.store import executions, waits
+from dalsegno_planner.store.legality import check_transition
 from dalsegno_planner.store.objects import Objects
 from dalsegno_planner.store.pool import Connection, Pool, in_transaction
 
@@ -29,7 +32,7 @@ _GATE: dict[str, Any] = {"type": "boolean"}
 
 
 class WaitServicer(WaitServiceServicer):
-    """Reads and answers the waits of executions."""
+    """Reads, answers and aborts the waits of executions."""
 
     def __init__(self, pool: Pool, bus: Bus, reader: ExecutionReader, values: ValueReader, objects: Objects) -> None:
         self._pool = pool
@@ -69,6 +72,7 @@ class WaitServicer(WaitServiceServicer):
             state = await waits.lock_execution(connection, execution.id)
             asked = await _all_waits(connection, execution)
             wait = choose(execution, asked, request.wait)
+            check_transition(Operation.ANSWER, execution.id, state)
             check_answer(wait, payload, document)
             running = state.value == "running"
             await waits.answer(connection, execution.id, wait.number, payload, request.answered_by, was_running=running)
@@ -85,11 +89,52 @@ class WaitServicer(WaitServiceServicer):
             execution=await self._reader.message(await self._reader.get(execution.id)),
         )
 
+    async def Abort(
+        self,
+        request: messages.WaitServiceAbortRequest,
+        context: aio.ServicerContext[messages.WaitServiceAbortRequest, messages.WaitServiceAbortResponse],
+    ) -> messages.WaitServiceAbortResponse:
+        execution = await self._reader.find(request.execution, request.project)
+
+        async def abort(connection: Connection) -> tuple[int, bool]:
+            state = await waits.lock_execution(connection, execution.id)
+            asked = await _all_waits(connection, execution)
+            if state is ExecutionState.CANCELLED and (before := _aborted(asked, request.wait)) is not None:
+                return before.number, False
+            wait = choose(execution, asked, request.wait)
+            check_transition(Operation.ABORT_WAIT, execution.id, state)
+            by = f" by {request.aborted_by}" if request.aborted_by else ""
+            failure = Failure(
+                origin=FAILURE_ORIGIN_UNKNOWN,
+                message=f"cancelled: the wait {wait.invocation_id!r} was aborted{by}",
+                invocation_id=wait.invocation_id,
+            )
+            return wait.number, await executions.cancel(connection, execution.id, failure.SerializeToString())
+
+        number, cancelled = await in_transaction(self._pool, abort)
+        if cancelled:
+            self._bus.cancelled(execution.id)
+            self._bus.execution_changed(execution.id)
+        async with self._pool.acquire() as connection:
+            asked = await _all_waits(connection, execution)
+        aborted = next(wait for wait in asked if wait.number == number)
+        return messages.WaitServiceAbortResponse(
+            wait=convert.wait_message(aborted),
+            execution=await self._reader.message(await self._reader.get(execution.id)),
+        )
+
     async def _document(self, payload: Payload) -> bytes:
         """The encoded content of an answer."""
         if payload.WhichOneof("content") == "inline":
             return payload.inline
         return b"".join([chunk async for chunk in self._objects.read(payload.object_key, 1024 * 1024)])
+
+
+def _aborted(asked: Sequence[Wait], wanted: str) -> Wait | None:
+    """Return the wait that is meant, where it is aborted already."""
+    aborted = [wait for wait in asked if wait.state is WaitState.ABORTED]
+    meant = [wait for wait in aborted if wanted in ("", wait.invocation_id, wait.name)]
+    return meant[-1] if meant else None
 
 
 def choose(execution: Execution, asked: Sequence[Wait], wanted: str) -> Wait:

@@ -39,5 +39,5 @@ async def delete(connection: Connection, execution_id: UUID) -> None:
             reason="EXECUTION_IN_USE",
             fields={"execution": str(execution_id)},
         )
-    for query in ("events", "attempts", "waits", "edges", "invocations", "tasks", "lineage", "execution"):
+    for query in ("logs", "events", "attempts", "waits", "edges", "invocations", "tasks", "lineage", "execution"):
         await connection.execute(_QUERIES[query], execution_id)

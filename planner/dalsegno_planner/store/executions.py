@@ -25,6 +25,8 @@ from dalsegno_planner.core.execution import (
     StateSummary,
 )
 from dalsegno_planner.core.ids import ExecutionId, parse_id
+from dalsegno_planner.core.transitions import Operation
+from dalsegno_planner.store.legality import check_transition
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.sql import load
 
@@ -167,20 +169,12 @@ async def cancel(connection: Connection, execution_id: UUID, failure: bytes) -> 
     # Tasks first, as the commits of executors do: a report that is being written ends before this goes on.
     tasks = await connection.fetch(SQL["delete_tasks"], execution_id)
     state = ExecutionState(await connection.fetchval(SQL["lock_state"], execution_id))
-    match state:
-        case ExecutionState.CANCELLED:
-            return False
-        case ExecutionState.COMPLETED | ExecutionState.FAILED:
-            raise StateError(
-                f"execution {execution_id} has {state} already, so there is nothing to cancel",
-                reason="EXECUTION_FINISHED",
-                fields={"execution": str(execution_id), "state": state.value},
-            )
-        case ExecutionState.PENDING | ExecutionState.RUNNING | ExecutionState.WAITING:
-            pass
+    if check_transition(Operation.CANCEL, execution_id, state) is state:
+        return False
     tasks += await connection.fetch(SQL["delete_tasks"], execution_id)
     given_out = [task["number"] for task in tasks if task["given_out"]]
-    changed = await connection.fetch(SQL["cancel_invocations"], execution_id, given_out)
+    numbers, epochs = [task["number"] for task in tasks], [task["epoch"] for task in tasks]
+    changed = await connection.fetch(SQL["cancel_invocations"], execution_id, given_out, numbers, epochs)
     await connection.execute(SQL["abort_waits"], execution_id)
     await connection.execute(
         SQL["cancel"],

@@ -136,7 +136,8 @@ async def list_attempts(connection: Connection, execution_id: UUID, number: int)
 
 def _belongs(row: Record) -> bool:
     """Whether the execution has it: what an earlier one in the lineage did not reach was not recorded there."""
-    return bool(row["depth"] == 0 or row["state"] != "not_reached")
+    # At position 0 there is no call: it only keeps hidden what an earlier one did not reach before it was retried.
+    return bool((row["depth"] == 0 or row["state"] != "not_reached") and row["position"] > 0)
 
 
 def _from_row(execution_id: ExecutionId, kind: ExecutionKind, row: Record) -> Invocation:

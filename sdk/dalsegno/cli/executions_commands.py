@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dalsegno.cli.lifecycle_commands import abort, resume, retry
+from dalsegno.cli.log_commands import logs
 from dalsegno.cli.options import Address, Execution, Limit, Output, Project
 from dalsegno.cli.record_commands import export, import_
 from dalsegno.cli.replay_command import replay
@@ -87,6 +89,10 @@ def graph(
 
 
 app.command("replay")(replay)
+app.command("retry")(retry)
+app.command("resume")(resume)
+app.command("abort")(abort)
+app.command("logs")(logs)
 app.command("import")(import_)
 app.command("export")(export)
 

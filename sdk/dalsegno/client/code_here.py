@@ -12,6 +12,7 @@ from dalsegno.client.identity import execution_text
 from dalsegno.decorators import Decorated, Step, decorated_objects
 from dalsegno.definitions import definition_of, definition_ref
 from dalsegno.local import join
+from dalsegno.v1.definition_pb2 import DEFINITION_KIND_STEP, DefinitionRef
 from dalsegno.v1.replay_service_pb2 import CodeVersion
 
 if TYPE_CHECKING:
@@ -56,6 +57,19 @@ def for_source(reach: Reach, exec_id: object, *, pin: bool) -> CodeHere:
         if (candidate.kind, candidate.module, candidate.name) == wanted:
             return for_decorated(reach, candidate, pin=pin)
     return nothing
+
+
+def pinned(reach: Reach, exec_id: object) -> list[DefinitionRef]:
+    """Return the code of an execution that this process runs itself, and let it do so; nothing where it does not."""
+    code = for_source(reach, exec_id, pin=True).code
+    if code is None or not code.definition.pinned_digest:
+        return []
+    steps = [
+        DefinitionRef(module=one.module, name=one.name, pinned_digest=one.digest)
+        for one in code.definitions
+        if one.kind == DEFINITION_KIND_STEP
+    ]
+    return [code.definition, *steps]
 
 
 def _definition_of(reach: Reach, exec_id: object) -> tuple[str, str, str]:

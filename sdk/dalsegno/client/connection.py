@@ -17,6 +17,7 @@ from dalsegno.errors import DalsegnoError
 from dalsegno.project import project_name
 from dalsegno.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceStub
+from dalsegno.v1.log_service_pb2_grpc import LogServiceStub
 from dalsegno.v1.replay_service_pb2_grpc import ReplayServiceStub
 from dalsegno.v1.wait_service_pb2_grpc import WaitServiceStub
 
@@ -44,6 +45,7 @@ class Stubs:
         self.replays = ReplayServiceStub(channel)
         self.waits = WaitServiceStub(channel)
         self.artifacts = ArtifactServiceStub(channel)
+        self.logs = LogServiceStub(channel)
 
 
 class Connection:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from dalsegno.client import code_here
+from dalsegno.client.connection import new_request_id
 from dalsegno.client.executions import Execution
 from dalsegno.client.given_values import value_message
 from dalsegno.client.identity import execution_text
+from dalsegno.client.logs import PAGE_SIZE, Log
 from dalsegno.client.plans import Plan
 from dalsegno.client.replay_request import ReplayRequest
 from dalsegno.client.replays import create_replay, plan_replay, who_asks
@@ -18,11 +20,13 @@ from dalsegno.client.waits import Wait
 from dalsegno.decorators import Flow, Pipeline
 from dalsegno.errors import StateError, UsageError
 from dalsegno.states import ExecutionState
-from dalsegno.v1 import execution_pb2, wait_service_pb2
+from dalsegno.v1 import execution_pb2, log_service_pb2, wait_service_pb2
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceCancelRequest,
     ExecutionServiceDeleteRequest,
     ExecutionServiceListRequest,
+    ExecutionServiceResumeRequest,
+    ExecutionServiceRetryRequest,
 )
 
 if TYPE_CHECKING:
@@ -239,6 +243,37 @@ class Executions:
         response = self._reach.connection.call(lambda stubs: stubs.waits.Answer, request, idempotent=False)
         return Wait(response.wait, self._reach)
 
+    def logs(self, exec_id: object, invocation: str | None = None) -> Log:
+        """Return what the code of an execution has logged and printed, by time.
+
+        That is what `logging` is configured to let through, and what is written to ``sys.stdout`` and ``sys.stderr``
+        while a step or the body of a flow runs; not what other processes and C code write. A replay has none of the
+        calls that it reuses. Lines of what has ended are there; those of what runs come within a second.
+
+        Args:
+            exec_id: Which one.
+            invocation: A selector; only lines of this call, or with ``all:NAME`` of all calls of a step.
+
+        Returns:
+            An iterable of `LogLine`; nothing is fetched, and no error raised, before it is iterated over.
+
+        Raises:
+            UsageError: If the selector is blank.
+            NotFoundError: If there is no such execution.
+            StateError: If the selector is unknown or ambiguous.
+        """
+        if invocation is not None and not invocation.strip():
+            raise UsageError(
+                "the selector of an invocation is blank; leave it out for all lines", reason="BLANK_SELECTOR"
+            )
+        request = log_service_pb2.LogServiceListRequest(
+            execution=execution_text(exec_id),
+            project=self._reach.project,
+            selector=invocation or "",
+            page_size=PAGE_SIZE,
+        )
+        return Log(request, self._reach)
+
     def cancel(self, exec_id: object, reason: str = "") -> Execution:
         """Cancel an execution. One that is cancelled already stays so.
 
@@ -253,6 +288,69 @@ class Executions:
             execution=execution_text(exec_id), project=self._reach.project, reason=reason
         )
         response = self._reach.connection.call(lambda stubs: stubs.executions.Cancel, request)
+        return Execution(response.execution, self._reach)
+
+    def retry(self, exec_id: object) -> Execution:
+        """Re-run, in place, what ended an execution and what never ran; everything else stays as it is.
+
+        In a pipeline these are the steps that failed, were cancelled, or were not reached. The body of a flow runs
+        again from the top: calls that have completed, and failures that the body has caught, are handed to it as they
+        are recorded; the call whose failure ended it is made again. So it is after a divergence, once the code is
+        mended. Waits that were not answered, timed out, or were refused last are asked again. Replays that were made
+        of it do not change.
+
+        Where this process runs the code of the execution itself, that code runs it; else any executor that has it.
+
+        Args:
+            exec_id: Which one. It must have failed, or been cancelled.
+
+        Returns:
+            The execution, running again.
+
+        Raises:
+            StateError: If it has not ended, has completed, or has nothing to run again.
+        """
+        request = ExecutionServiceRetryRequest(
+            execution=execution_text(exec_id),
+            project=self._reach.project,
+            request_id=new_request_id(),
+            pinned=code_here.pinned(self._reach, exec_id),
+        )
+        response = self._reach.connection.call(lambda stubs: stubs.executions.Retry, request)
+        return Execution(response.execution, self._reach)
+
+    def resume(self, exec_id: object) -> Execution:
+        """Put a waiting execution back to work whose waits have been answered.
+
+        As a rule it goes on by itself as soon as they are; resuming one that does changes nothing.
+
+        Args:
+            exec_id: Which one.
+
+        Raises:
+            StateError: If a wait is pending, with its name; or if it has ended.
+        """
+        request = ExecutionServiceResumeRequest(execution=execution_text(exec_id), project=self._reach.project)
+        response = self._reach.connection.call(lambda stubs: stubs.executions.Resume, request)
+        return Execution(response.execution, self._reach)
+
+    def abort_wait(self, exec_id: object, *, wait: str | None = None) -> Execution:
+        """Abort a wait instead of answering it: the execution is cancelled.
+
+        Args:
+            exec_id: Which one.
+            wait: The name or invocation ID of the wait; may be left out where one is pending.
+
+        Raises:
+            StateError: If there is no such pending wait, or several and no name.
+        """
+        request = wait_service_pb2.WaitServiceAbortRequest(
+            execution=execution_text(exec_id),
+            project=self._reach.project,
+            wait=wait or "",
+            aborted_by=who_asks(),
+        )
+        response = self._reach.connection.call(lambda stubs: stubs.waits.Abort, request)
         return Execution(response.execution, self._reach)
 
     def delete(self, exec_id: object) -> None:

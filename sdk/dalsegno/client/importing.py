@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from dalsegno.values import Encoded
 
 STEPS_IN_MESSAGE = 1_000
-_BYTES_BETWEEN_LOOKS = 1024 * 1024
-_STEPS_BETWEEN_LOOKS = 50
+VALUE_BYTES_IN_MESSAGE = 1024 * 1024
 _PLACE = re.compile(r"^steps\[(\d+)\]")
 
 
@@ -41,10 +40,10 @@ def import_record(reach: Reach, record: str | Path | Mapping[str, Any] | Iterabl
     """Create a finished execution from a record."""
     # Also finds out whether the planner is there: what follows cannot be repeated by itself.
     limits = reach.connection.call(lambda stubs: stubs.artifacts.GetStore, ArtifactServiceGetStoreRequest())
-    reader = RecordReader(ValueReader(_Store(reach, int(limits.inline_limit))))
+    values = ValueReader(_Store(reach, int(limits.inline_limit)))
     try:
         response = reach.connection.push(
-            lambda stubs: stubs.executions.Import.future, _messages(reach, reader, record_items(record))
+            lambda stubs: stubs.executions.Import.future, _messages(reach, values, record_items(record))
         )
     except UsageError as error:
         raise _with_places_of_the_record(error) from None
@@ -110,30 +109,27 @@ class _Store:
         return self._known[id]
 
 
-def _messages(reach: Reach, reader: RecordReader, items: Iterator[Any]) -> Iterator[ExecutionServiceImportRequest]:
+def _messages(reach: Reach, values: ValueReader, items: Iterator[Any]) -> Iterator[ExecutionServiceImportRequest]:
+    reader = RecordReader(values)
     header = reader.header(next(items, {}), reach.project, new_request_id())
     _give_way(reach, header)
     yield ExecutionServiceImportRequest(header=header)
-    message = ExecutionServiceImportRequest()
+    returns = None
+    message, begun = ExecutionServiceImportRequest(), values.filled
     for item in items:
         if type(item) is dict and item.keys() == {RETURNS_KEY}:
-            reader.check()
-            if message.steps.steps:
-                yield message
-            yield ExecutionServiceImportRequest(returns=reader.returns(item[RETURNS_KEY]))
-            message = ExecutionServiceImportRequest()
+            returns = ExecutionServiceImportRequest(returns=reader.returns(item[RETURNS_KEY]))
             continue
         reader.add(message.steps, item)
-        count = len(message.steps.steps)
-        if count % _STEPS_BETWEEN_LOOKS == 0 and (
-            count >= STEPS_IN_MESSAGE or message.ByteSize() >= _BYTES_BETWEEN_LOOKS
-        ):
+        if len(message.steps.steps) >= STEPS_IN_MESSAGE or values.filled - begun >= VALUE_BYTES_IN_MESSAGE:
             reader.check()
             yield message
-            message = ExecutionServiceImportRequest()
+            message, begun = ExecutionServiceImportRequest(), values.filled
     reader.check()
     if message.steps.steps:
         yield message
+    if returns is not None:
+        yield returns
 
 
 def _give_way(reach: Reach, header: ImportHeader) -> None:

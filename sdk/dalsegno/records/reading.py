@@ -46,6 +46,7 @@ _BINDING_KEYS = {
     **{form: frozenset({form, "digest", "canonical"}) for form in ("flow_input", "list", "tuple", "dict")},
     "value": frozenset({"value"}),
 }
+_ONLY_TEXTS = frozenset({str})
 _STATES = ("completed", "failed", "cancelled", "not_reached")
 _BINDING = 'a step\'s output {"step": …, "output": …}, {"flow_input": …}, {"value": …}, or a list or dict of these'
 
@@ -172,19 +173,20 @@ class RecordReader:
     def _add(self, message: ImportedStep, given: Any) -> None:
         if type(given) is not dict:
             raise Misfit(f"must be an object, not {given!r}")
-        step = message.step
-        invocation_id = _named(given.get("invocation_id"), "an invocation ID", ".invocation_id")
+        step, get = message.step, given.get
+        invocation_id = _named(get("invocation_id"), "an invocation ID", ".invocation_id")
         step.invocation_id = invocation_id
-        step.definition.name = _named(given.get("name"), "the name of a step", ".name")
+        definition = step.definition
+        definition.name = _named(get("name"), "the name of a step", ".name")
         if self._module:
-            step.definition.module = self._module
-        inputs = given.get("inputs")
+            definition.module = self._module
+        inputs = get("inputs")
         if inputs:
             self._bind_inputs(step.inputs, inputs)
-        outputs = given.get("outputs")
+        outputs = get("outputs")
         if outputs:
             self._fill_outputs(message, outputs)
-        status = given.get("status", "completed")
+        status = get("status", "completed")
         if status != "completed":
             message.state = _in(
                 "status", enum_of, status, execution_pb2.InvocationState.Value, "INVOCATION_STATE_", _STATES
@@ -243,9 +245,12 @@ class RecordReader:
 
     def _bind(self, binding: Binding, given: Any) -> None:
         if type(given) is dict:
-            step = given.get("step")
-            if step is not None and len(given) == 2 and "output" in given:  # what most inputs are
-                self._refer(binding.output, step, given["output"])
+            # What most inputs are.
+            if len(given) == 2 and "step" in given and "output" in given:
+                self._refer(binding.output, given["step"], given["output"])
+                return
+            if len(given) == 1 and "value" in given:
+                self._values.fill_binding(binding, given["value"])
                 return
             form = next((key for key in given if key in FORMS), None)
             if form is not None:
@@ -272,8 +277,7 @@ class RecordReader:
             case "flow_input":
                 binding.flow_input = text_of(content)
             case "value":
-                self._values.fill(binding.value, content)
-                binding.digest, binding.canonical = binding.value.digest, binding.value.canonical
+                self._values.fill_binding(binding, content)
             case "list" | "tuple":
                 self._bind_items(binding, form, content)
             case "dict":
@@ -336,9 +340,9 @@ def _named(value: Any, what: str, path: str = "") -> str:
 
 
 def _mapping(value: Any, path: str = "") -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or not all(type(name) is str for name in value):
-        raise Misfit(f"must be an object, not {value!r}", path)
-    return value
+    if (type(value) is dict or isinstance(value, Mapping)) and _ONLY_TEXTS.issuperset(map(type, value)):
+        return value
+    raise Misfit(f"must be an object, not {value!r}", path)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -13,14 +13,18 @@ from dalsegno.client.given_values import ARTIFACT_KEY, VALUE_KEY
 from dalsegno.errors import UsageError
 from dalsegno.payloads import referenced_payload
 from dalsegno.records.places import Misfit, unknown_key
-from dalsegno.v1.value_pb2 import Payload
+from dalsegno.v1.value_pb2 import Binding, Payload
 from dalsegno.values import Encoded, encode, has_tags, seal
 
 PAYLOAD_KEY = "$payload"
 FORMS = frozenset({ARTIFACT_KEY, VALUE_KEY, PAYLOAD_KEY})
 
 _PAYLOAD_KEYS = frozenset({"codec", "content", "object_key", "digest", "size", "canonical"})
+_MOST_KNOWN = 1_000
+_SMALL = 64
 _JSON_TYPES = frozenset({type(None), bool, int, float, str})
+_KEPT_TYPES = _JSON_TYPES - {float}
+"""Not floats: 0.0 equals -0.0, and is another value."""
 
 
 class ValueStore(Protocol):
@@ -48,8 +52,12 @@ class ValueReader:
     """Makes payloads of values as they are written in records."""
 
     def __init__(self, store: ValueStore) -> None:
+        self.filled = 0
+        """Bytes of the values that have been put into messages so far."""
         self._store = store
         self._inline_limit = store.inline_limit
+        # Bindings to small plain values: records of many steps have the same few again and again.
+        self._known: dict[tuple[type, Any], Binding] = {}
 
     def fill(self, payload: Payload, value: Any) -> None:
         """Put a value into a payload.
@@ -69,15 +77,35 @@ class ValueReader:
             self._store.put(encoded)
             payload.CopyFrom(referenced_payload(encoded))
             return
+        self.filled += len(data)
         payload.codec = encoded.codec
         payload.digest = encoded.digest
         payload.size = len(data)
         payload.canonical = encoded.canonical
         payload.inline = data
 
+    def fill_binding(self, binding: Binding, value: Any) -> None:
+        """Bind an input to a value.
+
+        Raises:
+            Misfit: If it is not one.
+            NotFoundError: If it is an artifact that does not exist.
+        """
+        kind = type(value)
+        known = self._known.get((kind, value)) if kind in _KEPT_TYPES else None
+        if known is not None:
+            binding.CopyFrom(known)
+            return
+        self.fill(binding.value, value)
+        binding.digest, binding.canonical = binding.value.digest, binding.value.canonical
+        if kind in _KEPT_TYPES and len(self._known) < _MOST_KNOWN and binding.value.size <= _SMALL:
+            kept = self._known[kind, value] = Binding()
+            kept.CopyFrom(binding)
+
     def _fill_form(self, payload: Payload, value: Mapping[str, Any]) -> None:
         if PAYLOAD_KEY in value:
             _fill_encoded(payload, value[PAYLOAD_KEY])
+            self.filled += payload.size
             return
         try:
             artifact = UUID(str(value[ARTIFACT_KEY]))

@@ -619,6 +619,118 @@ class ExecutionServiceCancelResponse(_message.Message):
 Global___ExecutionServiceCancelResponse: _TypeAlias = ExecutionServiceCancelResponse  # noqa: Y015
 
 @_typing.final
+class ExecutionServiceRetryRequest(_message.Message):
+    """Asks to retry an execution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    execution: _builtins.str
+    """The execution."""
+    project: _builtins.str
+    """The project in which a run name is looked up; `default` where it is empty."""
+    request_id: _builtins.str
+    """A UUID that makes the request idempotent: a second request with the same one changes nothing."""
+    @_builtins.property
+    def pinned(self) -> _containers.RepeatedCompositeFieldContainer[_definition_pb2.DefinitionRef]:
+        """The flow or pipeline, and the steps, of which exactly one version may run from now on. Any version of what is not
+        named may, whatever the execution was pinned to before.
+        """
+
+    def __init__(
+        self,
+        *,
+        execution: _builtins.str = ...,
+        project: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        pinned: _abc.Iterable[_definition_pb2.DefinitionRef] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "pinned", b"pinned", "project", b"project", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionServiceRetryRequest: _TypeAlias = ExecutionServiceRetryRequest  # noqa: Y015
+
+@_typing.final
+class ExecutionServiceRetryResponse(_message.Message):
+    """The answer to a retry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> _execution_pb2.Execution:
+        """The execution."""
+
+    def __init__(
+        self,
+        *,
+        execution: _execution_pb2.Execution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionServiceRetryResponse: _TypeAlias = ExecutionServiceRetryResponse  # noqa: Y015
+
+@_typing.final
+class ExecutionServiceResumeRequest(_message.Message):
+    """Asks to resume an execution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    execution: _builtins.str
+    """The execution."""
+    project: _builtins.str
+    """The project in which a run name is looked up; `default` where it is empty."""
+    def __init__(
+        self,
+        *,
+        execution: _builtins.str = ...,
+        project: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionServiceResumeRequest: _TypeAlias = ExecutionServiceResumeRequest  # noqa: Y015
+
+@_typing.final
+class ExecutionServiceResumeResponse(_message.Message):
+    """The answer to a resumption."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> _execution_pb2.Execution:
+        """The execution."""
+
+    def __init__(
+        self,
+        *,
+        execution: _execution_pb2.Execution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionServiceResumeResponse: _TypeAlias = ExecutionServiceResumeResponse  # noqa: Y015
+
+@_typing.final
 class ExecutionServiceDeleteRequest(_message.Message):
     """Asks to delete an execution."""
 

@@ -72,6 +72,16 @@ class ExecutionServiceStub:
                 request_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelRequest.SerializeToString,
                 response_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelResponse.FromString,
                 _registered_method=True)
+        self.Retry = channel.unary_unary(
+                '/dalsegno.v1.ExecutionService/Retry',
+                request_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceRetryRequest.SerializeToString,
+                response_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceRetryResponse.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/dalsegno.v1.ExecutionService/Resume',
+                request_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceResumeRequest.SerializeToString,
+                response_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceResumeResponse.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/dalsegno.v1.ExecutionService/Delete',
                 request_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceDeleteRequest.SerializeToString,
@@ -145,6 +155,22 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Retry(self, request, context):
+        """Retries an execution that has failed or was cancelled, in place: what ended it and what never ran runs again, and
+        everything else stays. Replays that were made of it do not change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Puts a waiting execution back to work whose waits have been answered. As a rule it goes on by itself; resuming one
+        that does is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Delete(self, request, context):
         """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused.
         """
@@ -205,6 +231,16 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelRequest.FromString,
                     response_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelResponse.SerializeToString,
+            ),
+            'Retry': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retry,
+                    request_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceRetryRequest.FromString,
+                    response_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceRetryResponse.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceResumeRequest.FromString,
+                    response_serializer=dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceResumeResponse.SerializeToString,
             ),
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
@@ -414,6 +450,60 @@ class ExecutionService:
             '/dalsegno.v1.ExecutionService/Cancel',
             dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelRequest.SerializeToString,
             dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceCancelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalsegno.v1.ExecutionService/Retry',
+            dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceRetryRequest.SerializeToString,
+            dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceRetryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalsegno.v1.ExecutionService/Resume',
+            dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceResumeRequest.SerializeToString,
+            dalsegno_dot_v1_dot_execution__service__pb2.ExecutionServiceResumeResponse.FromString,
             options,
             channel_credentials,
             insecure,

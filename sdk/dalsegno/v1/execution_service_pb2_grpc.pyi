@@ -52,6 +52,14 @@ class ExecutionServiceStub:
     """Streams what happens to an execution, and ends when the execution has ended."""
     Cancel: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceCancelRequest, _execution_service_pb2.ExecutionServiceCancelResponse]
     """Cancels an execution. Cancelling one that is cancelled already is no error."""
+    Retry: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceRetryRequest, _execution_service_pb2.ExecutionServiceRetryResponse]
+    """Retries an execution that has failed or was cancelled, in place: what ended it and what never ran runs again, and
+    everything else stays. Replays that were made of it do not change.
+    """
+    Resume: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceResumeRequest, _execution_service_pb2.ExecutionServiceResumeResponse]
+    """Puts a waiting execution back to work whose waits have been answered. As a rule it goes on by itself; resuming one
+    that does is no error.
+    """
     Delete: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceDeleteRequest, _execution_service_pb2.ExecutionServiceDeleteResponse]
     """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused."""
     Import: _grpc.StreamUnaryMultiCallable[_execution_service_pb2.ExecutionServiceImportRequest, _execution_service_pb2.ExecutionServiceImportResponse]
@@ -87,6 +95,14 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """Streams what happens to an execution, and ends when the execution has ended."""
     Cancel: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceCancelRequest, _execution_service_pb2.ExecutionServiceCancelResponse]  # type: ignore[assignment]
     """Cancels an execution. Cancelling one that is cancelled already is no error."""
+    Retry: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceRetryRequest, _execution_service_pb2.ExecutionServiceRetryResponse]  # type: ignore[assignment]
+    """Retries an execution that has failed or was cancelled, in place: what ended it and what never ran runs again, and
+    everything else stays. Replays that were made of it do not change.
+    """
+    Resume: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceResumeRequest, _execution_service_pb2.ExecutionServiceResumeResponse]  # type: ignore[assignment]
+    """Puts a waiting execution back to work whose waits have been answered. As a rule it goes on by itself; resuming one
+    that does is no error.
+    """
     Delete: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceDeleteRequest, _execution_service_pb2.ExecutionServiceDeleteResponse]  # type: ignore[assignment]
     """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused."""
     Import: _aio.StreamUnaryMultiCallable[_execution_service_pb2.ExecutionServiceImportRequest, _execution_service_pb2.ExecutionServiceImportResponse]  # type: ignore[assignment]
@@ -161,6 +177,26 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.ExecutionServiceCancelResponse, _abc.Awaitable[_execution_service_pb2.ExecutionServiceCancelResponse]]:
         """Cancels an execution. Cancelling one that is cancelled already is no error."""
+
+    @_abc_1.abstractmethod
+    def Retry(
+        self,
+        request: _execution_service_pb2.ExecutionServiceRetryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_service_pb2.ExecutionServiceRetryResponse, _abc.Awaitable[_execution_service_pb2.ExecutionServiceRetryResponse]]:
+        """Retries an execution that has failed or was cancelled, in place: what ended it and what never ran runs again, and
+        everything else stays. Replays that were made of it do not change.
+        """
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _execution_service_pb2.ExecutionServiceResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_service_pb2.ExecutionServiceResumeResponse, _abc.Awaitable[_execution_service_pb2.ExecutionServiceResumeResponse]]:
+        """Puts a waiting execution back to work whose waits have been answered. As a rule it goes on by itself; resuming one
+        that does is no error.
+        """
 
     @_abc_1.abstractmethod
     def Delete(

@@ -295,7 +295,7 @@ class Announce(_message.Message):
     DEFINITIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def definitions(self) -> _containers.RepeatedCompositeFieldContainer[_definition_pb2.Definition]:
-        """The code."""
+        """The code. A definition of no kind is served and not recorded: its digest is a pin that one replay was given."""
 
     def __init__(
         self,

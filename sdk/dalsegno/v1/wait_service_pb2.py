@@ -27,15 +27,15 @@ from dalsegno.v1 import value_pb2 as dalsegno_dot_v1_dot_value__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x61lsegno/v1/wait_service.proto\x12\x0b\x64\x61lsegno.v1\x1a\x1b\x64\x61lsegno/v1/execution.proto\x1a\x17\x64\x61lsegno/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x02\n\x04Wait\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x15\n\rinvocation_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08question\x18\x04 \x01(\t\x12\x0e\n\x06schema\x18\x05 \x01(\t\x12%\n\x05state\x18\x06 \x01(\x0e\x32\x16.dalsegno.v1.WaitState\x12,\n\x08\x61sked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08metadata\x18\t \x01(\t\x12$\n\x06\x61nswer\x18\n \x01(\x0b\x32\x14.dalsegno.v1.Payload\x12\x13\n\x0b\x61nswered_by\x18\x0b \x01(\t\x12/\n\x0b\x61nswered_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"y\n\x16WaitServiceListRequest\x12\x11\n\texecution\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x14\n\x0cpending_only\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"T\n\x17WaitServiceListResponse\x12 \n\x05waits\x18\x01 \x03(\x0b\x32\x11.dalsegno.v1.Wait\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x84\x01\n\x18WaitServiceAnswerRequest\x12\x11\n\texecution\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0c\n\x04wait\x18\x03 \x01(\t\x12!\n\x05value\x18\x04 \x01(\x0b\x32\x12.dalsegno.v1.Value\x12\x13\n\x0b\x61nswered_by\x18\x05 \x01(\t\"g\n\x19WaitServiceAnswerResponse\x12\x1f\n\x04wait\x18\x01 \x01(\x0b\x32\x11.dalsegno.v1.Wait\x12)\n\texecution\x18\x02 \x01(\x0b\x32\x16.dalsegno.v1.Execution*\x8a\x01\n\tWaitState\x12\x1a\n\x16WAIT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12WAIT_STATE_PENDING\x10\x01\x12\x17\n\x13WAIT_STATE_ANSWERED\x10\x02\x12\x18\n\x14WAIT_STATE_TIMED_OUT\x10\x03\x12\x16\n\x12WAIT_STATE_ABORTED\x10\x04\x32\xb9\x01\n\x0bWaitService\x12Q\n\x04List\x12#.dalsegno.v1.WaitServiceListRequest\x1a$.dalsegno.v1.WaitServiceListResponse\x12W\n\x06\x41nswer\x12%.dalsegno.v1.WaitServiceAnswerRequest\x1a&.dalsegno.v1.WaitServiceAnswerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x61lsegno/v1/wait_service.proto\x12\x0b\x64\x61lsegno.v1\x1a\x1b\x64\x61lsegno/v1/execution.proto\x1a\x17\x64\x61lsegno/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x02\n\x04Wait\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x15\n\rinvocation_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08question\x18\x04 \x01(\t\x12\x0e\n\x06schema\x18\x05 \x01(\t\x12%\n\x05state\x18\x06 \x01(\x0e\x32\x16.dalsegno.v1.WaitState\x12,\n\x08\x61sked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08metadata\x18\t \x01(\t\x12$\n\x06\x61nswer\x18\n \x01(\x0b\x32\x14.dalsegno.v1.Payload\x12\x13\n\x0b\x61nswered_by\x18\x0b \x01(\t\x12/\n\x0b\x61nswered_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"y\n\x16WaitServiceListRequest\x12\x11\n\texecution\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x14\n\x0cpending_only\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"T\n\x17WaitServiceListResponse\x12 \n\x05waits\x18\x01 \x03(\x0b\x32\x11.dalsegno.v1.Wait\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x84\x01\n\x18WaitServiceAnswerRequest\x12\x11\n\texecution\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0c\n\x04wait\x18\x03 \x01(\t\x12!\n\x05value\x18\x04 \x01(\x0b\x32\x12.dalsegno.v1.Value\x12\x13\n\x0b\x61nswered_by\x18\x05 \x01(\t\"g\n\x19WaitServiceAnswerResponse\x12\x1f\n\x04wait\x18\x01 \x01(\x0b\x32\x11.dalsegno.v1.Wait\x12)\n\texecution\x18\x02 \x01(\x0b\x32\x16.dalsegno.v1.Execution\"_\n\x17WaitServiceAbortRequest\x12\x11\n\texecution\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0c\n\x04wait\x18\x03 \x01(\t\x12\x12\n\naborted_by\x18\x04 \x01(\t\"f\n\x18WaitServiceAbortResponse\x12\x1f\n\x04wait\x18\x01 \x01(\x0b\x32\x11.dalsegno.v1.Wait\x12)\n\texecution\x18\x02 \x01(\x0b\x32\x16.dalsegno.v1.Execution*\x8a\x01\n\tWaitState\x12\x1a\n\x16WAIT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12WAIT_STATE_PENDING\x10\x01\x12\x17\n\x13WAIT_STATE_ANSWERED\x10\x02\x12\x18\n\x14WAIT_STATE_TIMED_OUT\x10\x03\x12\x16\n\x12WAIT_STATE_ABORTED\x10\x04\x32\x8f\x02\n\x0bWaitService\x12Q\n\x04List\x12#.dalsegno.v1.WaitServiceListRequest\x1a$.dalsegno.v1.WaitServiceListResponse\x12W\n\x06\x41nswer\x12%.dalsegno.v1.WaitServiceAnswerRequest\x1a&.dalsegno.v1.WaitServiceAnswerResponse\x12T\n\x05\x41\x62ort\x12$.dalsegno.v1.WaitServiceAbortRequest\x1a%.dalsegno.v1.WaitServiceAbortResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dalsegno.v1.wait_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WAITSTATE']._serialized_start=937
-  _globals['_WAITSTATE']._serialized_end=1075
+  _globals['_WAITSTATE']._serialized_start=1138
+  _globals['_WAITSTATE']._serialized_end=1276
   _globals['_WAIT']._serialized_start=135
   _globals['_WAIT']._serialized_end=485
   _globals['_WAITSERVICELISTREQUEST']._serialized_start=487
@@ -46,6 +46,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WAITSERVICEANSWERREQUEST']._serialized_end=829
   _globals['_WAITSERVICEANSWERRESPONSE']._serialized_start=831
   _globals['_WAITSERVICEANSWERRESPONSE']._serialized_end=934
-  _globals['_WAITSERVICE']._serialized_start=1078
-  _globals['_WAITSERVICE']._serialized_end=1263
+  _globals['_WAITSERVICEABORTREQUEST']._serialized_start=936
+  _globals['_WAITSERVICEABORTREQUEST']._serialized_end=1031
+  _globals['_WAITSERVICEABORTRESPONSE']._serialized_start=1033
+  _globals['_WAITSERVICEABORTRESPONSE']._serialized_end=1135
+  _globals['_WAITSERVICE']._serialized_start=1279
+  _globals['_WAITSERVICE']._serialized_end=1550
 # @@protoc_insertion_point(module_scope)

@@ -263,3 +263,67 @@ class WaitServiceAnswerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WaitServiceAnswerResponse: _TypeAlias = WaitServiceAnswerResponse  # noqa: Y015
+
+@_typing.final
+class WaitServiceAbortRequest(_message.Message):
+    """Aborts a wait."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    ABORTED_BY_FIELD_NUMBER: _builtins.int
+    execution: _builtins.str
+    """The execution."""
+    project: _builtins.str
+    """The project in which a run name is looked up; `default` where it is empty."""
+    wait: _builtins.str
+    """The name or invocation ID of the wait; may be empty where exactly one is pending."""
+    aborted_by: _builtins.str
+    """Who aborts it; kept with the execution."""
+    def __init__(
+        self,
+        *,
+        execution: _builtins.str = ...,
+        project: _builtins.str = ...,
+        wait: _builtins.str = ...,
+        aborted_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted_by", b"aborted_by", "execution", b"execution", "project", b"project", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitServiceAbortRequest: _TypeAlias = WaitServiceAbortRequest  # noqa: Y015
+
+@_typing.final
+class WaitServiceAbortResponse(_message.Message):
+    """The answer to an abort."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAIT_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def wait(self) -> Global___Wait:
+        """The wait as it is now."""
+
+    @_builtins.property
+    def execution(self) -> _execution_pb2.Execution:
+        """The execution as it is now."""
+
+    def __init__(
+        self,
+        *,
+        wait: Global___Wait | None = ...,
+        execution: _execution_pb2.Execution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitServiceAbortResponse: _TypeAlias = WaitServiceAbortResponse  # noqa: Y015

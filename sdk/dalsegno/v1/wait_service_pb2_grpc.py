@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WaitServiceStub:
-    """Reads and answers the waits of executions.
+    """Reads, answers and aborts the waits of executions.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,15 @@ class WaitServiceStub:
                 request_serializer=dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAnswerRequest.SerializeToString,
                 response_deserializer=dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAnswerResponse.FromString,
                 _registered_method=True)
+        self.Abort = channel.unary_unary(
+                '/dalsegno.v1.WaitService/Abort',
+                request_serializer=dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAbortRequest.SerializeToString,
+                response_deserializer=dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAbortResponse.FromString,
+                _registered_method=True)
 
 
 class WaitServiceServicer:
-    """Reads and answers the waits of executions.
+    """Reads, answers and aborts the waits of executions.
     """
 
     def List(self, request, context):
@@ -60,6 +65,13 @@ class WaitServiceServicer:
 
     def Answer(self, request, context):
         """Answers a wait. The answer is checked against the wait's schema; one that does not fit leaves the wait open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Abort(self, request, context):
+        """Aborts a wait, which cancels its execution. Aborting one that is aborted already is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +90,11 @@ def add_WaitServiceServicer_to_server(servicer, server):
                     request_deserializer=dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAnswerRequest.FromString,
                     response_serializer=dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAnswerResponse.SerializeToString,
             ),
+            'Abort': grpc.unary_unary_rpc_method_handler(
+                    servicer.Abort,
+                    request_deserializer=dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAbortRequest.FromString,
+                    response_serializer=dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAbortResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'dalsegno.v1.WaitService', rpc_method_handlers)
@@ -87,7 +104,7 @@ def add_WaitServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WaitService:
-    """Reads and answers the waits of executions.
+    """Reads, answers and aborts the waits of executions.
     """
 
     @staticmethod
@@ -134,6 +151,33 @@ class WaitService:
             '/dalsegno.v1.WaitService/Answer',
             dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAnswerRequest.SerializeToString,
             dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Abort(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalsegno.v1.WaitService/Abort',
+            dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAbortRequest.SerializeToString,
+            dalsegno_dot_v1_dot_wait__service__pb2.WaitServiceAbortResponse.FromString,
             options,
             channel_credentials,
             insecure,

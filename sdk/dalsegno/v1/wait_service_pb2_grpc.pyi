@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WaitServiceStub:
-    """Reads and answers the waits of executions."""
+    """Reads, answers and aborts the waits of executions."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +37,23 @@ class WaitServiceStub:
     """Lists the waits of an execution, in the order in which they were asked."""
     Answer: _grpc.UnaryUnaryMultiCallable[_wait_service_pb2.WaitServiceAnswerRequest, _wait_service_pb2.WaitServiceAnswerResponse]
     """Answers a wait. The answer is checked against the wait's schema; one that does not fit leaves the wait open."""
+    Abort: _grpc.UnaryUnaryMultiCallable[_wait_service_pb2.WaitServiceAbortRequest, _wait_service_pb2.WaitServiceAbortResponse]
+    """Aborts a wait, which cancels its execution. Aborting one that is aborted already is no error."""
 
 @_typing.type_check_only
 class WaitServiceAsyncStub(WaitServiceStub):
-    """Reads and answers the waits of executions."""
+    """Reads, answers and aborts the waits of executions."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     List: _aio.UnaryUnaryMultiCallable[_wait_service_pb2.WaitServiceListRequest, _wait_service_pb2.WaitServiceListResponse]  # type: ignore[assignment]
     """Lists the waits of an execution, in the order in which they were asked."""
     Answer: _aio.UnaryUnaryMultiCallable[_wait_service_pb2.WaitServiceAnswerRequest, _wait_service_pb2.WaitServiceAnswerResponse]  # type: ignore[assignment]
     """Answers a wait. The answer is checked against the wait's schema; one that does not fit leaves the wait open."""
+    Abort: _aio.UnaryUnaryMultiCallable[_wait_service_pb2.WaitServiceAbortRequest, _wait_service_pb2.WaitServiceAbortResponse]  # type: ignore[assignment]
+    """Aborts a wait, which cancels its execution. Aborting one that is aborted already is no error."""
 
 class WaitServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads and answers the waits of executions."""
+    """Reads, answers and aborts the waits of executions."""
 
     @_abc_1.abstractmethod
     def List(
@@ -66,5 +70,13 @@ class WaitServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_wait_service_pb2.WaitServiceAnswerResponse, _abc.Awaitable[_wait_service_pb2.WaitServiceAnswerResponse]]:
         """Answers a wait. The answer is checked against the wait's schema; one that does not fit leaves the wait open."""
+
+    @_abc_1.abstractmethod
+    def Abort(
+        self,
+        request: _wait_service_pb2.WaitServiceAbortRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wait_service_pb2.WaitServiceAbortResponse, _abc.Awaitable[_wait_service_pb2.WaitServiceAbortResponse]]:
+        """Aborts a wait, which cancels its execution. Aborting one that is aborted already is no error."""
 
 def add_WaitServiceServicer_to_server(servicer: WaitServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -169,8 +169,7 @@ def flows(draw: st.DrawFn) -> Description:
     """Bodies with calls, futures, maps, plain Python in between, loops, branches and failures."""
     scope = _Scope(is_flow=True)
     body = _block(draw, scope, 2, 8)
-    variables = ["variable", []] if not scope.variables else None
-    returns = (variables and ["constant", None]) or ["list", [["variable", one] for one in scope.variables]]
+    returns = ["list", [["variable", one] for one in scope.variables]]
     return {"body": body, "returns": returns}
 
 

@@ -23,9 +23,7 @@ class Overrides:
             one: {**self.step_inputs.get(one, {}), **more.step_inputs.get(one, {})}
             for one in {**self.step_inputs, **more.step_inputs}
         }
-        return Overrides(
-            {**self.inputs, **more.inputs}, {**self.checkpoints, **more.checkpoints}, step_inputs
-        )
+        return Overrides({**self.inputs, **more.inputs}, {**self.checkpoints, **more.checkpoints}, step_inputs)
 
 
 @dataclass

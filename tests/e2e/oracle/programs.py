@@ -238,7 +238,7 @@ class Interpreter:
     def _append(self, statement: Statement, path: str) -> None:
         value = self._values.get(statement["to"])
         if isinstance(value, list):
-            value.append(self._value(statement["of"]))
+            value.append(digest_of(self._value(statement["of"])))
 
     def _repeat(self, statement: Statement, path: str) -> None:
         for turn in range(number_of(3, self._value(statement["of"]))):

@@ -67,7 +67,8 @@ def side_by_side(n: int) -> int:
     stop("body")
     xs = load(n)
     beside = [*total.map([xs, [n]]), increment.submit(n)]
-    return total(xs) + sum(future.result() for future in beside)
+    added: int = sum(future.result() for future in beside)
+    return total(xs) + added
 
 
 @flow

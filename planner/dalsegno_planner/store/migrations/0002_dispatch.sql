@@ -254,10 +254,10 @@ BEGIN
     ), unblocked AS (
         UPDATE invocations i SET blocked_by = i.blocked_by - locked.producers
         FROM locked WHERE i.execution_id = locked.execution_id AND i.number = locked.number
-        RETURNING i.execution_id, i.number, i.blocked_by, i.module, i.name, i.pinned_digest
+        RETURNING i.execution_id, i.number, i.epoch, i.blocked_by, i.module, i.name, i.pinned_digest
     )
-    INSERT INTO tasks (execution_id, number, is_body, lane, route)
-    SELECT u.execution_id, u.number, false, e.lane, task_route(e.project, u.module, u.name, u.pinned_digest)
+    INSERT INTO tasks (execution_id, number, epoch, is_body, lane, route)
+    SELECT u.execution_id, u.number, u.epoch, false, e.lane, task_route(e.project, u.module, u.name, u.pinned_digest)
     FROM unblocked u JOIN executions e ON e.id = u.execution_id
     WHERE u.blocked_by = 0
     ORDER BY u.execution_id, u.number
@@ -303,6 +303,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     waits_made boolean;
     submitted boolean;
+    deltas boolean;
 BEGIN
     -- A recorded call that is made with other inputs leaves its old edges.
     DELETE FROM edges e
@@ -341,7 +342,9 @@ BEGIN
         ON CONFLICT (execution_id, number) DO UPDATE
         SET position = excluded.position, invocation_id = excluded.invocation_id, name = excluded.name,
             state = excluded.state, module = excluded.module, pinned_digest = excluded.pinned_digest,
-            code_digest = excluded.code_digest, attempt = excluded.attempt, epoch = excluded.epoch,
+            code_digest = excluded.code_digest, attempt = excluded.attempt,
+            -- Of one that has not ended it stays: after a retry its tasks go on from there.
+            epoch = CASE excluded.state WHEN 'pending' THEN i.epoch ELSE excluded.epoch END,
             called = excluded.called, stale_inputs = excluded.stale_inputs, started_at = excluded.started_at, finished_at = excluded.finished_at,
             upstream = excluded.upstream, after = excluded.after, reads_inputs = excluded.reads_inputs,
             inputs = excluded.inputs, outputs = excluded.outputs, failure = excluded.failure, options = excluded.options,
@@ -357,11 +360,30 @@ BEGIN
         FROM (SELECT execution_id, max(number) AS highest, (count(*) FILTER (WHERE fresh))::integer AS fresh
               FROM written GROUP BY execution_id) w
         WHERE e.id = w.execution_id
+        RETURNING e.id, e.source_id IS NOT NULL AS replayed
     )
     SELECT array_agg((w.execution_id, w.number,
                       CASE WHEN w.state = 'pending' AND w.started_at IS NOT NULL THEN 'running' ELSE w.state END
-                     )::state_change)
-    INTO changes FROM written w;
+                     )::state_change),
+           bool_or(w.fresh AND c.replayed)
+    INTO changes, deltas FROM written w LEFT JOIN counted c ON c.id = w.execution_id;
+
+    IF deltas THEN
+        -- What an earlier replay overrides stays overridden, also where a call turns out to be no longer reused as it is.
+        UPDATE invocations i
+        SET overridden_inputs = x.overridden_inputs, override_outputs = x.override_outputs
+        FROM unnest(calls) c
+        CROSS JOIN LATERAL (
+            SELECT y.* FROM lineage l
+            CROSS JOIN LATERAL (
+                SELECT z.overridden_inputs, z.override_outputs FROM invocations z
+                WHERE z.execution_id = l.ancestor_id AND z.number = c.number AND z.number < l.number_limit OFFSET 0) y
+            WHERE l.execution_id = c.execution_id AND l.depth > 0 ORDER BY l.depth LIMIT 1
+        ) x
+        WHERE i.execution_id = c.execution_id AND i.number = c.number
+          AND i.overridden_inputs = '{}' AND i.override_outputs IS NULL
+          AND (x.overridden_inputs <> '{}' OR x.override_outputs IS NOT NULL);
+    END IF;
 
     INSERT INTO edges (execution_id, upstream, downstream)
     SELECT c.execution_id, u.number, c.number
@@ -394,10 +416,10 @@ BEGIN
             FROM unnest(calls) c
             WHERE c.action = 'submitted' AND i.execution_id = c.execution_id AND i.number = c.number
               AND i.state = 'pending'
-            RETURNING i.execution_id, i.number, i.blocked_by, i.module, i.name, i.pinned_digest, c.delay
+            RETURNING i.execution_id, i.number, i.epoch, i.blocked_by, i.module, i.name, i.pinned_digest, c.delay
         )
-        INSERT INTO tasks (execution_id, number, is_body, lane, route, available_at)
-        SELECT b.execution_id, b.number, false, e.lane, task_route(e.project, b.module, b.name, b.pinned_digest),
+        INSERT INTO tasks (execution_id, number, epoch, is_body, lane, route, available_at)
+        SELECT b.execution_id, b.number, b.epoch, false, e.lane, task_route(e.project, b.module, b.name, b.pinned_digest),
                CASE WHEN b.delay > 0 THEN clock_timestamp() + make_interval(secs => b.delay) ELSE '-infinity' END
         FROM blocked b JOIN executions e ON e.id = b.execution_id
         WHERE b.blocked_by = 0
@@ -433,7 +455,12 @@ BEGIN
         RETURN;
     END IF;
 
-    DELETE FROM tasks t WHERE t.execution_id = body.execution_id;
+    -- What still runs with a token of this execution is fenced, also after a retry of the execution.
+    WITH ended AS (
+        DELETE FROM tasks t WHERE t.execution_id = body.execution_id RETURNING t.number, t.epoch
+    )
+    UPDATE invocations i SET epoch = ended.epoch + 1
+    FROM ended WHERE i.execution_id = body.execution_id AND i.number = ended.number;
 
     -- Recorded calls that were not made: rows of this execution, or tombstones for those of its ancestors.
     UPDATE invocations i SET state = 'not_reached', called = false

@@ -5,6 +5,9 @@ SELECT state FROM executions WHERE id = $1 FOR UPDATE
 SELECT e.name FROM lineage l JOIN executions e ON e.id = l.execution_id
 WHERE l.ancestor_id = $1 AND l.execution_id <> $1 ORDER BY e.id LIMIT $2
 
+-- name: logs
+DELETE FROM logs WHERE execution_id = $1
+
 -- name: events
 DELETE FROM events WHERE execution_id = $1
 

@@ -11,6 +11,13 @@ INSERT INTO session_routes (route, session_id) SELECT route, $2 FROM unnest($1::
 -- name: close_sessions
 SELECT closed, returned FROM close_sessions($1)
 
+-- name: lost_tasks
+-- Ready tasks that have been lost with their executors too often. The number is that of the index.
+SELECT t.execution_id, t.number, t.epoch, t.losses, i.invocation_id, i.attempt
+FROM tasks t LEFT JOIN invocations i ON i.execution_id = t.execution_id AND i.number = t.number
+WHERE t.losses >= 5 AND t.session_id IS NULL
+ORDER BY t.execution_id, t.number LIMIT 1000
+
 -- name: extend_sessions
 -- The sessions that still exist live on for another lease; the others have been given up.
 UPDATE sessions SET expires_at = clock_timestamp() + make_interval(secs => $2)

@@ -127,9 +127,13 @@ GROUP BY open.id;
 SELECT state FROM executions WHERE id = $1 FOR UPDATE;
 
 -- name: cancel_invocations
--- What runs or waits is cancelled; what has not come to run never will. $2 are the numbers whose tasks were given out.
+-- What runs or waits is cancelled; what has not come to run never will. $2 are the numbers whose tasks were given out;
+-- $3 and $4 those of all tasks, with their epochs: what still runs with one is fenced, also after a retry.
 UPDATE invocations
-SET state = CASE WHEN state = 'waiting' OR number = ANY ($2::integer[]) OR started_at IS NOT NULL
+SET epoch = coalesce((
+        SELECT task.epoch + 1 FROM unnest($3::integer[], $4::integer[]) AS task (number, epoch)
+        WHERE task.number = invocations.number), epoch),
+    state = CASE WHEN state = 'waiting' OR number = ANY ($2::integer[]) OR started_at IS NOT NULL
                  THEN 'cancelled' ELSE 'not_reached' END,
     finished_at = clock_timestamp()
 WHERE execution_id = $1 AND state IN ('pending', 'waiting')

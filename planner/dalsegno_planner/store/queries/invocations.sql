@@ -6,7 +6,7 @@
 SELECT DISTINCT ON (row.number)
        row.execution_id AS owner_id, row.depth, coalesce(row.supplier_id, row.execution_id) AS supplier_id, row.number,
        row.position, row.invocation_id, row.name, row.kind, row.state, row.module, row.pinned_digest, row.code_digest,
-       row.attempt, row.stale_inputs, row.override_outputs IS NOT NULL AS output_overridden, row.started_at,
+       row.attempts_before + row.attempt AS attempt, row.stale_inputs, row.override_outputs IS NOT NULL AS output_overridden, row.started_at,
        row.finished_at, row.after, row.overridden_inputs, row.inputs,
        coalesce(row.override_outputs, row.outputs) AS outputs, row.failure, row.options,
        task.number IS NOT NULL AS has_task, task.session_id IS NOT NULL AS given_out, coalesce(task.running, false) AS running,
@@ -29,7 +29,7 @@ LIMIT $3;
 SELECT DISTINCT ON (row.number)
        row.execution_id AS owner_id, lineage.depth, coalesce(row.supplier_id, row.execution_id) AS supplier_id, row.number,
        row.position, row.invocation_id, row.name, row.kind, row.state, row.module, row.pinned_digest, row.code_digest,
-       row.attempt, row.stale_inputs, row.override_outputs IS NOT NULL AS output_overridden, row.started_at,
+       row.attempts_before + row.attempt AS attempt, row.stale_inputs, row.override_outputs IS NOT NULL AS output_overridden, row.started_at,
        row.finished_at, row.after, row.overridden_inputs, row.inputs,
        coalesce(row.override_outputs, row.outputs) AS outputs, row.failure, row.options,
        task.number IS NOT NULL AS has_task, task.session_id IS NOT NULL AS given_out, coalesce(task.running, false) AS running,
