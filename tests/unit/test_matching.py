@@ -149,11 +149,19 @@ def test_something_new_counts_only_once_it_is_received() -> None:
 
 def test_an_overridden_output_is_new() -> None:
     calls = recording("a", "b", "c")
-    calls[0] = replace(calls[0], output_overridden=True)
+    calls[0] = replace(calls[0], override_is_new=True)
     sequence = replaying(calls)
     assert isinstance(sequence.make(made("a")), Reuse)
     sequence.receive(1)
     assert sequence.make(made("c")) == Reuse(calls[2], 2, moved=True)
+
+
+def test_an_override_of_an_earlier_replay_is_not_new() -> None:
+    calls = recording("a", "b", "c")
+    sequence = replaying(calls)
+    sequence.make(made("a"))
+    sequence.receive(1)
+    assert isinstance(sequence.make(made("c")), Divergence)
 
 
 @pytest.mark.parametrize("same", [True, False])

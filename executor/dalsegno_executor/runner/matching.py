@@ -58,7 +58,7 @@ class Recorded:
     action: Action
     inputs: Inputs
     own: bool = False
-    output_overridden: bool = False
+    override_is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,8 @@ class CallSequence:
         differences = self._differences(found, made)
         if self._follows_fresh(found, made) or (differences and self._received_new):
             return Execute(found.number, self._position, found)
-        if found.output_overridden:
+        # The consumers of an override of an earlier replay were recorded with it.
+        if found.override_is_new:
             self._fresh.add(found.number)
         moved = self._position != found.position
         changed = self._changed(found, made)

@@ -30,7 +30,7 @@ def recorded_call(call: RecordedCall) -> Recorded:
         action=_action(call.action),
         inputs=fingerprints(call.inputs),
         own=call.own,
-        output_overridden=call.output_overridden,
+        override_is_new=call.override_is_new,
     )
 
 

@@ -44,6 +44,7 @@ def recorded_call(row: Mapping[str, Any]) -> executor_service_pb2.RecordedCall:
         invocation_id=row["invocation_id"],
         action=_action(row),
         output_overridden=row["output_overridden"],
+        override_is_new=row["override_is_new"],
         own=row["own"],
         timed_out=row["wait_state"] == "timed_out",
     )

@@ -1273,6 +1273,7 @@ class RecordedCall(_message.Message):
     OWN_FIELD_NUMBER: _builtins.int
     OVERRIDDEN_INPUTS_FIELD_NUMBER: _builtins.int
     TIMED_OUT_FIELD_NUMBER: _builtins.int
+    OVERRIDE_IS_NEW_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number of the invocation."""
     position: _builtins.int
@@ -1291,6 +1292,8 @@ class RecordedCall(_message.Message):
     """Whether it happened in this execution, and not in one that this one replays."""
     timed_out: _builtins.bool
     """Whether a wait timed out."""
+    override_is_new: _builtins.bool
+    """Whether its output is overridden by this execution, and not by one that this one replays."""
     @_builtins.property
     def inputs(self) -> _value_pb2.Inputs:
         """The inputs, where values are left out and digests remain."""
@@ -1323,10 +1326,11 @@ class RecordedCall(_message.Message):
         own: _builtins.bool = ...,
         overridden_inputs: _value_pb2.Inputs | None = ...,
         timed_out: _builtins.bool = ...,
+        override_is_new: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "inputs", b"inputs", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "failure", b"failure", "inputs", b"inputs", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name", "number", b"number", "output_overridden", b"output_overridden", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs", "own", b"own", "position", b"position", "timed_out", b"timed_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "failure", b"failure", "inputs", b"inputs", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name", "number", b"number", "output_overridden", b"output_overridden", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs", "override_is_new", b"override_is_new", "own", b"own", "position", b"position", "timed_out", b"timed_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

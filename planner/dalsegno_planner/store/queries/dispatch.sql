@@ -47,6 +47,7 @@ SELECT DISTINCT execution_id FROM started
 SELECT i.number, i.position, i.kind, i.name, i.invocation_id, i.state, i.inputs, i.failure, i.stale_inputs,
        i.overridden_inputs, coalesce(i.override_outputs, i.outputs) AS outputs,
        i.override_outputs IS NOT NULL AS output_overridden,
+       i.override_outputs IS NOT NULL AND i.execution_id = $1 AS override_is_new,
        i.execution_id = $1 AND i.supplier_id IS NULL AS own,
        i.called AND (i.blocked_by > 0 OR t.number IS NOT NULL) AS outstanding,
        w.state AS wait_state
