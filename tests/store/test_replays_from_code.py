@@ -203,3 +203,14 @@ async def test_an_overridden_output_reaches_today_s_consumers(connection: Databa
     rows = await own_rows(connection, made)
     assert {one: row["state"] for one, row in rows.items()} == {"load": "reused", "fit": "pending", "test": "pending"}
     assert rows["fit"]["code_digest"] == RECORDED
+
+
+async def test_an_input_that_an_earlier_replay_overrode_is_no_change_of_the_graph(connection: Database) -> None:
+    source = await record(connection, WAS)
+    values = {"fit": {"in_load": payload("X")}}
+    made = await replay(connection, today(source, WAS, ["load"], step_input_overrides=values))
+    await finish(connection, made)
+    again = await plan(connection, today(made, WAS, ["load", "fit"]))
+    assert again.affected == ["test"]
+    from_load = await plan(connection, today(made, WAS, mode=Mode.FROM, selectors=["load"]))
+    assert from_load.affected == ["load"], "fit takes nothing of it any more"

@@ -59,7 +59,7 @@ async def plan_today(connection: Connection, resolved: Resolved, next_number: in
     affected = decision.affected - removed
     return TodaysPlan(
         Decision({number: why for number, why in decision.roots.items() if number in affected}, affected),
-        [today.renumbered(row) for row in code.steps if today.numbers[row.invocation_id] in affected],
+        [row for row in today.rows if row.number in affected],
         today.new & affected,
         removed,
         today.result(code.result),
@@ -70,7 +70,6 @@ class _Today:
     """Today's steps under the numbers of the recorded graph."""
 
     def __init__(self, recorded: Sequence[GraphRow], steps: Sequence[InvocationRow], next_number: int) -> None:
-        self._steps = steps
         self._recorded = {row.invocation_id: row for row in recorded}
         self.numbers: dict[str, Number] = {}
         for row in steps:
@@ -79,16 +78,16 @@ class _Today:
             next_number += known is None
         self._by_place = {row.number: self.numbers[row.invocation_id] for row in steps}
         self.new = frozenset(number for one, number in self.numbers.items() if one not in self._recorded)
+        self.rows = [self._renumbered(row) for row in steps]
 
     def merged(self, nodes: Mapping[Number, Node]) -> Graph:
         """Both graphs in one: each step has the upstream of either."""
         merged = dict(nodes)
-        for row in self._steps:
-            number = self.numbers[row.invocation_id]
+        for row in self.rows:
+            number = Number(row.number)
             known = nodes.get(number)
-            after = frozenset(self._by_place[one] for one in row.after)
-            upstream = frozenset(self._by_place[one] for one in row.upstream)
-            takes = upstream - after
+            after = frozenset(map(Number, row.after))
+            takes = frozenset(map(Number, row.upstream)) - after
             merged[number] = Node(
                 number=number,
                 invocation_id=InvocationId(row.invocation_id),
@@ -103,8 +102,8 @@ class _Today:
             )
         return Graph.of(merged.values())
 
-    def renumbered(self, row: InvocationRow) -> InvocationRow:
-        """A step of today under its number in the replay."""
+    def _renumbered(self, row: InvocationRow) -> InvocationRow:
+        """A step of today under its number in the replay, with the overrides that it has had."""
         inputs = Inputs.FromString(row.inputs)
         for binding in inputs.bindings.values():
             renumber(binding, self._by_place.__getitem__)
@@ -133,8 +132,8 @@ class _Today:
 
     def shapes(self) -> dict[str, Shape]:
         """What is compared of today's steps."""
-        ids = {row.number: row.invocation_id for row in self._steps}
-        return {row.invocation_id: _shape(row, ids, ()) for row in self._steps}
+        ids = {row.number: row.invocation_id for row in self.rows}
+        return {row.invocation_id: _shape(row, ids, ()) for row in self.rows}
 
 
 def _carry_overrides(inputs: Inputs, recorded: GraphRow) -> None:
