@@ -140,11 +140,11 @@ def test_a_flow_that_diverged_is_retried_with_mended_code(written: CommandLine) 
 
 def test_a_wait_is_aborted_and_asked_again(written: CommandLine) -> None:
     worker = [sys.executable, "-m", "dalsegno.cli", "worker", "lifecycle_flows", "--processes", "1"]
+    name = written("run", "lifecycle_flows:asks", "--no-wait", "--output", "json").document["name"]
     with (
         subprocess.Popen(worker, cwd=written.folder, env=written.environment) as process,
         Session(written.address, PROJECT) as session,
     ):
-        name = written("run", "lifecycle_flows:asks", "--no-wait", "--output", "json").document["name"]
         await_state(session, name, ExecutionState.WAITING)
         assert "approve" in written.look("executions", "resume", name, code=2).stderr
         aborted = written.look_json("executions", "abort", name, "--wait", "approve")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import socket
 import sys
@@ -24,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     die_with_parent(options.parent)
     leave_signals_to_parent()
+    _show_lines_at_once()
     channel = Channel(socket.socket(fileno=options.fd))
     runner = Runner(channel, body_threads=options.bodies)
     try:
@@ -48,6 +50,13 @@ def _serve(runner: Runner) -> None:
         last_resort = threading.Timer(_SECONDS_TO_LEAVE, os._exit, (0,))
         last_resort.daemon = True
         last_resort.start()
+
+
+def _show_lines_at_once() -> None:
+    """Let what user code prints appear line by line, also where the worker's output goes to a file or a pipe."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
 
 
 def _parser() -> argparse.ArgumentParser:
