@@ -39,10 +39,6 @@ class Bus:
         (self._state_watchers if state_only else self._watchers)[execution_id].add(future)
         return future
 
-    async def wait_for_change(self, execution_id: UUID, timeout: float) -> None:
-        """Return at the next change of the execution, or after `timeout` seconds."""
-        await self.wait(execution_id, self.watch(execution_id), timeout)
-
     async def wait(self, execution_id: UUID, change: asyncio.Future[None], timeout: float) -> None:
         """Return when `change`, from `watch`, is done, or after `timeout` seconds."""
         with suppress(TimeoutError):
