@@ -10,7 +10,13 @@ import pytest
 
 from dalsegno.errors import BackendError
 from dalsegno_planner.store import migrate as runner
-from dalsegno_planner.store.migrate import Migration, check_server_version, migrate, shipped_migrations
+from dalsegno_planner.store.migrate import (
+    Migration,
+    check_server_version,
+    migrate,
+    shipped_functions,
+    shipped_migrations,
+)
 from dalsegno_planner.store.pool import Connection
 
 FIRST = Migration("0001_first.sql", "CREATE TABLE things (id integer PRIMARY KEY); INSERT INTO things VALUES (1);")
@@ -72,6 +78,28 @@ async def test_a_migration_that_was_edited_is_refused(empty_database: str) -> No
     with pytest.raises(BackendError, match=r"0001_first\.sql was applied with another content") as error:
         await migrate(empty_database, [Migration(FIRST.name, FIRST.sql + " -- edited")])
     assert error.value.reason == "MIGRATION_CHANGED"
+
+
+async def test_a_function_is_replaced_when_its_text_changes(empty_database: str, connection: Connection) -> None:
+    def answering(number: int) -> list[Migration]:
+        text = f"CREATE OR REPLACE FUNCTION answer() RETURNS integer LANGUAGE sql AS $$ SELECT {number} $$;"
+        return [Migration("answer.sql", text)]
+
+    for number in (1, 2, 2):
+        await migrate(empty_database, [FIRST], answering(number))
+        assert await connection.fetchval("SELECT answer()") == number
+    replaced = "SELECT replaced_at FROM schema_functions"
+    before = await connection.fetchval(replaced)
+    await migrate(empty_database, [FIRST], answering(2))
+    assert await connection.fetchval(replaced) == before
+
+
+async def test_every_function_of_the_schema_has_its_text_in_a_file(database: str) -> None:
+    opened = await asyncpg.connect(database)
+    rows = await opened.fetch("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
+    await opened.close()
+    texts = "".join(function.sql for function in shipped_functions())
+    assert [row["proname"] for row in rows if f"CREATE OR REPLACE FUNCTION {row['proname']}(" not in texts] == []
 
 
 def test_a_server_that_is_too_old_is_refused() -> None:

@@ -1,4 +1,8 @@
-"""Brings a database to the schema of this planner: forward only, one transaction per file, one planner at a time."""
+"""Brings a database to the schema of this planner: forward only, one transaction per file, one planner at a time.
+
+Tables and types are made and changed by numbered migrations, each of which runs once. Functions hold no data: their
+current text is in ``functions/*.sql``, and a file is run again whenever its text has changed.
+"""
 
 from __future__ import annotations
 
@@ -40,24 +44,37 @@ def shipped_migrations(folder: Traversable | None = None) -> tuple[Migration, ..
     return tuple(Migration(name, (source / name).read_text(encoding="utf-8")) for name in found)
 
 
-async def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> None:
+def shipped_functions() -> tuple[Migration, ...]:
+    """The SQL functions of this planner: files of ``CREATE OR REPLACE``, which may run in any order and again."""
+    source = resources.files("dalsegno_planner.store") / "functions"
+    found = sorted(entry.name for entry in source.iterdir() if entry.name.endswith(".sql"))
+    return tuple(Migration(name, (source / name).read_text(encoding="utf-8")) for name in found)
+
+
+async def migrate(
+    dsn: str, migrations: Sequence[Migration] | None = None, functions: Sequence[Migration] | None = None
+) -> None:
     """Apply what is missing.
 
     Args:
         dsn: The database.
         migrations: In their order; those of this planner where none are given.
+        functions: Those of this planner where neither they nor migrations are given.
 
     Raises:
         BackendError: The server is too old, the schema is of a newer planner, or an applied file has been changed.
         OSError: The server cannot be reached.
         asyncpg.PostgresError: The server refused, or a migration failed and was rolled back.
     """
+    if functions is None:
+        functions = shipped_functions() if migrations is None else ()
     wanted = shipped_migrations() if migrations is None else tuple(migrations)
     connection = await asyncpg.connect(dsn, timeout=_CONNECT_TIMEOUT)
     try:
         check_server_version(connection.get_server_version().major)
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
         await _apply(connection, wanted)
+        await _replace(connection, functions)
     finally:
         await connection.close()
 
@@ -90,6 +107,24 @@ async def _apply(connection: asyncpg.Connection, wanted: Sequence[Migration]) ->
                 await connection.execute(migration.sql)
                 await connection.execute(
                     "INSERT INTO schema_migrations (name, digest) VALUES ($1, $2)", migration.name, migration.digest
+                )
+
+
+async def _replace(connection: asyncpg.Connection, functions: Sequence[Migration]) -> None:
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_functions (name text PRIMARY KEY, digest text NOT NULL,"
+        " replaced_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+    )
+    current = {row["name"]: row["digest"] for row in await connection.fetch("SELECT * FROM schema_functions")}
+    for function in functions:
+        if current.get(function.name) != function.digest:
+            async with connection.transaction():
+                await connection.execute(function.sql)
+                await connection.execute(
+                    "INSERT INTO schema_functions (name, digest) VALUES ($1, $2) ON CONFLICT (name)"
+                    " DO UPDATE SET digest = excluded.digest, replaced_at = clock_timestamp()",
+                    function.name,
+                    function.digest,
                 )
 
 

@@ -1,0 +1,130 @@
+-- Records durable calls of bodies whose tokens have been checked. A call that has ended is never written again.
+CREATE OR REPLACE FUNCTION dispatch_calls(calls body_call[], OUT changes state_change[])
+LANGUAGE plpgsql AS $$
+DECLARE
+    waits_made boolean;
+    submitted boolean;
+    deltas boolean;
+BEGIN
+    -- A recorded call that is made with other inputs leaves its old edges.
+    DELETE FROM edges e
+    USING unnest(calls) c
+    JOIN invocations i ON i.execution_id = c.execution_id AND i.number = c.number
+    CROSS JOIN LATERAL unnest(i.upstream) u(number)
+    WHERE i.upstream <> c.upstream AND i.state IN ('pending', 'reused')
+      AND e.execution_id = c.execution_id AND e.upstream = u.number AND e.downstream = c.number;
+
+    WITH written AS (
+        INSERT INTO invocations AS i (
+            execution_id, number, position, invocation_id, name, kind, state, module, pinned_digest, code_digest,
+            attempt, epoch, called, stale_inputs, started_at, finished_at, upstream, after, reads_inputs, inputs, outputs,
+            failure, options, supplier_id)
+        SELECT c.execution_id, c.number, c.position, c.invocation_id, c.name, c.kind,
+               CASE c.action WHEN 'completed' THEN 'completed' WHEN 'failed' THEN 'failed' WHEN 'reused' THEN 'reused'
+                             WHEN 'wait' THEN 'waiting' ELSE 'pending' END,
+               c.module, c.pinned_digest, coalesce(s.code_digest, c.code_digest),
+               coalesce(s.attempt, c.attempt), CASE c.action WHEN 'submitted' THEN 0 ELSE c.epoch END, c.action <> 'started', c.stale_inputs,
+               coalesce(s.started_at, c.started_at),
+               CASE WHEN c.action IN ('completed', 'failed', 'reused')
+                    THEN coalesce(s.finished_at, c.finished_at, clock_timestamp()) END,
+               c.upstream, c.after, c.reads_inputs, c.inputs, coalesce(s.outputs, c.outputs), c.failure, c.options,
+               s.supplier
+        FROM unnest(calls) c
+        -- A reused call keeps what it reuses: the nearest row of an ancestor.
+        LEFT JOIN LATERAL (
+            SELECT x.code_digest, x.attempt, x.started_at, x.finished_at, x.outputs,
+                   coalesce(x.supplier_id, x.execution_id) AS supplier
+            FROM lineage l
+            CROSS JOIN LATERAL (
+                SELECT y.* FROM invocations y
+                WHERE y.execution_id = l.ancestor_id AND y.number = c.number AND y.number < l.number_limit OFFSET 0) x
+            WHERE l.execution_id = c.execution_id AND l.depth > 0 ORDER BY l.depth LIMIT 1
+        ) s ON c.action = 'reused'
+        ON CONFLICT (execution_id, number) DO UPDATE
+        SET position = excluded.position, invocation_id = excluded.invocation_id, name = excluded.name,
+            state = excluded.state, module = excluded.module, pinned_digest = excluded.pinned_digest,
+            code_digest = excluded.code_digest, attempt = excluded.attempt,
+            -- Of one that has not ended it stays: after a retry its tasks go on from there.
+            epoch = CASE excluded.state WHEN 'pending' THEN i.epoch ELSE excluded.epoch END,
+            called = excluded.called, stale_inputs = excluded.stale_inputs, started_at = excluded.started_at, finished_at = excluded.finished_at,
+            upstream = excluded.upstream, after = excluded.after, reads_inputs = excluded.reads_inputs,
+            inputs = excluded.inputs, outputs = excluded.outputs, failure = excluded.failure, options = excluded.options,
+            supplier_id = excluded.supplier_id
+        WHERE i.state IN ('pending', 'reused')
+        RETURNING i.execution_id, i.number, i.state, i.started_at, i.xmax = 0 AS fresh
+    ), counted AS (
+        -- In a replay, a delta of a recorded call is a fresh row, but no further invocation.
+        UPDATE executions e
+        SET next_number = greatest(e.next_number, w.highest + 1),
+            invocation_count = e.invocation_count + CASE WHEN e.source_id IS NULL THEN w.fresh
+                                                         ELSE greatest(w.highest + 1 - e.next_number, 0) END
+        FROM (SELECT execution_id, max(number) AS highest, (count(*) FILTER (WHERE fresh))::integer AS fresh
+              FROM written GROUP BY execution_id) w
+        WHERE e.id = w.execution_id
+        RETURNING e.id, e.source_id IS NOT NULL AS replayed
+    )
+    SELECT array_agg((w.execution_id, w.number,
+                      CASE WHEN w.state = 'pending' AND w.started_at IS NOT NULL THEN 'running' ELSE w.state END
+                     )::state_change),
+           bool_or(w.fresh AND c.replayed)
+    INTO changes, deltas FROM written w LEFT JOIN counted c ON c.id = w.execution_id;
+
+    IF deltas THEN
+        -- What an earlier replay overrides stays overridden, also where a call turns out to be no longer reused as it is.
+        UPDATE invocations i
+        SET overridden_inputs = x.overridden_inputs, override_outputs = x.override_outputs
+        FROM unnest(calls) c
+        CROSS JOIN LATERAL (
+            SELECT y.* FROM lineage l
+            CROSS JOIN LATERAL (
+                SELECT z.overridden_inputs, z.override_outputs FROM invocations z
+                WHERE z.execution_id = l.ancestor_id AND z.number = c.number AND z.number < l.number_limit OFFSET 0) y
+            WHERE l.execution_id = c.execution_id AND l.depth > 0 ORDER BY l.depth LIMIT 1
+        ) x
+        WHERE i.execution_id = c.execution_id AND i.number = c.number
+          AND i.overridden_inputs = '{}' AND i.override_outputs IS NULL
+          AND (x.overridden_inputs <> '{}' OR x.override_outputs IS NOT NULL);
+    END IF;
+
+    INSERT INTO edges (execution_id, upstream, downstream)
+    SELECT c.execution_id, u.number, c.number
+    FROM unnest(calls) c CROSS JOIN LATERAL unnest(c.upstream) u(number)
+    ON CONFLICT DO NOTHING;
+
+    -- A statement costs some 30 µs though it finds nothing: what is rare is asked for at once.
+    SELECT bool_or(c.action = 'wait'), bool_or(c.action = 'submitted') INTO waits_made, submitted
+    FROM unnest(calls) c;
+
+    IF waits_made THEN
+        INSERT INTO waits (execution_id, number, question, schema, metadata, deadline)
+        SELECT c.execution_id, c.number, c.question, c.schema, c.metadata,
+               clock_timestamp() + make_interval(secs => c.timeout)
+        FROM unnest(calls) c WHERE c.action = 'wait'
+        ON CONFLICT DO NOTHING;
+    END IF;
+
+    IF submitted THEN
+        -- Locked upstream rows do not end before this is committed, and whoever ends them then sees the new edges.
+        PERFORM FROM unnest(calls) c JOIN invocations u ON u.execution_id = c.execution_id AND u.number = ANY (c.upstream)
+        WHERE c.action = 'submitted' AND u.state = 'pending'
+        ORDER BY u.execution_id, u.number FOR SHARE OF u;
+
+        WITH blocked AS (
+            UPDATE invocations i
+            SET blocked_by = (SELECT count(*) FROM invocations u
+                              WHERE u.execution_id = c.execution_id AND u.number = ANY (c.upstream)
+                                AND u.state = 'pending' AND u.override_outputs IS NULL)
+            FROM unnest(calls) c
+            WHERE c.action = 'submitted' AND i.execution_id = c.execution_id AND i.number = c.number
+              AND i.state = 'pending'
+            RETURNING i.execution_id, i.number, i.epoch, i.blocked_by, i.module, i.name, i.pinned_digest, c.delay
+        )
+        INSERT INTO tasks (execution_id, number, epoch, is_body, lane, route, available_at)
+        SELECT b.execution_id, b.number, b.epoch, false, e.lane, task_route(e.project, b.module, b.name, b.pinned_digest),
+               CASE WHEN b.delay > 0 THEN clock_timestamp() + make_interval(secs => b.delay) ELSE '-infinity' END
+        FROM blocked b JOIN executions e ON e.id = b.execution_id
+        WHERE b.blocked_by = 0
+        ON CONFLICT DO NOTHING;
+    END IF;
+END
+$$;

@@ -1,0 +1,51 @@
+-- Reading through a lineage: which row of a number an execution shows.
+
+-- The rows that an execution shows: its own, and those of its ancestors that no nearer row hides.
+CREATE OR REPLACE FUNCTION effective_invocations(execution uuid) RETURNS SETOF invocations
+LANGUAGE sql STABLE AS $$
+    SELECT i.*
+    FROM lineage l
+    JOIN invocations i ON i.execution_id = l.ancestor_id AND i.number < l.number_limit
+    WHERE l.execution_id = execution
+      AND NOT EXISTS (
+          SELECT FROM lineage n
+          CROSS JOIN LATERAL (
+              SELECT FROM invocations h
+              WHERE h.execution_id = n.ancestor_id AND h.number = i.number AND h.number < n.number_limit OFFSET 0) h
+          WHERE n.execution_id = execution AND n.depth < l.depth)
+$$;
+
+-- What an execution shows of one number. Both are inlined where they are called in FROM.
+--
+-- OFFSET 0 keeps the order of the joins: the lineage first, the nearest entry first of all, and each row by its whole key.
+-- Otherwise planners come to think that rows of that number in all executions are few.
+-- What an execution shows of one number. Both are inlined where they are called in FROM.
+--
+-- OFFSET 0 keeps the order of the joins: the lineage first, the nearest entry first of all, and each row by its whole key.
+-- Otherwise planners come to think that rows of that number in all executions are few.
+CREATE OR REPLACE FUNCTION shown_invocation(execution uuid, wanted integer) RETURNS SETOF invocations
+LANGUAGE sql STABLE AS $$
+    SELECT i.*
+    FROM lineage AS l
+    CROSS JOIN LATERAL (
+        SELECT x.* FROM invocations AS x
+        WHERE x.execution_id = l.ancestor_id AND x.number = wanted AND x.number < l.number_limit
+        OFFSET 0
+    ) AS i
+    WHERE l.execution_id = execution
+    ORDER BY l.depth LIMIT 1
+$$;
+
+-- How far away the row is that is shown.
+CREATE OR REPLACE FUNCTION shown_depth(execution uuid, wanted integer) RETURNS TABLE (depth smallint)
+LANGUAGE sql STABLE AS $$
+    SELECT l.depth
+    FROM lineage AS l
+    CROSS JOIN LATERAL (
+        SELECT FROM invocations AS x
+        WHERE x.execution_id = l.ancestor_id AND x.number = wanted AND x.number < l.number_limit
+        OFFSET 0
+    ) AS i
+    WHERE l.execution_id = execution
+    ORDER BY l.depth LIMIT 1
+$$;
