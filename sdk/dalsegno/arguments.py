@@ -32,12 +32,23 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
 
 
+@lru_cache(maxsize=4096)
+def _plain_names(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    """Return the names of the parameters if each takes one argument by position; binding those needs no signature."""
+    parameters = signature_of(function).parameters
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(parameters) if all(p.kind in by_position for p in parameters.values()) else None
+
+
 def bind_arguments(function: Callable[..., Any], args: tuple[object, ...], kwargs: Mapping[str, object]) -> Arguments:
     """Return the arguments of a call by parameter name.
 
     Raises:
         UsageError: If they do not fit the function; the message names it and says what it takes.
     """
+    names = _plain_names(function)
+    if not kwargs and names is not None and len(args) == len(names):
+        return Arguments(dict(zip(names, args, strict=True)), frozenset())
     signature = signature_of(function)
     try:
         bound = signature.bind(*args, **kwargs)

@@ -76,6 +76,7 @@ class Calls:
         self._resolver = Resolver(environment, (), work.inputs)
         self._ids = InvocationIds()
         self._pinned = pinned
+        self._of_steps: dict[Step[..., Any], Call] = {}
         self.provenance = Provenance(environment.store_encoded)
 
     def step(
@@ -98,15 +99,8 @@ class Calls:
         invocation_id = self._ids.give(step.name, id)
         self._override(invocation_id, arguments, inputs)
         made = Made(CallKind.STEP, step.name, invocation_id, fingerprints(inputs), frozenset(upstream))
-        message = Call(
-            kind=INVOCATION_KIND_STEP,
-            name=step.name,
-            invocation_id=invocation_id,
-            definition=definition_ref(step, pinned=self._pinned),
-            inputs=inputs,
-            after=upstream,
-            options=step_options(step.options),
-        )
+        message = Call(invocation_id=invocation_id, inputs=inputs, after=upstream)
+        message.MergeFrom(self._same_of_all(step))
         return self._make(made, message, arguments)
 
     def wait(self, name: str) -> MadeCall:
@@ -135,6 +129,18 @@ class Calls:
         message.position = decision.position
         self.provenance.record_call(message.number, made.name, made.invocation_id, message.inputs)
         return MadeCall(message, decision, self._recorded.get(message.number), arguments)
+
+    def _same_of_all(self, step: Step[..., Any]) -> Call:
+        """Return what is the same in all calls of a step."""
+        known = self._of_steps.get(step)
+        if known is None:
+            known = self._of_steps[step] = Call(
+                kind=INVOCATION_KIND_STEP,
+                name=step.name,
+                definition=definition_ref(step, pinned=self._pinned),
+                options=step_options(step.options),
+            )
+        return known
 
     def _override(self, invocation_id: str, arguments: Arguments, inputs: Inputs) -> None:
         overrides = self._overrides.get(invocation_id)
