@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dalsegno.arguments import required_parameters, signature_of
 from dalsegno.decorators import Decorated, Flow, Pipeline, Step, StepSettings
-from dalsegno.schemas import input_schemas
+from dalsegno.schemas import input_schemas, output_schemas
 
 if TYPE_CHECKING:
     from dalsegno.v1.definition_pb2 import Definition, DefinitionKind, DefinitionRef, StepOptions
@@ -44,7 +44,7 @@ def definition_ref(decorated: Decorated[..., Any], *, pinned: bool) -> Definitio
 
 
 def definition_of(decorated: Decorated[..., Any]) -> Definition:
-    """Return a definition with the digest of its code and the schemas of its parameters."""
+    """Return a definition with the digest of its code and the schemas of its parameters and outputs."""
     from dalsegno.v1.definition_pb2 import Definition
 
     return Definition(
@@ -55,6 +55,7 @@ def definition_of(decorated: Decorated[..., Any]) -> Definition:
         input_schemas=_schema_texts(decorated.function),
         required_inputs=required_parameters(decorated.function),
         outputs=decorated.options.outputs if isinstance(decorated, Step) else (),
+        output_schemas=_output_schema_texts(decorated) if isinstance(decorated, Step) else {},
     )
 
 
@@ -64,6 +65,15 @@ def _schema_texts(function: Callable[..., Any]) -> dict[str, str]:
     return {
         name: json.dumps(schemas[name], sort_keys=True) if schemas.get(name) is not None else ""
         for name in signature_of(function).parameters
+    }
+
+
+def _output_schema_texts(step: Step[..., Any]) -> dict[str, str]:
+    schemas = output_schemas(step.function)
+    return {
+        name: json.dumps(schema, sort_keys=True)
+        for name, schema in schemas.items()
+        if schema is not None and name in step.options.outputs
     }
 
 

@@ -269,9 +269,14 @@ async def test_an_output_that_is_gone_is_seen_in_a_large_graph_too(connection: D
 
 
 async def define(
-    connection: Database, kind: str, name: str, schemas: Mapping[str, str], digest: str = RECORDED
+    connection: Database,
+    kind: str,
+    name: str,
+    schemas: Mapping[str, str],
+    digest: str = RECORDED,
+    outputs: Mapping[str, str] | None = None,
 ) -> None:
-    document = Definition(module=MODULE, name=name, digest=digest, input_schemas=schemas)
+    document = Definition(module=MODULE, name=name, digest=digest, input_schemas=schemas, output_schemas=outputs or {})
     await connection.execute(
         "INSERT INTO definitions VALUES ($1, $2, $3, $4, $5, $6)",
         PROJECT,
@@ -496,6 +501,19 @@ async def test_a_reused_step_whose_code_changed_is_warned_about(connection: Data
     assert found.warnings == ("a: reused, though the code of the step has changed since",)
 
 
+async def test_each_reused_call_whose_code_changed_is_warned_about(connection: Database) -> None:
+    steps = [Recorded(f"a_{one}", "a", code_digest=CHANGED if one > 3 else RECORDED) for one in range(1, 7)]
+    source = await record(connection, steps)
+    await define(connection, "step", "a", {})
+    chosen = [f"invocation:a_{one}" for one in (1, 2, 5)]
+    found = await plan(connection, from_(source, *chosen))
+    assert found.warnings == ("a_4, a_6: reused, though the code of the step has changed since",)
+    made = await replay(connection, from_(source, *chosen))
+    await finish(connection, made)
+    again = await plan(connection, from_(made, "invocation:a_1"))
+    assert again.warnings == found.warnings, "a_5 ran with today's code, and what it had before is of no interest"
+
+
 async def test_a_reused_step_that_reads_an_overridden_input_is_warned_about_and_marked(connection: Database) -> None:
     source = await chain(connection)
     request = from_(source, "test", inputs={"lr": payload(1)})
@@ -633,3 +651,44 @@ async def test_a_single_step_is_an_execution_of_its_own(connection: Database) ->
     assert await tasks(connection, made) == {2: "default/m:fit"}
     await finish(connection, made)
     assert "replays a single step" in await state_problems(connection, asking(made))
+
+
+@pytest.mark.semantics("3", "only if it succeeded in the source", "largest upstream-closed set of steps that succeeded")
+@pytest.mark.semantics("3", "each invocation that did not complete in the source and whose output is not overridden")
+async def test_what_failed_and_was_overridden_did_not_succeed_in_any_replay_of_it(connection: Database) -> None:
+    steps = [
+        Recorded("a", state="failed"),
+        Recorded("b", takes=["a"], state="not_reached"),
+        Recorded("c", outputs=()),
+        Recorded("d", takes=["c"]),
+    ]
+    source = await record(connection, steps, state="failed")
+    overrides: dict[str, Given] = {"checkpoint.a": payload(1), "checkpoint.c": payload(2)}
+    first = await replay(connection, asking(source, overrides=overrides))
+    await finish(connection, first)
+    second = await replay(connection, from_(first, "d"))
+    await finish(connection, second)
+    for made in (first, second):
+        assert (await plan(connection, from_(made, "d"))).affected == ["d"], "an overridden output can be reused"
+        assert "a cannot be skipped: it did not succeed" in await usage_problems(connection, skipping(made, "a", "b"))
+        assert (await plan(connection, skipping(made, "c", "d"))).affected == ["a", "b"]
+        found = await plan(connection, asking(made, mode=Mode.SKIP_SUCCESSFUL))
+        assert found.roots == {"a": {"not_completed"}}
+        assert found.affected == ["a", "b"]
+
+
+@pytest.mark.semantics("4", "Values are checked against the recorded types")
+async def test_an_overridden_output_is_of_the_type_that_the_step_returns(connection: Database) -> None:
+    source = await chain(connection)
+    rows = '{"type": "array", "items": {"type": "integer"}}'
+    await define(connection, "step", "load", {}, outputs={"output": rows})
+    told = await usage_problems(connection, asking(source, overrides={"checkpoint.load": payload([1, "two"])}))
+    assert "overrides[\"checkpoint.load\"][1]: 'two' is not of type 'integer'" in told
+    assert (await plan(connection, asking(source, overrides={"checkpoint.load": payload([1, 2])}))).affected[0] == "fit"
+    number = '{"type": "number"}'
+    today = Definition(
+        kind=DEFINITION_KIND_STEP, module=MODULE, name="load", digest=CHANGED, output_schemas={"output": number}
+    )
+    code = TodaysCode(MODULE, "training", definitions=[today])
+    told = await usage_problems(connection, asking(source, overrides={"checkpoint.load": payload([1])}, code=code))
+    assert "[1] is not of type 'number'" in told, "replayed from code, today's types count"

@@ -152,12 +152,11 @@ def stale_steps(steps: list[Step], request: Request, affected: set[str]) -> set[
 
 
 def after_replay(step: Step, request: Request, affected: set[str], failing: frozenset[str]) -> Step:
-    """What the replay recorded of a step. A delta stands for a reused call, whatever became of the original."""
+    """What the replay recorded of a step. What failed, and is reused because it is overridden, still failed."""
     overridden = step.overridden or step.id in request.overridden
     if step.id in affected:
         return replace(step, succeeded=step.id not in failing, changed=False, overridden=overridden)
-    delta = step.id in request.overridden or bool(step.reads & request.inputs)
-    return replace(step, succeeded=step.succeeded or delta, overridden=overridden)
+    return replace(step, overridden=overridden)
 
 
 def test_replays_of_replays_are_planned_as_the_oracle_says(database: str) -> None:

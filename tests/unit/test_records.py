@@ -131,6 +131,7 @@ EVERYTHING: dict[str, Any] = {
             "name": "a",
             "digest": DIGEST,
             "input_schemas": {"n": {"type": "integer"}, "rest": None},
+            "output_schemas": {"output": {"type": "integer"}},
             "required_inputs": ["n"],
             "outputs": ["output"],
         },

@@ -17,7 +17,7 @@ class Node:
     Attributes:
         takes: The invocations whose outputs its inputs take, also inside lists, tuples and dicts.
         after: The invocations that it was declared to come after, besides those.
-        succeeded: Whether it completed, or was reused, in the execution.
+        succeeded: Whether it completed, here or where it is reused from; an overridden output is no success.
         overridden: Whether its output is overridden in the execution already.
         reads_inputs: The flow inputs that its inputs name.
         code_digest: Of the code that ran; empty where it is not known.

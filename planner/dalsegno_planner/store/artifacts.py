@@ -57,7 +57,7 @@ async def find(connection: Connection, wanted: UUID) -> Artifact:
 
 def _output(wanted: UUID, place: ParsedId, call: Record) -> Artifact:
     name = call["invocation_id"]
-    if call["outputs"] is None:
+    if not call["outputs"]:
         raise StateError(
             f"{name!r} of execution {place.execution_id} has no output: it is {call['state']}",
             reason="NO_OUTPUT",

@@ -28,7 +28,11 @@ _COUNTED_BELOW = 5_000
 
 @dataclass(frozen=True, slots=True)
 class GraphRow:
-    """The effective row of an invocation. `inputs`, `outputs` and `options` are serialized messages."""
+    """The effective row of an invocation. `inputs`, `outputs` and `options` are serialized messages.
+
+    Attributes:
+        succeeded: Whether it completed, here or where a reused one comes from; whatever is overridden.
+    """
 
     number: Number
     position: int
@@ -47,6 +51,7 @@ class GraphRow:
     options: bytes
     overridden: bool
     supplier_id: ExecutionId
+    succeeded: bool
 
     def node(self) -> Node:
         """What planning looks at."""
@@ -58,7 +63,7 @@ class GraphRow:
             kind=self.kind,
             takes=frozenset(Number(number) for number in self.upstream) - after,
             after=after,
-            succeeded=self.state in ("completed", "reused"),
+            succeeded=self.succeeded,
             overridden=self.overridden,
             reads_inputs=frozenset(self.reads_inputs),
             module=self.module,

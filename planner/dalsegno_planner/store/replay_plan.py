@@ -43,6 +43,8 @@ _LARGE_SCRATCH = 1 << 20
 _MOST = 4
 """One in so many is most: of an execution's invocations, those that are affected."""
 _NAMED_IN_WARNINGS = 20
+_CALLS_LOOKED_AT = 1_000
+"""How many reused calls of all steps are compared with today's code; with more, planning would cost what the graph does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +231,8 @@ class _Planning:
         reason = RootReason.NOT_COMPLETED.value
         strict = resolved.mode is Mode.SKIP_SUCCESSFUL
         await self._connection.execute(SQL["root_incomplete"], source, list(resolved.overrides), reason, strict)
+        if strict and self._source.source_id is not None:
+            await self._connection.execute(SQL["root_replaced"], source, reason)
 
     def _touching_inputs(self) -> list[str]:
         """Overridden inputs whose readers re-execute by plan. A flow's body decides for itself when it runs."""
@@ -374,7 +378,8 @@ class _Planning:
         source = self._source.id
         told = []
         if self._todays_code and not self._request.rerun_changed_code and self._resolved.mode is not Mode.EVERYTHING:
-            rows = await self._connection.fetch(SQL["reused_with_other_code"], source, *self._code_columns())
+            looked_at = max(_NAMED_IN_WARNINGS + 1, _CALLS_LOOKED_AT // len(self._todays_code))
+            rows = await self._connection.fetch(SQL["reused_with_other_code"], source, *self._code_columns(), looked_at)
             told += _warning(rows, "reused, though the code of the step has changed since")
         told += _warning(
             await self._readers(_NAMED_IN_WARNINGS + 1), "reused, though it reads a flow input that is overridden"

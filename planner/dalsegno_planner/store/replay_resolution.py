@@ -147,7 +147,7 @@ class _Resolution:
         targets = await self._override_targets(overrides)
         rows = await self._step_rows(steps)
         consumers = {number: await self._consumers(number) for number in targets}
-        await self._load_definitions(rows, consumers)
+        await self._load_definitions(rows, targets, consumers)
         await self._find_inputs()
         await self._override(targets, consumers)
         await self._replace_inputs(rows)
@@ -255,9 +255,14 @@ class _Resolution:
     async def _load_definitions(
         self,
         rows: Sequence[tuple[str, str, GraphRow | None]],
+        targets: Mapping[Number, tuple[str, GraphRow]],
         consumers: Mapping[Number, Sequence[Consumer]],
     ) -> None:
-        steps = {(row.module, row.name, row.code_digest) for _, _, row in rows if row is not None}
+        overridden = [row for _, row in targets.values()]
+        steps = {
+            (row.module, row.name, row.code_digest)
+            for row in [*overridden, *(row for *_, row in rows if row is not None)]
+        }
         steps |= {(one.module, one.name, one.code_digest) for found in consumers.values() for one in found}
         if steps or self._request.inputs:
             await self._resolved.code.load(self._connection, steps)
@@ -316,18 +321,22 @@ class _Resolution:
             value = values[key]
             if found or value is None:
                 continue
-            self._check_consumers(number, key, value, consumers[number])
             name = next(iter(outputs), DEFAULT_OUTPUT)
+            self._check_output(row, name, key, value, consumers[number])
             self._resolved.overrides[number] = OverriddenOutput(key, value, name)
 
-    def _check_consumers(self, number: Number, key: str, value: FoundValue, consumers: Sequence[Consumer]) -> None:
-        """Check a value against the types of the inputs that take nothing but it."""
+    def _check_output(
+        self, row: GraphRow, output: str, key: str, value: FoundValue, consumers: Sequence[Consumer]
+    ) -> None:
+        """Check a value against the type of the output, and of the inputs that take nothing but it."""
+        code = self._resolved.code
         schemas = {
-            self._resolved.code.step_schemas(one.module, one.name, one.code_digest).get(name, "")
+            code.step_schemas(one.module, one.name, one.code_digest).get(name, "")
             for one in consumers
             for name, binding in one.inputs.bindings.items()
-            if binding.WhichOneof("kind") == "output" and binding.output.number == number
+            if binding.WhichOneof("kind") == "output" and binding.output.number == row.number
         }
+        schemas.add(code.output_schemas(row.module, row.name, row.code_digest).get(output, ""))
         found = {problem for schema in schemas for problem in check_type(value.payload, schema, override_field(key))}
         self._report(*sorted(found, key=lambda problem: (problem.field, problem.description)))
 

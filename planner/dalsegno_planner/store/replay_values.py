@@ -85,9 +85,17 @@ class KnownCode:
 
     def step_schemas(self, module: str, name: str, code_digest: str) -> Mapping[str, str]:
         """JSON Schemas of a step's inputs by name; its keys are the inputs that it is known to have."""
-        key = DefinitionKey(self._source.project, "step", module, name, code_digest)
-        found = self._today.get(("step", module, name)) or self._recorded.get(key)
+        found = self._step(module, name, code_digest)
         return found.input_schemas if found is not None else {}
+
+    def output_schemas(self, module: str, name: str, code_digest: str) -> Mapping[str, str]:
+        """JSON Schemas of a step's outputs by name, as far as they are known."""
+        found = self._step(module, name, code_digest)
+        return found.output_schemas if found is not None else {}
+
+    def _step(self, module: str, name: str, code_digest: str) -> Definition | None:
+        key = DefinitionKey(self._source.project, "step", module, name, code_digest)
+        return self._today.get(("step", module, name)) or self._recorded.get(key)
 
     def todays_digests(self) -> list[tuple[str, str, str]]:
         """Module, name and digest of the steps of today's code."""

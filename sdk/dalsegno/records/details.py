@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from google.protobuf import json_format
@@ -22,7 +22,9 @@ from dalsegno.v1.wait_service_pb2 import Wait
 _FAILURE_TEXTS = ("message", "exception_type", "traceback", "invocation_id")
 _FAILURE_KEYS = frozenset({*_FAILURE_TEXTS, "origin", "attempt", "exception_args", "divergence"})
 _OPTION_KEYS = frozenset({"outputs", "retries", "timeout", "retry_delay"})
-_DEFINITION_KEYS = frozenset({"kind", "module", "name", "digest", "input_schemas", "required_inputs", "outputs"})
+_DEFINITION_KEYS = frozenset(
+    {"kind", "module", "name", "digest", "input_schemas", "required_inputs", "outputs", "output_schemas"}
+)
 _WAIT_TIMES = ("asked_at", "deadline", "answered_at")
 _WAIT_KEYS = frozenset({"question", "schema", "metadata", "status", "answered_by", *_WAIT_TIMES})
 
@@ -193,11 +195,15 @@ def fill_definition(message: Definition, value: Any) -> None:
     message.digest = text_of(given.get("digest"))
     message.required_inputs.extend(texts_of(given.get("required_inputs", ())))
     message.outputs.extend(texts_of(given.get("outputs", ())))
-    schemas = given.get("input_schemas", {})
+    message.input_schemas.update(_schema_texts(given, "input_schemas"))
+    message.output_schemas.update(_schema_texts(given, "output_schemas"))
+
+
+def _schema_texts(given: Mapping[str, Any], key: str) -> dict[str, str]:
+    schemas = given.get(key, {})
     if type(schemas) is not dict:
-        raise Misfit(f"must be an object, not {schemas!r}", ".input_schemas")
-    for name, schema in schemas.items():
-        message.input_schemas[name] = "" if schema is None else json.dumps(schema, sort_keys=True)
+        raise Misfit(f"must be an object, not {schemas!r}", f".{key}")
+    return {name: "" if schema is None else json.dumps(schema, sort_keys=True) for name, schema in schemas.items()}
 
 
 def definition_form(message: Definition) -> dict[str, Any]:
@@ -208,9 +214,9 @@ def definition_form(message: Definition) -> dict[str, Any]:
         "name": message.name,
         "digest": message.digest,
     }
-    schemas = message.input_schemas
-    if schemas:
-        form["input_schemas"] = {name: json.loads(schemas[name]) if schemas[name] else None for name in sorted(schemas)}
+    for key, schemas in (("input_schemas", message.input_schemas), ("output_schemas", message.output_schemas)):
+        if schemas:
+            form[key] = {name: json.loads(schemas[name]) if schemas[name] else None for name in sorted(schemas)}
     if message.required_inputs:
         form["required_inputs"] = list(message.required_inputs)
     if message.outputs:

@@ -104,6 +104,26 @@ class Definition(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class OutputSchemasEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     KIND_FIELD_NUMBER: _builtins.int
     MODULE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -111,6 +131,7 @@ class Definition(_message.Message):
     INPUT_SCHEMAS_FIELD_NUMBER: _builtins.int
     REQUIRED_INPUTS_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMAS_FIELD_NUMBER: _builtins.int
     kind: Global___DefinitionKind.ValueType
     """What it is."""
     module: _builtins.str
@@ -131,6 +152,10 @@ class Definition(_message.Message):
     def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of a step's outputs, in order."""
 
+    @_builtins.property
+    def output_schemas(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The JSON Schema of each output of a step, as JSON text; an output without a known schema is left out."""
+
     def __init__(
         self,
         *,
@@ -141,10 +166,11 @@ class Definition(_message.Message):
         input_schemas: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         required_inputs: _abc.Iterable[_builtins.str] | None = ...,
         outputs: _abc.Iterable[_builtins.str] | None = ...,
+        output_schemas: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "input_schemas", b"input_schemas", "kind", b"kind", "module", b"module", "name", b"name", "outputs", b"outputs", "required_inputs", b"required_inputs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "input_schemas", b"input_schemas", "kind", b"kind", "module", b"module", "name", b"name", "output_schemas", b"output_schemas", "outputs", b"outputs", "required_inputs", b"required_inputs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

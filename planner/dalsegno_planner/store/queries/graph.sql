@@ -1,5 +1,6 @@
 -- The graph that an execution shows, read through its lineage: of each number the nearest row counts, and that row
 -- hides the edges of older ones. `not_reached AND NOT called` is a call that the execution did not make: a tombstone.
+-- A delta of a call that did not succeed, and is reused because its output is overridden, has no outputs of its own.
 --
 -- The check for a nearer row is a scalar subquery, which cannot become a join over everything, and an execution's own
 -- rows (depth 0) need none: then the cost is that of the rows that are asked for.
@@ -11,7 +12,8 @@
 -- $1 execution, $2 numbers.
 SELECT i.number, i.position, i.invocation_id, i.name, i.kind, i.state, i.module, i.code_digest, i.upstream, i.after,
        i.reads_inputs, i.overridden_inputs, i.inputs, coalesce(i.override_outputs, i.outputs) AS outputs, i.options,
-       i.override_outputs IS NOT NULL AS overridden, coalesce(i.supplier_id, i.execution_id) AS supplier_id
+       i.override_outputs IS NOT NULL AS overridden, coalesce(i.supplier_id, i.execution_id) AS supplier_id,
+       i.state = 'completed' OR (i.state = 'reused' AND i.outputs IS NOT NULL) AS succeeded
 FROM unnest($2::integer[]) AS wanted (number)
 CROSS JOIN LATERAL shown_invocation($1, wanted.number) AS i
 WHERE i.called OR i.state <> 'not_reached'
@@ -22,7 +24,8 @@ ORDER BY i.number;
 SELECT i.number, i.position, i.invocation_id, i.name, i.kind, i.state, i.module, i.code_digest, i.upstream, i.after,
        i.reads_inputs, i.overridden_inputs, i.inputs,
        CASE i.options WHEN '' THEN coalesce(i.override_outputs, i.outputs) END AS outputs, i.options,
-       i.override_outputs IS NOT NULL AS overridden, coalesce(i.supplier_id, i.execution_id) AS supplier_id
+       i.override_outputs IS NOT NULL AS overridden, coalesce(i.supplier_id, i.execution_id) AS supplier_id,
+       i.state = 'completed' OR (i.state = 'reused' AND i.outputs IS NOT NULL) AS succeeded
 FROM lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row

@@ -96,6 +96,23 @@ WHERE lineage.execution_id = $1
   AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ON CONFLICT DO NOTHING;
 
+-- name: root_replaced
+-- What did not succeed, though an earlier replay has overridden its output: $1 execution, $2 reason.
+-- Only replays have deltas, so that first recordings need no look.
+INSERT INTO replay_roots (number, reason, cause)
+SELECT i.number, $2, ''
+FROM lineage
+JOIN executions AS replay ON replay.id = lineage.ancestor_id AND replay.source_id IS NOT NULL
+CROSS JOIN LATERAL (
+    SELECT row.number FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+      AND row.state = 'reused' AND row.outputs IS NULL AND row.kind = 'step'
+    OFFSET 0
+) AS i
+WHERE lineage.execution_id = $1
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
+ON CONFLICT DO NOTHING;
+
 -- name: root_changed
 -- Steps whose code is none of today's: $1 execution, $2 modules, $3 names, $4 digests, $5 reason.
 INSERT INTO replay_roots (number, reason, cause)
@@ -289,10 +306,10 @@ ORDER BY i.number, lineage.depth
 LIMIT $4;
 
 -- name: reused_with_other_code
--- Reused steps whose code is known and none of today's. Of each name the first calls speak for all: an execution runs
--- the same code for every call of a step, but where it was changed meanwhile.
--- $1 execution, $2 modules, $3 names, $4 digests.
-SELECT DISTINCT i.invocation_id, i.number
+-- Reused steps whose code is known and none of today's. Of each name, the first calls that are reused are looked at, in the
+-- order of their index: in all but large graphs these are all.
+-- $1 execution, $2 modules, $3 names, $4 digests, $5 how many calls of each name.
+SELECT i.invocation_id, i.number
 FROM (
     SELECT module, name, array_agg(digest) AS digests
     FROM unnest($2::text[], $3::text[], $4::text[]) AS given (module, name, digest) GROUP BY module, name
@@ -301,12 +318,13 @@ CROSS JOIN lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
     WHERE row.execution_id = lineage.ancestor_id AND row.name BETWEEN today.name AND today.name
-    ORDER BY row.name LIMIT 2
+      AND row.number < lineage.number_limit
+      AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = row.number OFFSET 0)
+    ORDER BY row.name, row.number LIMIT $5
 ) AS i
-WHERE lineage.execution_id = $1 AND i.number < lineage.number_limit
+WHERE lineage.execution_id = $1
   AND i.module = today.module AND i.code_digest <> '' AND i.code_digest <> ALL (today.digests)
   AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
-  AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number OFFSET 0)
   AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ORDER BY i.number
 LIMIT 21;
@@ -455,13 +473,14 @@ FROM unnest($2::integer[]) AS wanted (number)
 CROSS JOIN LATERAL shown_invocation($1, wanted.number) AS i;
 
 -- name: insert_deltas
+-- A reused row without outputs is of a call that did not succeed; one that did has at least empty ones.
 -- Reused invocations whose output is overridden: $1 replay, $2 source, $3 numbers, $4 outputs.
 INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module, code_digest, attempt,
                          supplier_id, started_at, finished_at, upstream, after, reads_inputs, overridden_inputs,
                          inputs, outputs, override_outputs, options)
 SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'reused', i.module, i.code_digest, i.attempt,
        coalesce(i.supplier_id, i.execution_id), i.started_at, i.finished_at, i.upstream, i.after, i.reads_inputs,
-       i.overridden_inputs, i.inputs, i.outputs, own.outputs, i.options
+       i.overridden_inputs, i.inputs, CASE i.state WHEN 'completed' THEN coalesce(i.outputs, '') ELSE i.outputs END, own.outputs, i.options
 FROM unnest($3::integer[], $4::bytea[]) AS own (number, outputs)
 CROSS JOIN LATERAL shown_invocation($2, own.number) AS i
 WHERE NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = own.number);
@@ -473,7 +492,7 @@ INSERT INTO invocations (execution_id, number, position, invocation_id, name, ki
                          overridden_inputs, inputs, outputs, override_outputs, options)
 SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'reused', i.module, i.code_digest, i.attempt,
        coalesce(i.supplier_id, i.execution_id), true, i.started_at, i.finished_at, i.upstream, i.after, i.reads_inputs,
-       i.overridden_inputs, i.inputs, i.outputs, i.override_outputs, i.options
+       i.overridden_inputs, i.inputs, CASE i.state WHEN 'completed' THEN coalesce(i.outputs, '') ELSE i.outputs END, i.override_outputs, i.options
 FROM lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
@@ -493,7 +512,7 @@ INSERT INTO invocations (execution_id, number, position, invocation_id, name, ki
                          overridden_inputs, inputs, outputs, override_outputs, failure, options)
 SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'reused', i.module, i.code_digest, i.attempt,
        coalesce(i.supplier_id, i.execution_id), i.stale_inputs, i.started_at, i.finished_at, i.upstream, i.after,
-       i.reads_inputs, i.overridden_inputs, i.inputs, i.outputs, i.override_outputs, NULL, i.options
+       i.reads_inputs, i.overridden_inputs, i.inputs, CASE i.state WHEN 'completed' THEN coalesce(i.outputs, '') ELSE i.outputs END, i.override_outputs, NULL, i.options
 FROM lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
