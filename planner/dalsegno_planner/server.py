@@ -144,7 +144,7 @@ class Planner:
         )
         execution_grpc.add_ExecutionServiceServicer_to_server(execution, server)
         replay_grpc.add_ReplayServiceServicer_to_server(
-            ReplayServicer(pool, self.bus, reader, values, definitions), server
+            ReplayServicer(pool, self.bus, reader, values, objects, definitions), server
         )
         wait_grpc.add_WaitServiceServicer_to_server(WaitServicer(pool, self.bus, reader, values, objects), server)
         artifact_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(pool, objects, values, settings), server)

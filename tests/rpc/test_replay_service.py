@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -22,7 +24,9 @@ from dalsegno.v1.execution_service_pb2 import (
     StepSpecs,
 )
 from dalsegno.v1.replay_service_pb2 import ReplaySpec, SelectorList
-from dalsegno.v1.value_pb2 import Binding, Value
+from dalsegno.v1.value_pb2 import Binding, Outputs, Payload, Value
+from dalsegno_planner.core.ids import artifact_id
+from dalsegno_planner.store.objects import Objects
 from tests.rpc.recording import complete, set_state
 from tests.rpc.serving import Serving, json_value, output, pipeline_header, plain, step, told
 
@@ -254,3 +258,97 @@ async def test_a_parameter_that_shapes_the_graph_is_overridden_only_from_code(
     made = await planner.replays.Create(messages.ReplayServiceCreateRequest(spec=wanted))
     shaping = await connection.fetchval("SELECT shaping_inputs FROM executions WHERE id = $1", UUID(made.execution.id))
     assert shaping == ["lr"]
+
+
+LARGE = "x" * 200_000
+
+
+def objects_of(planner: Serving) -> dict[str, Path]:
+    """The files in the object store, by key."""
+    folder = Path(urlsplit(planner.settings.object_store).path)
+    return {str(path.relative_to(folder)): path for path in folder.rglob("blobs/*/*")}
+
+
+async def with_large_values(planner: Serving, connection: Database) -> Execution:
+    """A pipeline: a large input, two large outputs of which one is taken, and a large value in a step's inputs."""
+    steps = [
+        step("load", path=Binding(flow_input="path")),
+        step("split", outputs=("train", "test"), rows=output(1)),
+        step("fit", model=output(2, "train"), style=plain(LARGE + "style")),
+        step("test", model=output(3)),
+    ]
+    header = pipeline_header(inputs={"path": json_value(LARGE + "path"), "lr": json_value(0.1)})
+    started = await planner.start(header, steps)
+    for number, names in enumerate([("output",), ("train", "test"), ("output",), ("output",)], start=1):
+        await complete(connection, started.id, number, *(number for _ in names), names=names)
+    stored = Outputs()
+    for name in ("train", "test"):
+        key = await Objects(planner.settings.object_store).put(json.dumps(LARGE + name).encode())
+        payload = Payload(codec="json", digest=b"d" * 32, size=len(LARGE) + len(name) + 2, object_key=key)
+        stored.outputs.add(name=name, payload=payload)
+    await connection.execute(
+        "UPDATE invocations SET outputs = $2 WHERE execution_id = $1 AND number = 2",
+        UUID(started.id),
+        stored.SerializeToString(),
+    )
+    await set_state(connection, started.id, "completed")
+    return started
+
+
+@pytest.mark.semantics("3", "An artifact that an affected step needs and that is gone is an error.")
+async def test_an_object_that_is_gone_is_an_error_where_something_affected_needs_it(
+    planner: Serving, connection: Database
+) -> None:
+    source = await with_large_values(planner, connection)
+    objects = objects_of(planner)
+    assert len(objects) == 4
+    kept = {key: path.read_bytes() for key, path in objects.items()}
+
+    async def told_of(wanted: ReplaySpec) -> str:
+        calls: list[Any] = [
+            planner.replays.Plan(messages.ReplayServicePlanRequest(spec=wanted)),
+            planner.replays.Create(messages.ReplayServiceCreateRequest(spec=wanted)),
+        ]
+        texts = [told(await refused(call)).details[error_details_pb2.PreconditionFailure] for call in calls]
+        assert texts[0] == texts[1]
+        return "\n".join(one.description for one in texts[0].violations)
+
+    async def affected(wanted: ReplaySpec) -> int:
+        return (await planner.replays.Plan(messages.ReplayServicePlanRequest(spec=wanted))).affected_count
+
+    def remove(content: str) -> None:
+        for path in objects.values():
+            if path.exists() and path.read_bytes().rstrip(b'"').endswith(content.encode()):
+                path.unlink()
+
+    assert await affected(from_(source, "fit")) == 2
+    remove("test")
+    assert await affected(from_(source, "fit")) == 2, "nothing takes it"
+    remove("train")
+    assert "fit takes the output of split, which is reused and gone from the object store" in await told_of(
+        from_(source, "fit")
+    )
+    assert await affected(from_(source, "split")) == 3, "it is computed again"
+    assert await affected(from_(source, "test")) == 1, "nothing affected needs it"
+    instead = messages.InputOverrides(inputs={"model": json_value(1)})
+    assert await affected(from_(source, "fit", step_input_overrides={"fit": instead})) == 2, "nothing takes it any more"
+    remove("style")
+    assert "the input 'style' of fit was recorded and is gone" in await told_of(from_(source, "split"))
+    instead = messages.InputOverrides(inputs={"style": json_value("plain")})
+    assert await affected(from_(source, "split", step_input_overrides={"fit": instead})) == 3
+    for key, content in kept.items():
+        if content.endswith(b'xstyle"'):
+            objects[key].write_bytes(content)
+    remove("path")
+    assert await affected(from_(source, "split")) == 3
+    assert "the input 'path' was recorded and is gone" in await told_of(from_(source, "load"))
+    assert await affected(from_(source, "load", inputs={"path": json_value("other")})) == 4
+    listed = await planner.executions.ListInvocations(ExecutionServiceListInvocationsRequest(execution=source.id))
+    gone = str(artifact_id(UUID(source.id), 2, 0))
+    assert listed.invocations[1].invocation_id == "split"
+    wanted = spec(
+        source, step_input_overrides={"test": messages.InputOverrides(inputs={"model": Value(artifact_id=gone)})}
+    )
+    error = told(await refused(planner.replays.Plan(messages.ReplayServicePlanRequest(spec=wanted))))
+    assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "OBJECT_NOT_FOUND")
+    assert await connection.fetchval("SELECT count(*) FROM executions") == 1

@@ -27,7 +27,7 @@ LOOK_UPS = (
             "affect_descendants_of_first",
             "page_of_marks",
             "reused_with_other_code",
-            "missing_outputs",
+            "needed_outputs",
             "overrides_of",
             "insert_affected",
             "insert_deltas",

@@ -16,9 +16,13 @@ from dalsegno_planner.rpc.reading import ExecutionReader
 from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store import executions, replays
 from dalsegno_planner.store.definitions import Definitions
+from dalsegno_planner.store.objects import Objects
 from dalsegno_planner.store.pool import Connection, Pool, in_transaction
+from dalsegno_planner.store.refusal import refusal
 from dalsegno_planner.store.replay_entries import View, entries
-from dalsegno_planner.store.replay_plan import Plan, make_plan
+from dalsegno_planner.store.replay_needs import of_missing
+from dalsegno_planner.store.replay_plan import Plan as MadePlan
+from dalsegno_planner.store.replay_plan import make_plan
 from dalsegno_planner.store.replay_request import Creation, ReplayRequest
 
 _PAGE, _LARGEST_PAGE = 500, 5_000
@@ -29,12 +33,19 @@ class ReplayServicer(ReplayServiceServicer):
     """Plans and creates replays."""
 
     def __init__(
-        self, pool: Pool, bus: Bus, reader: ExecutionReader, values: ValueReader, definitions: Definitions
+        self,
+        pool: Pool,
+        bus: Bus,
+        reader: ExecutionReader,
+        values: ValueReader,
+        objects: Objects,
+        definitions: Definitions,
     ) -> None:
         self._pool = pool
         self._bus = bus
         self._reader = reader
         self._requests = conversions.RequestReader(values)
+        self._objects = objects
         self._definitions = definitions
 
     async def Plan(
@@ -49,7 +60,7 @@ class ReplayServicer(ReplayServiceServicer):
 
         async def work(connection: Connection) -> messages.ReplayServicePlanResponse:
             source = await executions.find(connection, wanted.execution, wanted.project)
-            return await _response(connection, await make_plan(connection, source, wanted), view, after, size)
+            return await _response(connection, await self._planned(connection, source, wanted), view, after, size)
 
         return await in_transaction(self._pool, work)
 
@@ -68,12 +79,20 @@ class ReplayServicer(ReplayServiceServicer):
             plan_digest=str((execution.replay or {}).get("plan_digest", "")),
         )
 
+    async def _planned(self, connection: Connection, source: Execution, wanted: ReplayRequest) -> MadePlan:
+        plan = await make_plan(connection, source, wanted)
+        if plan.objects:
+            gone = of_missing(plan.objects, await self._objects.missing(one.key for one in plan.objects))
+            if gone:
+                raise refusal(f"the replay of {source.name}", gone)
+        return plan
+
     async def _create(self, connection: Connection, wanted: ReplayRequest, how: Creation) -> Execution:
         existing = await replays.find_request(connection, how)
         if existing is not None:
             return existing
         source = await executions.find(connection, wanted.execution, wanted.project)
-        plan = await make_plan(connection, await replays.lock_source(connection, source), wanted)
+        plan = await self._planned(connection, await replays.lock_source(connection, source), wanted)
         replays.check_agreed(plan, how)
         await self._requests.store(wanted)
         if wanted.code is not None:
@@ -83,7 +102,7 @@ class ReplayServicer(ReplayServiceServicer):
 
 
 async def _response(
-    connection: Connection, plan: Plan, view: View, after: int, size: int
+    connection: Connection, plan: MadePlan, view: View, after: int, size: int
 ) -> messages.ReplayServicePlanResponse:
     summary: PlanSummary = plan.summary
     page, following = await entries(connection, plan, view, after, size)

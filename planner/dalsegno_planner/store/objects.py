@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,6 +15,8 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from dalsegno.errors import BackendError, NotFoundError, UsageError
 from dalsegno.values import checksum
+
+_ASKED_AT_ONCE = 32
 
 _KEY = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{62}")
 
@@ -67,6 +70,31 @@ class Objects:
             ) from error
         except (ObstoreError, OSError) as error:
             raise self._failed("read", key, error) from error
+
+    async def missing(self, keys: Iterable[str]) -> frozenset[str]:
+        """Return which of these objects are not there.
+
+        Raises:
+            BackendError: The store cannot be asked.
+        """
+        at_once = asyncio.Semaphore(_ASKED_AT_ONCE)
+
+        async def is_missing(key: str) -> bool:
+            async with at_once:
+                return not await self._has(key)
+
+        wanted = sorted(set(keys))
+        found = await asyncio.gather(*map(is_missing, wanted))
+        return frozenset(key for key, gone in zip(wanted, found, strict=True) if gone)
+
+    async def _has(self, key: str) -> bool:
+        try:
+            await obstore.head_async(self._open(), key)
+        except FileNotFoundError:
+            return False
+        except (ObstoreError, OSError) as error:
+            raise self._failed("look for", key, error) from error
+        return True
 
     def _open(self) -> ObjectStore:
         if self._store is None:

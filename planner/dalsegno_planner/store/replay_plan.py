@@ -30,6 +30,7 @@ from dalsegno_planner.store import graph
 from dalsegno_planner.store.bindings import references, with_values
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.refusal import refusal
+from dalsegno_planner.store.replay_needs import NeededObject, Needs
 from dalsegno_planner.store.replay_request import ReplayRequest
 from dalsegno_planner.store.replay_resolution import Resolved, SourceFacts, resolve
 from dalsegno_planner.store.replay_values import fingerprint, signature_changes
@@ -40,11 +41,9 @@ SQL = load_queries("replays")
 
 _ANALYZED_ABOVE = 2_000
 _LARGE_SCRATCH = 1 << 20
-_MOST = 4
-"""One in so many is most: of an execution's invocations, those that are affected."""
 _NAMED_IN_WARNINGS = 20
 _CALLS_LOOKED_AT = 1_000
-"""How many reused calls of all steps are compared with today's code; with more, planning would cost what the graph does."""
+"""How many reused calls, of all steps, are compared with today's code: more would cost what the graph costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +52,14 @@ class Plan:
 
     Attributes:
         size: How many invocations the replay will show.
+        objects: What must be in the object store for it to succeed.
     """
 
     resolved: Resolved
     summary: PlanSummary
     size: int
     today: TodaysPlan | None
+    objects: Sequence[NeededObject] = ()
 
     @property
     def source(self) -> Execution:
@@ -159,6 +160,7 @@ class _Planning:
         self._source = resolved.source
         self._next_number = resolved.facts.next_number
         self._todays_code: Sequence[tuple[str, str, str]] = ()
+        self._objects: Sequence[NeededObject] = ()
 
     async def run(self) -> Plan:
         today = None
@@ -275,7 +277,7 @@ class _Planning:
         if self._request.on_stale is OnStale.FAIL and not self._resolved.is_flow:
             found += await self._stale_readers()
         if not found:
-            found += await self._missing_outputs(today, affected)
+            found += await self._needs(today, affected)
         if found:
             raise refusal(f"the replay of {self._source.name}", found)
 
@@ -297,43 +299,26 @@ class _Planning:
             SQL["reused_readers"], self._source.id, sorted(self._resolved.inputs), limit
         )
 
-    async def _missing_outputs(self, today: TodaysPlan | None, affected: int) -> list[Problem]:
-        """Outputs that something affected takes, and that nobody has."""
-        if self._resolved.mode is Mode.EVERYTHING:
-            return []
-        overridden = list(self._resolved.overrides)
-        written = self._written_upstream(today)
-        # Which end to look from is a matter of speed alone.
-        query = "missing_outputs_of_few" if affected * _MOST > self._source.invocation_count else "missing_outputs"
-        rows = await self._connection.fetch(SQL[query], self._source.id, overridden, sorted(written))
-        missing = {row["number"]: (row["invocation_id"], row["consumer"]) for row in rows}
-        taken = {number: consumer for consumer, numbers in written.values() for number in numbers}
-        if taken:
-            rows = await self._connection.fetch(SQL["missing_among"], self._source.id, overridden, sorted(taken))
-            missing.update({row["number"]: (row["invocation_id"], taken[row["number"]]) for row in rows})
-        return [
-            problems.state(
-                "MISSING_OUTPUT",
-                "execution",
-                f"{consumer} takes the output of {name}, which is reused and has none; re-execute {name}, or override "
-                f"it with checkpoint.invocation:{name}",
-            )
-            for _, (name, consumer) in sorted(missing.items())
-        ]
+    async def _needs(self, today: TodaysPlan | None, affected: int) -> list[Problem]:
+        """Outputs that something affected takes, and that nobody has; what is in the object store is only noted."""
+        needs = Needs(self._connection, self._resolved, self._written_upstream(today), affected)
+        await needs.look_up()
+        self._objects = needs.objects
+        return needs.problems
 
-    def _written_upstream(self, today: TodaysPlan | None) -> Mapping[int, tuple[str, frozenset[int]]]:
+    def _written_upstream(self, today: TodaysPlan | None) -> Mapping[int, tuple[str, frozenset[tuple[int, str]]]]:
         """What the affected steps take whose inputs are not those recorded."""
         if today is not None:
             return {
-                row.number: (row.invocation_id, frozenset(row.upstream) - frozenset(row.after)) for row in today.rows
+                row.number: (row.invocation_id, references(Inputs.FromString(row.inputs)).outputs) for row in today.rows
             }
-        found: dict[int, tuple[str, frozenset[int]]] = {}
+        found: dict[int, tuple[str, frozenset[tuple[int, str]]]] = {}
         for number, one in self._resolved.recorded_step_inputs.items():
             assert one.row is not None
             inputs = with_values(
                 Inputs.FromString(one.row.inputs), {name: value.payload for name, value in one.values.items()}
             )
-            found[number] = (one.invocation_id, references(inputs).numbers)
+            found[number] = (one.invocation_id, references(inputs).outputs)
         return found
 
     async def _finished(self, counts: Record, today: TodaysPlan | None) -> Plan:
@@ -352,7 +337,7 @@ class _Planning:
             reused_count=reused,
             warnings=tuple(await self._warnings()),
         )
-        return Plan(self._resolved, summary, size + new - removed, today)
+        return Plan(self._resolved, summary, size + new - removed, today, self._objects)
 
     def _facts(self, counts: Record, today: TodaysPlan | None) -> Mapping[str, object]:
         """What makes this plan. The sets of roots and affected come as their sizes and hashes."""

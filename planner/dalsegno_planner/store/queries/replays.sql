@@ -353,10 +353,11 @@ FROM (SELECT marks.number FROM replay_marks AS marks
 CROSS JOIN LATERAL shown_invocation($1, mark.number) AS i
 ORDER BY mark.number;
 
--- name: missing_outputs
--- Reused invocations of which something affected takes an output that is not there: $1 execution, $2 overridden numbers,
--- $3 affected numbers whose inputs are looked at apart.
-SELECT taken.number, o.invocation_id, taken.consumer
+-- name: needed_outputs
+-- Reused invocations of which something affected takes an output that is not there, or may be in the object store (its
+-- keys begin with blobs/): $1 execution, $2 overridden numbers, $3 affected numbers whose inputs are looked at apart,
+-- $4 how many.
+SELECT taken.number, o.invocation_id, taken.consumer, coalesce(o.override_outputs, o.outputs) AS outputs
 FROM (
     SELECT u.number, min(i.invocation_id) AS consumer
     FROM replay_marks AS mark
@@ -368,18 +369,22 @@ FROM (
     GROUP BY u.number
 ) AS taken
 CROSS JOIN LATERAL shown_invocation($1, taken.number) AS o
-WHERE o.kind = 'step' AND coalesce(o.override_outputs, o.outputs, '') = ''
-ORDER BY taken.number
-LIMIT 21;
+WHERE o.kind = 'step'
+  AND (coalesce(o.override_outputs, o.outputs, '') = ''
+       OR position('blobs/'::bytea IN coalesce(o.override_outputs, o.outputs)) > 0)
+ORDER BY coalesce(o.override_outputs, o.outputs, '') <> '', taken.number
+LIMIT $4;
 
--- name: missing_outputs_of_few
--- The same where most is affected: what is reused and has no output, and then whether something affected takes it.
-SELECT i.number, i.invocation_id, taking.consumer
+-- name: needed_outputs_of_few
+-- The same where most is affected: what is reused and has such an output, and then whether something affected takes it.
+SELECT i.number, i.invocation_id, taking.consumer, i.outputs
 FROM lineage
 CROSS JOIN LATERAL (
-    SELECT row.number, row.invocation_id FROM invocations AS row
+    SELECT row.number, row.invocation_id, coalesce(row.override_outputs, row.outputs) AS outputs FROM invocations AS row
     WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
-      AND row.kind = 'step' AND coalesce(row.override_outputs, row.outputs, '') = '' AND row.number <> ALL ($2::integer[])
+      AND row.kind = 'step' AND row.number <> ALL ($2::integer[])
+      AND (coalesce(row.override_outputs, row.outputs, '') = ''
+           OR position('blobs/'::bytea IN coalesce(row.override_outputs, row.outputs)) > 0)
       AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = row.number)
     OFFSET 0
 ) AS i
@@ -394,18 +399,41 @@ CROSS JOIN LATERAL (
 ) AS taking
 WHERE lineage.execution_id = $1 AND taking.consumer IS NOT NULL
   AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
-ORDER BY i.number
-LIMIT 21;
+ORDER BY coalesce(i.outputs, '') <> '', i.number
+LIMIT $4;
 
--- name: missing_among
--- Which of these numbers ($3) are reused and have no output: $1 execution, $2 overridden numbers.
-SELECT wanted.number, o.invocation_id
+-- name: needed_among
+-- Which of these numbers ($3) are reused and have no output, or may have one in the object store: $1 execution,
+-- $2 overridden numbers.
+SELECT wanted.number, o.invocation_id, coalesce(o.override_outputs, o.outputs) AS outputs
 FROM unnest($3::integer[]) AS wanted (number)
 CROSS JOIN LATERAL shown_invocation($1, wanted.number) AS o
 WHERE wanted.number <> ALL ($2::integer[])
-  AND o.kind = 'step' AND coalesce(o.override_outputs, o.outputs, '') = ''
+  AND o.kind = 'step'
+  AND (coalesce(o.override_outputs, o.outputs, '') = ''
+       OR position('blobs/'::bytea IN coalesce(o.override_outputs, o.outputs)) > 0)
   AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = wanted.number)
 ORDER BY wanted.number;
+
+-- name: affected_among
+SELECT number FROM replay_marks WHERE role = 'affected' AND number = ANY ($1::integer[]);
+
+-- name: affected_with_objects
+-- Affected steps whose inputs may be in the object store: $1 execution, $2 numbers that are looked at apart, $3 how many.
+SELECT i.invocation_id, i.inputs
+FROM replay_marks AS mark
+CROSS JOIN LATERAL shown_invocation($1, mark.number) AS i
+WHERE mark.role = 'affected' AND mark.number <> ALL ($2::integer[]) AND position('blobs/'::bytea IN i.inputs) > 0
+LIMIT $3;
+
+-- name: inputs_read
+-- Which of these flow inputs ($2) an affected step reads: $1 execution.
+SELECT wanted.name
+FROM unnest($2::text[]) AS wanted (name)
+WHERE EXISTS (
+    SELECT FROM replay_marks AS mark
+    CROSS JOIN LATERAL shown_invocation($1, mark.number) AS i
+    WHERE mark.role = 'affected' AND wanted.name = ANY (i.reads_inputs));
 
 -- name: create
 -- The replay, its lineage and its first events. No row comes back where the name or the request is taken.

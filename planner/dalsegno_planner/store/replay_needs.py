@@ -1,0 +1,160 @@
+"""What the affected steps of a plan need beside each other: outputs, values and inputs that must still be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from asyncpg import Record
+
+from dalsegno.v1.value_pb2 import FlowInputs, Inputs, Outputs, Payload
+from dalsegno_planner.core import problems
+from dalsegno_planner.core.overrides import input_field, override_field, step_input_field
+from dalsegno_planner.core.plan import Mode
+from dalsegno_planner.core.problems import Problem, ProblemKind
+from dalsegno_planner.store import graph
+from dalsegno_planner.store.bindings import leaves
+from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.replay_resolution import Resolved
+from dalsegno_planner.store.sql import load_queries
+
+SQL = load_queries("replays")
+
+MOST_OBJECTS = 1_000
+"""How many objects of one plan are looked for; that another one is gone shows when it is read."""
+
+_LOOKED_INTO = 10_000
+"""Up to so many affected steps, plain values in their inputs are looked for as well."""
+
+_CONSUMERS = 200
+_MOST = 4
+"""One in so many is most: of an execution's invocations, those that are affected."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeededObject:
+    """An object that an affected step needs, and the problem of its being gone."""
+
+    key: str
+    problem: Problem
+
+
+class Needs:
+    """Looks up what a plan needs, in the transaction and the temporary tables that it was made in.
+
+    Args:
+        connection: Of the plan.
+        resolved: The request.
+        written: What steps take whose inputs are not those recorded: the step's ID, and numbers and names of outputs.
+        affected: How many recorded invocations are affected.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        resolved: Resolved,
+        written: Mapping[int, tuple[str, frozenset[tuple[int, str]]]],
+        affected: int,
+    ) -> None:
+        self._connection = connection
+        self._resolved = resolved
+        self._source = resolved.source
+        self._written = written
+        self._affected = affected
+        self.problems: list[Problem] = []
+        self.objects: list[NeededObject] = []
+
+    async def look_up(self) -> None:
+        """Find outputs that nobody has, and the objects that must be in the store."""
+        self._given()
+        if self._resolved.mode is not Mode.EVERYTHING:
+            await self._recorded_outputs()
+        await self._flow_inputs()
+        if not self._resolved.is_flow and self._affected <= _LOOKED_INTO:
+            await self._recorded_values()
+
+    def _need(self, payload: Payload, problem: Problem) -> None:
+        if payload.object_key and len(self.objects) < MOST_OBJECTS:
+            self.objects.append(NeededObject(payload.object_key, problem))
+
+    def _given(self) -> None:
+        """Artifacts that the request names. Its plain values are stored only when it is known to be right."""
+        given = [(input_field(name), one) for name, one in self._resolved.inputs.items()]
+        given += [(override_field(one.key), one.value) for one in self._resolved.overrides.values()]
+        for steps in self._resolved.step_inputs.values():
+            given += [(step_input_field(steps.key, name), one) for name, one in steps.values.items()]
+        for field, value in given:
+            if value.artifact_id is not None:
+                why = f"the content of the artifact {value.artifact_id} is gone from the object store"
+                self._need(value.payload, problems.not_found("OBJECT_NOT_FOUND", field, why))
+
+    async def _recorded_outputs(self) -> None:
+        overridden = list(self._resolved.overrides)
+        # Which end to look from is a matter of speed alone.
+        few_reused = self._affected * _MOST > self._source.invocation_count
+        query = "needed_outputs_of_few" if few_reused else "needed_outputs"
+        source, limit = self._source.id, MOST_OBJECTS
+        rows = await self._connection.fetch(SQL[query], source, overridden, sorted(self._written), limit)
+        found = {row["number"]: (row, row["consumer"]) for row in rows}
+        taken = {number: consumer for consumer, takes in self._written.values() for number, _ in takes}
+        if taken:
+            rows = await self._connection.fetch(SQL["needed_among"], source, overridden, sorted(taken))
+            found.update({row["number"]: (row, taken[row["number"]]) for row in rows})
+        for number, (row, consumer) in sorted(found.items()):
+            await self._recorded_output(number, row, consumer)
+
+    async def _recorded_output(self, number: int, row: Record, consumer: str) -> None:
+        name = row["invocation_id"]
+        mend = f"re-execute {name}, or override it with checkpoint.invocation:{name}"
+        if not row["outputs"]:
+            why = f"{consumer} takes the output of {name}, which is reused and has none; {mend}"
+            self.problems.append(problems.state("MISSING_OUTPUT", "execution", why))
+            return
+        outputs = Outputs.FromString(row["outputs"]).outputs
+        taken = await self._taken_of(number) if len(outputs) > 1 else {one.name for one in outputs}
+        for output in outputs:
+            if output.name in taken:
+                why = f"{consumer} takes the output of {name}, which is reused and gone from the object store; {mend}"
+                self._need(output.payload, problems.state("MISSING_OUTPUT", "execution", why))
+
+    async def _taken_of(self, number: int) -> set[str]:
+        """The outputs of an invocation that something affected takes."""
+        taken = {output for _, takes in self._written.values() for one, output in takes if one == number}
+        consumers = await graph.consumers(self._connection, self._source.id, number, _CONSUMERS)
+        marked = await self._connection.fetch(SQL["affected_among"], [one.number for one in consumers])
+        affected = {row["number"] for row in marked} - set(self._written)
+        return taken.union(*(one.takes_of(number) for one in consumers if one.number in affected))
+
+    async def _flow_inputs(self) -> None:
+        """Inputs that are carried over. The body of a flow needs all of them."""
+        kept = FlowInputs.FromString(self._source.inputs).values
+        large = {name: one for name, one in kept.items() if one.object_key and name not in self._resolved.inputs}
+        if not large:
+            return
+        rows = await self._connection.fetch(SQL["inputs_read"], self._source.id, sorted(large))
+        read = set(large) if self._resolved.is_flow else {row["name"] for row in rows}
+        for name in sorted(read):
+            why = f"the input {name!r} was recorded and is gone from the object store; give it again"
+            self._need(large[name], problems.state("MISSING_INPUT", input_field(name), why))
+
+    async def _recorded_values(self) -> None:
+        """Plain values in the inputs of steps; a flow's body passes its own."""
+        rows = await self._connection.fetch(
+            SQL["affected_with_objects"], self._source.id, sorted(self._written), MOST_OBJECTS
+        )
+        for row in rows:
+            for name, payload in _values(Inputs.FromString(row["inputs"])):
+                identity = row["invocation_id"]
+                why = f"the input {name!r} of {identity} was recorded and is gone from the object store; override it"
+                self._need(payload, problems.state("MISSING_INPUT", step_input_field(identity, name), why))
+
+
+def _values(inputs: Inputs) -> Iterator[tuple[str, Payload]]:
+    for name, binding in inputs.bindings.items():
+        yield from ((name, leaf.value) for leaf in leaves(binding) if leaf.WhichOneof("kind") == "value")
+
+
+def of_missing(needed: Iterable[NeededObject], missing: frozenset[str]) -> list[Problem]:
+    """The problems of objects that are not there, each once; those that the request names first."""
+    found = dict.fromkeys(one.problem for one in needed if one.key in missing)
+    return sorted(found, key=lambda problem: problem.kind is not ProblemKind.NOT_FOUND)
