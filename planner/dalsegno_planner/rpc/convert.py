@@ -20,7 +20,7 @@ from dalsegno.v1.execution_pb2 import Failure
 from dalsegno.v1.execution_pb2 import Invocation as InvocationMessage
 from dalsegno.v1.execution_pb2 import InvocationKind as InvocationKindMessage
 from dalsegno.v1.execution_pb2 import InvocationState as InvocationStateMessage
-from dalsegno.v1.value_pb2 import FlowInputs, Inputs, Outputs, Payload
+from dalsegno.v1.value_pb2 import Binding, FlowInputs, Inputs, Outputs, Payload
 from dalsegno.v1.wait_service_pb2 import Wait as WaitMessage
 from dalsegno.v1.wait_service_pb2 import WaitState as WaitStateMessage
 from dalsegno_planner.core.execution import (
@@ -44,7 +44,7 @@ KIND_MESSAGES = {kind: message for message, kind in EXECUTION_KINDS.items()}
 
 
 def execution_message(
-    execution: Execution, *, pending_reason: str = "", result: Payload | None = None
+    execution: Execution, *, pending_reason: str = "", result: Payload | Binding | None = None
 ) -> ExecutionMessage:
     """Return the message for an execution.
 
@@ -76,8 +76,10 @@ def execution_message(
         message.inputs.CopyFrom(FlowInputs.FromString(execution.inputs))
     if execution.result is not None:
         message.result.CopyFrom(Payload.FromString(execution.result))
-    elif result is not None:
+    elif isinstance(result, Payload):
         message.result.CopyFrom(result)
+    elif result is not None:
+        message.result_parts.CopyFrom(result)
     if execution.failure is not None:
         message.failure.CopyFrom(Failure.FromString(execution.failure))
     overridden = (execution.replay or {}).get("inputs")

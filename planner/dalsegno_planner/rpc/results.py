@@ -10,16 +10,17 @@ from dalsegno.values import seal
 from dalsegno_planner.core.execution import Execution, ExecutionState
 from dalsegno_planner.rpc.values import payload_of
 from dalsegno_planner.store import invocations
+from dalsegno_planner.store.bindings import leaves
 from dalsegno_planner.store.pool import Connection
 
 _JSON = "json"
 
 
-async def pipeline_result(connection: Connection, execution: Execution) -> Payload | None:
-    """Return the result of a completed pipeline.
+async def pipeline_result(connection: Connection, execution: Execution) -> Payload | Binding | None:
+    """Return the result of a completed pipeline; None where it returns nothing.
 
-    A structure is put together where all its parts are JSON and stored inline. Of any other, as of a pipeline that
-    returns nothing, there is none, and the outputs are to be read by themselves.
+    A structure is put together where all its parts are JSON and stored inline. Any other keeps its shape, with a value
+    at each leaf, for who asks to put together.
     """
     if execution.result_binding is None or execution.state is not ExecutionState.COMPLETED:
         return None
@@ -27,7 +28,20 @@ async def pipeline_result(connection: Connection, execution: Execution) -> Paylo
     numbers = sorted(set(_numbers(binding)))
     stored = await invocations.outputs(connection, execution.id, numbers) if numbers else {}
     outputs = {number: Outputs.FromString(data) for number, data in stored.items() if data is not None}
-    return _resolve(binding, outputs, FlowInputs.FromString(execution.inputs))
+    inputs = FlowInputs.FromString(execution.inputs)
+    return _resolve(binding, outputs, inputs) or _filled(binding, outputs, inputs)
+
+
+def _filled(binding: Binding, outputs: Mapping[int, Outputs], inputs: FlowInputs) -> Binding | None:
+    """Return the shape with a value at each leaf; None where one is not there."""
+    filled = Binding()
+    filled.CopyFrom(binding)
+    for leaf in leaves(filled):
+        payload = _resolve(leaf, outputs, inputs)
+        if payload is None:
+            return None
+        leaf.value.CopyFrom(payload)
+    return filled
 
 
 def _numbers(binding: Binding) -> Iterator[int]:

@@ -27,6 +27,7 @@ def execution_view(message: execution_pb2.Execution, decode: Decode) -> Executio
         message: As the planner has it.
         decode: Returns the value of a payload as JSON shows it.
     """
+    from dalsegno.client.results import result_of
     from dalsegno.v1 import definition_pb2, execution_pb2
 
     return ExecutionView(
@@ -41,7 +42,7 @@ def execution_view(message: execution_pb2.Execution, decode: Decode) -> Executio
         started_at=_moment(message, "started_at", message.started_at),
         finished_at=_moment(message, "finished_at", message.finished_at),
         inputs={name: decode(payload) for name, payload in sorted(message.inputs.values.items())},
-        result=decode(message.result) if message.HasField("result") else None,
+        result=result_of(message, decode),
         overridden_inputs=tuple(message.overridden_inputs),
         failure=_failure(message.failure) if message.HasField("failure") else None,
         pending_reason=message.pending_reason or None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from dalsegno.client.checkpoints import Checkpoint
+from dalsegno.client.results import result_of
 from dalsegno.client.sequences import LazyMapping, NamedSequence
 from dalsegno.client.times import moment
 from dalsegno.client.waits import Wait
@@ -141,8 +142,7 @@ class Execution:
     @property
     def result(self) -> Any:
         """What the function returned; None before it has."""
-        message = self._whole()
-        return self._reach.storage.load(message.result) if message.HasField("result") else None
+        return result_of(self._whole(), self._reach.storage.load)
 
     @cached_property
     def checkpoints(self) -> NamedSequence[Checkpoint]:

@@ -566,6 +566,7 @@ class Execution(_message.Message):
     INVOCATION_COUNT_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     OVERRIDDEN_INPUTS_FIELD_NUMBER: _builtins.int
+    RESULT_PARTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The UUID."""
     project: _builtins.str
@@ -596,7 +597,7 @@ class Execution(_message.Message):
 
     @_builtins.property
     def result(self) -> _value_pb2.Payload:
-        """What the function returned, for a completed flow."""
+        """What the function returned, where it has completed."""
 
     @_builtins.property
     def failure(self) -> Global___Failure:
@@ -622,6 +623,12 @@ class Execution(_message.Message):
     def overridden_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For a replay, the names of the flow inputs that it overrides."""
 
+    @_builtins.property
+    def result_parts(self) -> _value_pb2.Binding:
+        """What a completed pipeline returned, where it is a list, tuple or dictionary whose parts are not all JSON, so that
+        `result` cannot hold it: its shape, with a value at each leaf.
+        """
+
     def __init__(
         self,
         *,
@@ -645,10 +652,11 @@ class Execution(_message.Message):
         invocation_count: _builtins.int = ...,
         requested_by: _builtins.str = ...,
         overridden_inputs: _abc.Iterable[_builtins.str] | None = ...,
+        result_parts: _value_pb2.Binding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "result", b"result", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "result", b"result", "result_parts", b"result_parts", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "debug", b"debug", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "flow", b"flow", "id", b"id", "inputs", b"inputs", "invocation_count", b"invocation_count", "kind", b"kind", "name", b"name", "original_exec_id", b"original_exec_id", "overridden_inputs", b"overridden_inputs", "pending_reason", b"pending_reason", "project", b"project", "requested_by", b"requested_by", "result", b"result", "single_step", b"single_step", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "debug", b"debug", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "flow", b"flow", "id", b"id", "inputs", b"inputs", "invocation_count", b"invocation_count", "kind", b"kind", "name", b"name", "original_exec_id", b"original_exec_id", "overridden_inputs", b"overridden_inputs", "pending_reason", b"pending_reason", "project", b"project", "requested_by", b"requested_by", "result", b"result", "result_parts", b"result_parts", "single_step", b"single_step", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

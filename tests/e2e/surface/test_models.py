@@ -49,9 +49,9 @@ def totals(size: int = 4, start: int = 0) -> int:
 
 
 @pipeline
-def listed(size: int = 30_000) -> dict[str, Any]:
+def listed(size: int = 30_000) -> dict[Any, Any]:
     xs, count = load(size)
-    return {"xs": xs, "count": count, "size": size}
+    return {"xs": xs, "count": count, "both": ([size], xs), 3: None}
 
 
 @flow
@@ -136,6 +136,19 @@ def test_checkpoints_and_artifacts_tell_where_they_come_from(client: Client) -> 
     assert (again.status, again.stale_inputs, again.original_call_id) == ("completed", False, None)
     assert again.call_id != summed.call_id
     assert client.artifacts.get(again.artifacts[0].id).load() == 6
+
+
+def test_a_result_is_put_together_of_parts_of_any_kind(client: Client) -> None:
+    run = listed(70_000)
+    assert run.result.keys() == {"xs", "count", "both", 3}
+    assert run.result["xs"].shape == (70_000,)
+    assert (run.result["count"], run.result[3], type(run.result["both"])) == (70_000, None, tuple)
+    assert run.result["both"][0][0] == 70_000
+    assert run.result["both"][1].sum() == run.result["xs"].sum()
+    copied = client.executions.import_(client.executions.export(run, embed=True))
+    assert copied.result["both"][1].shape == (70_000,)
+    nothing = client.executions.replay(run, size=0)
+    assert client.executions.wait(nothing).result["xs"].shape == (0,)
 
 
 @pytest.mark.semantics("8", "Statuses are StrEnums")
