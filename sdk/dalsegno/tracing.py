@@ -268,7 +268,15 @@ class _Trace:
         from dalsegno.v1.value_pb2 import Binding
 
         encoded = encode(value)
-        return Binding(value=self._payload_of(encoded), digest=encoded.digest, canonical=encoded.canonical)
+        return Binding(value=self._payload(encoded), digest=encoded.digest, canonical=encoded.canonical)
+
+    def _payload(self, encoded: Encoded) -> Payload:
+        # It may ask the planner how large a value may be, which the body itself may not.
+        token = current_body.set(None)
+        try:
+            return self._payload_of(encoded)
+        finally:
+            current_body.reset(token)
 
     def _upstream_of(self, after: Sequence[object]) -> set[int]:
         numbers: set[int] = set()

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from dalsegno.client.artifacts import Artifacts
-from dalsegno.client.connection import Connection
+from dalsegno.client.connection import Connection, refuse_client_inside
 from dalsegno.client.execution_api import Executions
 from dalsegno.client.executions import Execution
 from dalsegno.client.reach import Reach
 from dalsegno.client.replay_request import request_of_configuration
 from dalsegno.client.storage import Storage
-from dalsegno.durable import refuse_inside
 
 __all__ = ["Client", "shared_client"]
 
@@ -35,7 +34,7 @@ class Client:
     """
 
     def __init__(self, address: str | None = None, project: str | None = None) -> None:
-        refuse_inside("a Client cannot be used", "pass what it would fetch as an argument, or ask from a script")
+        refuse_client_inside()
         connection = Connection(address, project)
         self.reach = Reach(connection, Storage(connection))
         self.executions = Executions(self.reach)

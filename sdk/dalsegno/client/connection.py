@@ -13,6 +13,7 @@ import tenacity
 
 from dalsegno.client.pushing import push
 from dalsegno.client.status import error_of
+from dalsegno.durable import refuse_inside
 from dalsegno.errors import DalsegnoError
 from dalsegno.project import project_name
 from dalsegno.v1.artifact_service_pb2_grpc import ArtifactServiceStub
@@ -167,6 +168,8 @@ class Connection:
         return error_of(error, self._address)
 
     def _opened(self) -> Stubs:
+        # Every call comes here: also those of a client that was made outside.
+        refuse_client_inside()
         with self._lock:
             if self._stubs is None or self._process != os.getpid():
                 self._address = self._configured or _local_engine()
@@ -181,6 +184,15 @@ class Connection:
         # The local engine may have been stopped since, and is then started again, perhaps elsewhere.
         if self.is_local_engine:
             self.close()
+
+
+def refuse_client_inside() -> None:
+    """Refuse what only a script may do: what a body or a step asks of a planner, no replay could repeat.
+
+    Raises:
+        ContextError: Inside a body or a step.
+    """
+    refuse_inside("a Client cannot be used", "pass what it would fetch as an argument, or ask from a script")
 
 
 def new_request_id() -> str:

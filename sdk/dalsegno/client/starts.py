@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dalsegno.arguments import bind_arguments
@@ -67,10 +67,17 @@ def start_flow_on(
     return _start(reach, header, ())
 
 
-async def flow_value_async(flow: Flow[..., Any], args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
-    """Run an ``async def`` flow and return its value, without blocking the caller's event loop."""
-    handle = await asyncio.to_thread(start_flow, flow, args, kwargs)
-    return await asyncio.to_thread(handle.wait)
+def flow_value_async(
+    flow: Flow[..., Any], args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> Coroutine[Any, Any, object]:
+    """Return a coroutine that runs an ``async def`` flow for its value, without blocking the caller's event loop."""
+    refuse_in_body(flow, "run")
+
+    async def value() -> object:
+        handle = await asyncio.to_thread(start_flow, flow, args, kwargs)
+        return await asyncio.to_thread(handle.wait)
+
+    return value()
 
 
 def run_pipeline(pipeline: Pipeline[..., Any], args: tuple[object, ...], kwargs: Mapping[str, object]) -> Execution:
