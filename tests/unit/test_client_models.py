@@ -298,6 +298,15 @@ def test_problems_are_restored() -> None:
     assert str(error) == "wrong\n  - inputs: unknown"
 
 
+@pytest.mark.parametrize("told", ["several fit, " * 60, f"{('several fit, ' * 60)[:499]}…"])
+def test_a_message_is_not_repeated_as_a_problem(told: str) -> None:
+    violation = error_details_pb2.PreconditionFailure.Violation(description=told)
+    detail = error_details_pb2.PreconditionFailure(violations=[violation])
+    message = "several fit, " * 60
+    error = error_of(Answer(grpc.StatusCode.FAILED_PRECONDITION, message, info("STATE"), detail), "here:1")
+    assert str(error) == message
+
+
 def test_a_divergence_is_restored_with_its_kind() -> None:
     error = error_of(Answer(grpc.StatusCode.ABORTED, "differs", info("DIVERGENCE", kind="graph_changed")), "here:1")
     assert isinstance(error, DivergenceError)

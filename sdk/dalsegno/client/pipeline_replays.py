@@ -17,6 +17,7 @@ from dalsegno.client.identity import execution_text
 from dalsegno.client.replay_request import ReplayRequest
 from dalsegno.client.starts import ended_well, reach_of, refuse_in_body, replay_source
 from dalsegno.client.storage import Uploads
+from dalsegno.client.warned import callers_level
 from dalsegno.errors import DivergenceError, DivergenceKind, NotFoundError, Problem, UsageError
 from dalsegno.tracing import Graph, trace
 
@@ -30,6 +31,13 @@ def replay_pipeline(
 ) -> Execution:
     """Replay a run of a pipeline with its code as it is here, and return the replay once it has ended well."""
     refuse_in_body(pipeline, "replay")
+    if named is not None and _pipeline_name(named) != pipeline.name:
+        raise UsageError(
+            f"pipeline={_pipeline_name(named)!r} is another pipeline than {pipeline.name!r}, whose code is to be "
+            "replayed; leave it out, or call replay() of that one",
+            reason="OTHER_PIPELINE",
+            fields={"pipeline": _pipeline_name(named)},
+        )
     reach = reach_of(None)
     source = source_run(reach, pipeline_run, named, pipeline.name)
     here = for_decorated(reach, pipeline, pin=not debug)
@@ -87,7 +95,7 @@ def _latest_finished(reach: Reach, name: str | None) -> Execution:
                 warnings.warn(
                     f"replaying run {run.name} of {name!r}, the latest that has finished; run {newer.name} "
                     f"is newer and {newer.status}",
-                    stacklevel=5,
+                    stacklevel=callers_level(),
                 )
             return reach.execution(run.exec_id)
         newer = newer or run
@@ -98,7 +106,7 @@ def _latest_finished(reach: Reach, name: str | None) -> Execution:
 
 def _pipeline_name(pipeline: object) -> str:
     name = getattr(pipeline, "name", pipeline)
-    if isinstance(name, str) and name.strip():
+    if isinstance(name, str) and name.strip() and getattr(pipeline, "kind", "pipeline") == "pipeline":
         return name
     raise UsageError(f"pipeline={pipeline!r}: give a pipeline or its name", reason="NO_PIPELINE")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ _ON_STALE = {
     "rerun": replay_service_pb2.ON_STALE_RERUN,
     "fail": replay_service_pb2.ON_STALE_FAIL,
 }
+
+
+_CONFIGURATION = ("parameters", "skip_successful_steps", "step_input_overrides", "steps_to_skip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,24 +173,31 @@ def request_of_configuration(configuration: Mapping[str, Any] | None) -> ReplayR
         UsageError: If it has other keys.
     """
     configuration = require_names(configuration, "run_configuration")
-    known = {"steps_to_skip", "skip_successful_steps", "parameters", "step_input_overrides"}
-    unknown = [
-        Problem(f'run_configuration["{key}"]', f"is not known; there are {', '.join(sorted(known))}")
-        for key in configuration
-        if key not in known
-    ]
-    if unknown:
-        raise UsageError("the run configuration cannot be used", reason="UNKNOWN_CONFIGURATION", problems=unknown)
+    problems = [_unknown_key(key) for key in configuration if key not in _CONFIGURATION]
     skip: Any = configuration.get("steps_to_skip")
-    successful = bool(configuration.get("skip_successful_steps"))
+    if skip is not None and not _are_selectors(skip):
+        where = 'run_configuration["steps_to_skip"]'
+        problems.append(Problem(where, f"must be an invocation ID or a list of them, not {skip!r}"))
+    successful = configuration.get("skip_successful_steps")
+    if successful not in (None, True, False):
+        where = 'run_configuration["skip_successful_steps"]'
+        problems.append(Problem(where, f"must be true or false, not {successful!r}"))
+    if problems:
+        raise UsageError("the run configuration cannot be used", reason="UNKNOWN_CONFIGURATION", problems=problems)
     step_inputs: Any = configuration.get("step_input_overrides")
     return ReplayRequest(
         skip=skip,
-        skip_successful_steps=successful,
+        skip_successful_steps=bool(successful),
         everything=skip is None and not successful,
         inputs=require_names(configuration.get("parameters"), 'run_configuration["parameters"]'),
         step_input_overrides=step_inputs,
     )
+
+
+def _unknown_key(key: str) -> Problem:
+    close = difflib.get_close_matches(key, _CONFIGURATION, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return Problem(f'run_configuration["{key}"]', f"is not known; {hint}there are {', '.join(_CONFIGURATION)}")
 
 
 def _are_selectors(selectors: object) -> bool:

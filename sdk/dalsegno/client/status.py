@@ -58,7 +58,7 @@ def error_of(error: Any, address: str) -> DalsegnoError:
     if status is None or info is None or info.domain != DOMAIN:
         return _transport_error(code, error.details() or "", address)
     fields = dict(info.metadata)
-    problems = [problem for problem in _problems(status) if problem.description != status.message[:500]]
+    problems = [problem for problem in _problems(status) if not _repeats(problem, status.message)]
     if code is grpc.StatusCode.ABORTED and fields.get("kind") in set(DivergenceKind):
         kind = DivergenceKind(fields["kind"])
         return DivergenceError(status.message, kind=kind, reason=info.reason, fields=fields, problems=problems)
@@ -73,6 +73,12 @@ def _problems(status: status_pb2.Status) -> Iterable[Problem]:
     state = _detail(status, error_details_pb2.PreconditionFailure)
     if state is not None:
         yield from (Problem(one.subject, one.description) for one in state.violations)
+
+
+def _repeats(problem: Problem, message: str) -> bool:
+    """Whether a problem is the message once more, perhaps cut short: a status has to name one, an error has not."""
+    cut = problem.description.removesuffix("…")
+    return not problem.field and message.startswith(cut) and (cut == message or cut != problem.description)
 
 
 def _detail(status: status_pb2.Status, kind: Any) -> Any:

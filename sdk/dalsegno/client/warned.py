@@ -1,0 +1,15 @@
+"""Whose line a warning points at."""
+
+from __future__ import annotations
+
+import sys
+
+_PACKAGE = f"{__name__.partition('.')[0]}."
+
+
+def callers_level() -> int:
+    """Return the ``stacklevel`` with which a warning of this function's caller points at the user's own line."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
