@@ -1,7 +1,7 @@
 """Random flows and pipelines are run and replayed; a plain-Python run of the same program says what has to come.
 
 Everything runs for real, on one engine and in this process. `DALSEGNO_ORACLE_EXAMPLES` raises the number of programs,
-and `DALSEGNO_ORACLE_RANDOM` takes others at every run.
+`DALSEGNO_ORACLE_RANDOM` takes others at every run, and `DALSEGNO_ORACLE_SHRINK` looks for the smallest that fails.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dalsegno.local import engine
 from dalsegno.local.engine import down
 from dalsegno.local.home import HOME_VARIABLE, EngineHome
 from dalsegno.local.state import EngineState
+from dalsegno_planner.store.replays import DEEPEST_LINEAGE
 from tests.e2e.oracle.checks import Tables, check_flow, check_pipeline_scenario, finished
 from tests.e2e.oracle.plain import Overrides, run_flow, run_pipeline
 from tests.e2e.oracle.programs import Description, compute, generated_flow, generated_pipeline, mix, ran
@@ -34,8 +35,8 @@ oracle = settings(
     max_examples=EXAMPLES,
     derandomize="DALSEGNO_ORACLE_RANDOM" not in os.environ,
     database=None,
-    # Shrinking would run hundreds of programs more.
-    phases=[Phase.explicit, Phase.generate],
+    # Shrinking runs hundreds of programs more.
+    phases=[Phase.explicit, Phase.generate, *([Phase.shrink] if "DALSEGNO_ORACLE_SHRINK" in os.environ else [])],
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -164,6 +165,27 @@ def test_overrides_stay_where_calls_execute_after_all(tables: Tables, override: 
         tables,
         scenario_of(description, asked("overrides", **override), again, asked("from", "gather"), asked("everything")),
     )
+
+
+def test_overrides_stay_with_calls_that_are_not_made(tables: Tables) -> None:
+    """Replaying a replay starts from the overridden value (§4), also where its body ended before the call."""
+    description = program(
+        call("fragile", "a", first=["input", "z"]),
+        call("mix", "b", first=["input", "x"]),
+        call("gather", "c", parts=["variable", "b"]),
+    )
+    description["body"][0]["inputs"] = {"parts": ["input", "z"]}
+    failing = next(z for z in range(99) if run_flow(description, {**INPUTS, "z": z}, Overrides()).error)
+    assert run_flow(description, INPUTS, Overrides()).error is None
+    given = {"checkpoints": {"mix": "other"}, "step_inputs": {"gather": {"parts": True}}, "inputs": {"z": failing}}
+    replays = [asked("overrides", **given), asked("everything"), asked("everything", inputs={"z": "default z"})]
+    check_flow(tables, scenario_of(description, *replays, asked("from", "gather"), asked("everything")))
+
+
+def test_an_override_of_long_ago_makes_nothing_new(tables: Tables) -> None:
+    """In a replay whose lineage has been compacted too, what took it is reused (§5, rule 2)."""
+    again = [asked("from", "gather_2") for _ in range(DEEPEST_LINEAGE + 2)]
+    check_flow(tables, scenario_of(CHAIN, asked("overrides", checkpoints={"mix": "other"}), *again))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class OnStale(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A recorded call."""
+    """A recorded call. One at position 0 was not made: only what is overridden of it is recorded."""
 
     number: int
     position: int
@@ -140,14 +140,15 @@ class CallSequence:
     """
 
     def __init__(self, recorded: Iterable[Recorded], next_number: int, rules: Rules | None) -> None:
-        calls = sorted(recorded, key=lambda call: call.position)
+        known = sorted(recorded, key=lambda call: call.position)
+        calls = [call for call in known if call.position > 0]
         self._rules = rules
         # Calls that a replay is to execute are its own too, and have not been made yet.
         self._own = {
             call.position: call for call in calls if rules is None or (call.own and call.action is not Action.EXECUTE)
         }
         self._source = {call.position: call for call in calls if call.position not in self._own}
-        self._by_id = {call.invocation_id: call for call in calls}
+        self._by_id = {call.invocation_id: call for call in known}
         self._recorded = calls
         self._last_own = max(self._own, default=0)
         self._next_number = next_number
@@ -211,9 +212,9 @@ class CallSequence:
         if self._position < self._last_own or self._rules is None:
             # Several calls can be under way at once. One that had not ended when the body was lost left no trace.
             return found
-        return found if self._received_new else self._next_of_prefix(made, self._rules)
+        return found if self._received_new else self._next_of_prefix(made, found, self._rules)
 
-    def _next_of_prefix(self, made: Made, rules: Rules) -> Recorded | Divergence | None:
+    def _next_of_prefix(self, made: Made, found: Recorded | None, rules: Rules) -> Recorded | Divergence | None:
         expected = self._source.get(self._position)
         if expected is not None:
             return expected if _same_call(expected, made) else self._mismatch(expected, made)
@@ -221,7 +222,7 @@ class CallSequence:
         # the body has made its calls without having received anything of theirs, and ought to repeat itself.
         if rules.roots:
             return self._divergence(DivergenceKind.EXTRA_CALL, None, made)
-        return None
+        return found if found is not None and found.position == 0 else None
 
     def _mismatch(self, expected: Recorded, made: Made) -> Divergence:
         found = self._by_id.get(made.invocation_id)

@@ -64,6 +64,8 @@ def recorded_call(row: Mapping[str, Any]) -> executor_service_pb2.RecordedCall:
 
 
 def _action(row: Mapping[str, Any]) -> executor_service_pb2.RecordedCallAction.ValueType:
+    if row["position"] == 0:
+        return _EXECUTE
     match row["state"]:
         case "completed" | "failed" if row["kind"] == "step" or row["own"]:
             return _REUSE

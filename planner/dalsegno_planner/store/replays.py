@@ -175,6 +175,7 @@ class _Writing:
             "rerun_changed_code": self._request.rerun_changed_code,
             "inputs": sorted(resolved.inputs),
             "overrides": {one.key: str(self._artifact(one.value, one.output)) for one in resolved.overrides.values()},
+            "overridden_numbers": sorted(resolved.overrides),
             "step_input_overrides": {
                 one.invocation_id: {
                     name: str(self._artifact(value, name)) for name, value in sorted(one.values.items())

@@ -1277,7 +1277,7 @@ class RecordedCall(_message.Message):
     number: _builtins.int
     """The number of the invocation."""
     position: _builtins.int
-    """The position at which it is recorded."""
+    """The position at which it is recorded; 0 for a call that was not made, and whose overrides hold where it is made."""
     kind: _execution_pb2.InvocationKind.ValueType
     """What it is."""
     name: _builtins.str

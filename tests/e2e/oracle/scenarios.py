@@ -118,6 +118,9 @@ class Scenario:
         asked = "".join(f"\n  {one.mode} {one.keywords()}{' from code' * code}" for one, code, _ in self.replays)
         return f"{self.program}{asked}"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
 
 @st.composite
 def flow_scenarios(draw: st.DrawFn) -> Scenario:

@@ -38,6 +38,18 @@ BEGIN
     UPDATE invocations i SET state = 'not_reached', called = false
     WHERE i.execution_id = body.execution_id AND i.number = ANY (body.not_reached) AND i.state IN ('pending', 'reused');
 
+    -- Overrides stay with them, for replays of this one that come to the calls after all.
+    INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, called, module, code_digest,
+                             attempt, supplier_id, started_at, finished_at, upstream, after, reads_inputs,
+                             overridden_inputs, inputs, outputs, override_outputs, options)
+    SELECT body.execution_id, x.number, x.position, x.invocation_id, x.name, x.kind, 'not_reached', false, x.module,
+           x.code_digest, x.attempt, coalesce(x.supplier_id, x.execution_id), x.started_at, x.finished_at, x.upstream,
+           x.after, x.reads_inputs, x.overridden_inputs, x.inputs, x.outputs, x.override_outputs, x.options
+    FROM unnest(body.not_reached) n(number)
+    CROSS JOIN LATERAL shown_invocation(body.execution_id, n.number) x
+    WHERE x.overridden_inputs <> '{}' OR x.override_outputs IS NOT NULL
+    ON CONFLICT DO NOTHING;
+
     INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, called, module)
     SELECT body.execution_id, x.number, x.position, x.invocation_id, x.name, x.kind, 'not_reached', false, x.module
     FROM unnest(body.not_reached) n(number)

@@ -43,19 +43,21 @@ WITH started AS (
 SELECT DISTINCT execution_id FROM started
 
 -- name: recorded_calls
--- What a body finds recorded, in the order of the calls. Waits that an ancestor recorded are asked again.
-SELECT i.number, i.position, i.kind, i.name, i.invocation_id, i.state, i.inputs, i.failure, i.stale_inputs,
+-- What a body finds recorded, in the order of the calls. Waits that an ancestor recorded are asked again. A call that was
+-- not made has no position; what is overridden of it is so wherever it is made.
+SELECT i.number, CASE WHEN i.called OR i.state <> 'not_reached' THEN i.position ELSE 0 END AS position, i.kind, i.name, i.invocation_id, i.state, i.inputs, i.failure, i.stale_inputs,
        i.overridden_inputs, coalesce(i.override_outputs, i.outputs) AS outputs,
        i.override_outputs IS NOT NULL AS output_overridden,
-       i.override_outputs IS NOT NULL AND i.execution_id = $1 AS override_is_new,
+       i.override_outputs IS NOT NULL AND e.replay -> 'overridden_numbers' @> to_jsonb(i.number) IS TRUE AS override_is_new,
        i.execution_id = $1 AND i.supplier_id IS NULL AS own,
        i.called AND (i.blocked_by > 0 OR t.number IS NOT NULL) AS outstanding,
        w.state AS wait_state
 FROM effective_invocations($1) i
+JOIN executions e ON e.id = $1
 LEFT JOIN tasks t ON t.execution_id = $1 AND t.number = i.number
 LEFT JOIN waits w ON w.execution_id = i.execution_id AND w.number = i.number
-WHERE i.called OR i.state <> 'not_reached'
-ORDER BY i.position, i.number
+WHERE i.called OR i.state <> 'not_reached' OR i.overridden_inputs <> '{}' OR i.override_outputs IS NOT NULL
+ORDER BY position, i.number
 
 -- name: count_listeners
 SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dalsegno-notify' AND datname = current_database()

@@ -534,21 +534,25 @@ WHERE lineage.execution_id = $2
 ON CONFLICT (execution_id, number) DO UPDATE SET stale_inputs = true;
 
 -- name: insert_rest
--- Everything else that the source shows, so that the replay needs no ancestors: $1 replay, $2 source.
-INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module, code_digest, attempt,
-                         supplier_id, stale_inputs, started_at, finished_at, upstream, after, reads_inputs,
+-- Everything else that the source shows, so that the replay needs no ancestors: $1 replay, $2 source. What is hidden
+-- there, and overridden, stays both: a tombstone at position 0 is of no call.
+INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, called, module, code_digest,
+                         attempt, supplier_id, stale_inputs, started_at, finished_at, upstream, after, reads_inputs,
                          overridden_inputs, inputs, outputs, override_outputs, failure, options)
-SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'reused', i.module, i.code_digest, i.attempt,
-       coalesce(i.supplier_id, i.execution_id), i.stale_inputs, i.started_at, i.finished_at, i.upstream, i.after,
-       i.reads_inputs, i.overridden_inputs, i.inputs, CASE i.state WHEN 'completed' THEN coalesce(i.outputs, '') ELSE i.outputs END, i.override_outputs, NULL, i.options
+SELECT $1, i.number, CASE WHEN made.made THEN i.position ELSE 0 END, i.invocation_id, i.name, i.kind,
+       CASE WHEN made.made THEN 'reused' ELSE 'not_reached' END, made.made, i.module, i.code_digest, i.attempt,
+       CASE WHEN made.made THEN coalesce(i.supplier_id, i.execution_id) END, i.stale_inputs, i.started_at, i.finished_at, i.upstream, i.after,
+       i.reads_inputs, i.overridden_inputs, i.inputs,
+       CASE i.state WHEN 'completed' THEN coalesce(i.outputs, '') ELSE i.outputs END, i.override_outputs, NULL, i.options
 FROM lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
     WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
     OFFSET 0
 ) AS i
+CROSS JOIN LATERAL (SELECT i.called OR i.state <> 'not_reached' AS made) AS made
 WHERE lineage.execution_id = $2
-  AND (i.called OR i.state <> 'not_reached')
+  AND (made.made OR i.overridden_inputs <> '{}' OR i.override_outputs IS NOT NULL)
   AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number)
   AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($2, i.number) AS near))
 ON CONFLICT DO NOTHING;
