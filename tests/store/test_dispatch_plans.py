@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from dalsegno_planner.store.sql import load
 from tests.store.ledger import Ledger
+
+_EXECUTIONS = load("executions")
 
 _READS = """
     SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
@@ -50,3 +55,20 @@ async def test_a_commit_reads_rows_by_their_keys(ledger: Ledger) -> None:
     await ledger.flow()
     many = await _reads_of_a_batch(ledger)
     assert many <= 2 * few
+
+
+def _rows_looked_at(plan: Any) -> int:
+    each = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Join Filter", 0)
+    return int(each * plan["Actual Loops"]) + sum(_rows_looked_at(child) for child in plan.get("Plans", ()))
+
+
+async def test_a_cancel_costs_what_it_cancels(ledger: Ledger) -> None:
+    size = 2_000
+    execution_id = await ledger.bulk(size)
+    arguments = {"fence_invocations": [list(range(1, size + 1)), [0] * size], "cancel_invocations": [[1, 2]]}
+    for name, values in arguments.items():
+        explained = await ledger.connection.fetchval(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {_EXECUTIONS[name]}", execution_id, *values
+        )
+        assert _rows_looked_at(json.loads(explained)[0]["Plan"]) <= 10 * size
+    assert set((await ledger.states(execution_id)).values()) == {"not_reached", "cancelled"}

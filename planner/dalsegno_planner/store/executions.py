@@ -174,7 +174,8 @@ async def cancel(connection: Connection, execution_id: UUID, failure: bytes) -> 
     tasks += await connection.fetch(SQL["delete_tasks"], execution_id)
     given_out = [task["number"] for task in tasks if task["given_out"]]
     numbers, epochs = [task["number"] for task in tasks], [task["epoch"] for task in tasks]
-    changed = await connection.fetch(SQL["cancel_invocations"], execution_id, given_out, numbers, epochs)
+    await connection.execute(SQL["fence_invocations"], execution_id, numbers, epochs)
+    changed = await connection.fetch(SQL["cancel_invocations"], execution_id, given_out)
     await connection.execute(SQL["abort_waits"], execution_id)
     await connection.execute(
         SQL["cancel"],

@@ -126,14 +126,27 @@ GROUP BY open.id;
 -- name: lock_state
 SELECT state FROM executions WHERE id = $1 FOR UPDATE;
 
+-- name: fence_invocations
+-- $2 and $3 are the numbers of all tasks, with their epochs: what still runs with one is fenced, also after a retry.
+-- OFFSET 0 makes each look-up one by the whole key; joined, arrays of a size unknown are gone through for every row.
+UPDATE invocations AS i
+SET epoch = held.epoch + 1
+FROM (
+    SELECT own.ctid, task.epoch
+    FROM unnest($2::integer[], $3::integer[]) AS task (number, epoch)
+    CROSS JOIN LATERAL (
+        SELECT x.ctid FROM invocations AS x
+        WHERE x.execution_id = $1 AND x.number = task.number AND x.state IN ('pending', 'waiting')
+        FOR UPDATE OFFSET 0
+    ) AS own
+    OFFSET 0
+) AS held
+WHERE i.ctid = held.ctid;
+
 -- name: cancel_invocations
--- What runs or waits is cancelled; what has not come to run never will. $2 are the numbers whose tasks were given out;
--- $3 and $4 those of all tasks, with their epochs: what still runs with one is fenced, also after a retry.
+-- What runs or waits is cancelled; what has not come to run never will. $2 are the numbers whose tasks were given out.
 UPDATE invocations
-SET epoch = coalesce((
-        SELECT task.epoch + 1 FROM unnest($3::integer[], $4::integer[]) AS task (number, epoch)
-        WHERE task.number = invocations.number), epoch),
-    state = CASE WHEN state = 'waiting' OR number = ANY ($2::integer[]) OR started_at IS NOT NULL
+SET state = CASE WHEN state = 'waiting' OR number = ANY ($2::integer[]) OR started_at IS NOT NULL
                  THEN 'cancelled' ELSE 'not_reached' END,
     finished_at = clock_timestamp()
 WHERE execution_id = $1 AND state IN ('pending', 'waiting')
