@@ -352,3 +352,73 @@ async def test_an_object_that_is_gone_is_an_error_where_something_affected_needs
     error = told(await refused(planner.replays.Plan(messages.ReplayServicePlanRequest(spec=wanted))))
     assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "OBJECT_NOT_FOUND")
     assert await connection.fetchval("SELECT count(*) FROM executions") == 1
+
+
+@pytest.mark.semantics("3", "All problems of a request come in one error.", "A refused replay leaves no trace.")
+async def test_problems_of_form_of_names_of_values_and_of_the_source_come_together(
+    planner: Serving, connection: Database
+) -> None:
+    source = await finished(planner, connection)
+    wanted = spec(
+        source,
+        skip=SelectorList(selectors=["load", "fit", " ", "tset"]),
+        on_stale=99,
+        inputs={"lr": Value(json="{"), "lrr": json_value(1)},
+        overrides={
+            "checkpoint.load": Value(artifact_id="x"),
+            "checkpoint.": json_value(1),
+            "wait.x": json_value(1),
+            "foo": json_value(1),
+            "checkpoint.test": json_value(1),
+        },
+        step_input_overrides={
+            "fit": messages.InputOverrides(inputs={"rowz": json_value(1), "lr": Value(artifact_id=str(uuid4()))}),
+            "name:fit": messages.InputOverrides(inputs={"lr": json_value(1)}),
+        },
+    )
+    await set_state(connection, source.id, "running")
+    error = told(await refused(planner.replays.Create(messages.ReplayServiceCreateRequest(spec=wanted))))
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert sorted(error.fields) == sorted([
+        "execution", "on_stale", "skip", "skip", "skip", 'inputs["lr"]', 'inputs["lrr"]',
+        'overrides["checkpoint.load"]', 'overrides["checkpoint."]', 'overrides["wait.x"]', 'overrides["foo"]',
+        'overrides["checkpoint.test"]', 'step_input_overrides["fit"]["rowz"]', 'step_input_overrides["fit"]["lr"]',
+        'step_input_overrides["name:fit"]',
+    ])  # fmt: skip
+    for part in (
+        "is running",
+        "no artifact has the ID",
+        "no invocation takes the output of test",
+        "fit cannot be skipped: it must re-execute, because it takes an output that 'checkpoint.load' overrides",
+        "and one of its inputs is overridden",
+        "did you mean 'test'?",
+        "names nothing",
+    ):
+        assert part in error.descriptions
+    tables = [
+        row["tablename"]
+        for row in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    ]
+    before = {"executions": 1, "artifacts": 0, "lineage": 1}
+    assert before.items() <= {one: await connection.fetchval(f"SELECT count(*) FROM {one}") for one in tables}.items()
+    assert not objects_of(planner)
+
+
+async def test_a_shortened_call_id_selects_also_through_replays(planner: Serving, connection: Database) -> None:
+    source = await finished(planner, connection)
+    made = await planner.replays.Create(messages.ReplayServiceCreateRequest(spec=from_(source, "test")))
+    await complete(connection, made.execution.id, 3, 3)
+    await set_state(connection, made.execution.id, "completed")
+    for execution in (source, made.execution):
+        listed = await planner.executions.ListInvocations(
+            ExecutionServiceListInvocationsRequest(execution=execution.id)
+        )
+        for one in listed.invocations:
+            shortened = (one.original_call_id or one.call_id)[-10:]
+            for selector in (shortened, f"call:{shortened}"):
+                plan = await planner.replays.Plan(messages.ReplayServicePlanRequest(spec=from_(execution, selector)))
+                assert [root.invocation_id for root in plan.roots] == [one.invocation_id]
+    error = told(
+        await refused(planner.replays.Plan(messages.ReplayServicePlanRequest(spec=from_(source, "call:ffff"))))
+    )
+    assert error.reason == "NO_MATCH"

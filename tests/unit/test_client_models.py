@@ -43,7 +43,10 @@ ARTIFACT = UUID("01890000-0000-7000-8000-000000000001")
 
 def spec_of(request: ReplayRequest, types: KnownTypes | None = None) -> ReplaySpec:
     uploads = Uploads(Storage(Connection("localhost:1", "tests")))
-    return request.spec("source", "tests", uploads, types=types)
+    spec, problems = request.draft("source", "tests", uploads, types=types)
+    if problems:
+        raise UsageError("wrong", problems=problems)
+    return spec
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------

@@ -126,3 +126,25 @@ def test_an_exact_name_is_never_a_step_name() -> None:
     chosen = select(found, GRAPH, "skip")
     assert not isinstance(chosen, Problem)
     assert [one.number for one in chosen] == [1]
+
+
+@pytest.mark.semantics("1", "can be shortened to any unique prefix or suffix")
+def test_a_call_id_can_be_shortened_to_what_no_other_call_has() -> None:
+    ids = [one.call_id.hex for one in GRAPH]
+    for number, digits in enumerate(ids, start=1):
+        other = [one for one in ids if one != digits]
+        prefix = next(
+            digits[:size] for size in range(22, 33) if not any(one.startswith(digits[:size]) for one in other)
+        )
+        assert numbers(f"call:{prefix}") == numbers(digits[-10:]) == [number]
+        assert numbers(str(UUID(digits))[-13:]) == [number], "with its dash"
+    assert "is ambiguous" in str(numbers(ids[0][:8])), "all calls of an execution begin alike"
+    assert numbers(f"name:{ids[0][-10:]}") == []
+    assert numbers(ids[0][-3:]) == [], "too short to mean anything"
+
+
+def test_a_name_that_looks_like_part_of_a_call_id_is_a_name() -> None:
+    named = candidate(6, GRAPH[0].call_id.hex[-6:], "other")
+    found = select(parsed(named.invocation_id), [*GRAPH, named], "from")
+    assert not isinstance(found, Problem)
+    assert [one.number for one in found] == [6]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -42,6 +43,13 @@ class Selector:
             return None
 
     @property
+    def part_of_call_id(self) -> str | None:
+        """The digits of a call ID that it may begin or end with."""
+        if self.kind not in (SelectorKind.ANY, SelectorKind.CALL):
+            return None
+        return digits if _PART.fullmatch(digits := self.value.lower().replace("-", "")) else None
+
+    @property
     def name(self) -> str | None:
         """The step name that it may mean."""
         return self.value if self.kind in (SelectorKind.ANY, SelectorKind.NAME, SelectorKind.ALL) else None
@@ -62,6 +70,8 @@ class Candidate:
     kind: InvocationKind
     call_id: CallId
 
+
+_PART = re.compile("[0-9a-f]{4,31}")
 
 _PREFIXES = {f"{kind.value}:": kind for kind in SelectorKind if kind is not SelectorKind.ANY}
 
@@ -101,13 +111,22 @@ def matches(selector: Selector, candidate: Candidate) -> bool:
     )
 
 
+def matches_part(selector: Selector, call: CallId) -> bool:
+    """Whether a selector is the beginning or the end of a call's ID."""
+    part = selector.part_of_call_id
+    return part is not None and (call.hex.startswith(part) or call.hex.endswith(part))
+
+
 def select(selector: Selector, candidates: Iterable[Candidate], field: str) -> Sequence[Candidate] | Problem:
     """Choose among the invocations of an execution, in the order of their numbers.
 
     Returns:
-        Exactly one, or any number for `all:NAME`; empty where none matches; a problem where it is ambiguous.
+        Exactly one, or any number for `all:NAME`; empty where none matches; a problem where it is ambiguous. A part of
+        a call ID counts where nothing has that name.
     """
-    found = sorted((one for one in candidates if matches(selector, one)), key=lambda one: one.number)
+    candidates = sorted(candidates, key=lambda one: one.number)
+    found = [one for one in candidates if matches(selector, one)]
+    found = found or [one for one in candidates if matches_part(selector, one.call_id)]
     if len(found) > 1 and selector.kind is not SelectorKind.ALL:
         return _ambiguous(selector, found, field)
     return found

@@ -7,20 +7,21 @@ import json
 import re
 from collections.abc import Mapping
 
-from dalsegno.errors import Problem, UsageError
+from dalsegno.errors import UsageError
 from dalsegno.v1 import replay_service_pb2 as messages
 from dalsegno.v1.execution_pb2 import InvocationKind as InvocationKindMessage
 from dalsegno.v1.value_pb2 import Payload, Value
 from dalsegno.values import parse_json_text
 from dalsegno_planner.core.overrides import input_field, override_field, step_input_field
 from dalsegno_planner.core.plan import Mode, OnStale, PlanEntry
+from dalsegno_planner.core.problems import Problem, usage
 from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.rpc.convert import is_name, optional_uuid
 from dalsegno_planner.rpc.graphs import GraphReader
 from dalsegno_planner.rpc.values import ValueReader, encode_json, payload_of
 from dalsegno_planner.store.bindings import leaves, references
 from dalsegno_planner.store.replay_entries import View
-from dalsegno_planner.store.replay_request import Creation, Given, ReplayRequest, TodaysCode
+from dalsegno_planner.store.replay_request import ArtifactOrUuid, Creation, Given, ReplayRequest, TodaysCode
 
 VIEWS: Mapping[int, View] = {
     messages.PLAN_VIEW_UNSPECIFIED: View.AFFECTED,
@@ -57,32 +58,27 @@ class RequestReader:
         self._values = values
 
     async def request(self, spec: messages.ReplaySpec, *, single_step: bool = False) -> ReplayRequest:
-        """Return what a message asks for.
-
-        Raises:
-            UsageError: With everything that is wrong with its form.
-        """
+        """Return what a message asks for, and everything that is wrong with its form."""
         problems: list[Problem] = []
         mode = _mode(spec, problems)
-        request = ReplayRequest(
+        on_stale = _on_stale(spec, problems)
+        return ReplayRequest(
             execution=spec.execution,
             project=spec.project,
             mode=mode,
             selectors=_selectors(spec),
             rerun_changed_code=spec.rerun_changed_code,
-            inputs=self._given(spec.inputs, {name: input_field(name) for name in spec.inputs}, problems),
-            overrides=self._given(spec.overrides, {key: override_field(key) for key in spec.overrides}, problems),
+            inputs=self._given(spec.inputs, {name: input_field(name) for name in spec.inputs}),
+            overrides=self._given(spec.overrides, {key: override_field(key) for key in spec.overrides}),
             step_input_overrides={
-                key: self._given(one.inputs, {name: step_input_field(key, name) for name in one.inputs}, problems)
+                key: self._given(one.inputs, {name: step_input_field(key, name) for name in one.inputs})
                 for key, one in spec.step_input_overrides.items()
             },
-            on_stale=_on_stale(spec, problems),
+            on_stale=on_stale,
             code=await self._code(spec) if spec.HasField("code") else None,
             single_step=single_step,
+            problems=problems,
         )
-        if problems:
-            raise UsageError("the replay is refused", reason="INVALID_REPLAY", problems=problems)
-        return request
 
     async def store(self, request: ReplayRequest) -> None:
         """Put the large values of a valid request into the object store."""
@@ -92,15 +88,13 @@ class RequestReader:
                 if isinstance(given, Payload):
                     await self._values.store(given, name)
 
-    def _given(
-        self, values: Mapping[str, Value], fields: Mapping[str, str], problems: list[Problem]
-    ) -> dict[str, Given]:
+    def _given(self, values: Mapping[str, Value], fields: Mapping[str, str]) -> dict[str, Given]:
         found: dict[str, Given] = {}
         for name, value in values.items():
             try:
                 found[name] = self._value(value, fields[name])
             except UsageError as error:
-                problems.append(Problem(fields[name], error.message))
+                found[name] = usage(error.reason, fields[name], error.message)
         return found
 
     def _value(self, value: Value, field: str) -> Given:
@@ -110,6 +104,9 @@ class RequestReader:
                 return value.payload
             case "artifact_id":
                 found = optional_uuid(value.artifact_id, field)
+                if found is not None and value.HasField("uuid"):
+                    self._values.complete(value.uuid, field)
+                    return ArtifactOrUuid(found, value.uuid)
                 if found is not None:
                     return found
             case "json":
@@ -206,7 +203,7 @@ def _mode(spec: messages.ReplaySpec, problems: list[Problem]) -> Mode | None:
     if name is None:
         return None
     if name in ("skip_successful", "everything") and not getattr(spec, name):
-        problems.append(Problem(name, "it must be true where it is given; leave it out otherwise"))
+        problems.append(usage("INVALID_REPLAY", name, "it must be true where it is given; leave it out otherwise"))
     return _MODES[name]
 
 
@@ -222,5 +219,7 @@ def _selectors(spec: messages.ReplaySpec) -> tuple[str, ...]:
 
 def _on_stale(spec: messages.ReplaySpec, problems: list[Problem]) -> OnStale:
     if spec.on_stale not in _ON_STALE:
-        problems.append(Problem("on_stale", f"there is no choice {spec.on_stale}; it is REUSE, RERUN or FAIL"))
+        problems.append(
+            usage("INVALID_REPLAY", "on_stale", f"there is no choice {spec.on_stale}; it is REUSE, RERUN or FAIL")
+        )
     return _ON_STALE.get(spec.on_stale, OnStale.REUSE)

@@ -13,7 +13,7 @@ from dalsegno.v1.value_pb2 import Inputs, Outputs
 from dalsegno_planner.core.execution import InvocationKind
 from dalsegno_planner.core.graph import Node
 from dalsegno_planner.core.ids import ExecutionId, InvocationId, Number, call_id, parse_id
-from dalsegno_planner.core.selectors import SHOWN_CANDIDATES, Candidate, Selector
+from dalsegno_planner.core.selectors import SHOWN_CANDIDATES, Candidate, Selector, matches, matches_part
 from dalsegno_planner.store.bindings import references
 from dalsegno_planner.store.definitions import DefinitionKey
 from dalsegno_planner.store.pool import Connection
@@ -107,7 +107,30 @@ async def all_rows(connection: Connection, execution_id: UUID) -> list[GraphRow]
 
 async def candidates(connection: Connection, execution_id: UUID, selectors: Collection[Selector]) -> list[Candidate]:
     """The invocations that selectors may mean, a few more than are shown of each name."""
-    calls = [parse_id(one.call_id).number for one in selectors if one.call_id is not None]
+    found = await _candidates(connection, execution_id, selectors, ())
+    parts = [one for one in selectors if one.part_of_call_id and not any(matches(one, each) for each in found)]
+    if not parts:
+        return found
+    return await _candidates(connection, execution_id, selectors, await _calls_with(connection, execution_id, parts))
+
+
+async def _calls_with(connection: Connection, execution_id: UUID, parts: Collection[Selector]) -> list[int]:
+    """The first calls whose IDs begin or end like this. All are looked at: no index knows of them."""
+    found: list[int] = []
+    async with connection.transaction():
+        async for row in connection.cursor(SQL["suppliers"], execution_id, prefetch=1_000):
+            call = call_id(row["supplier_id"], row["number"])
+            if any(matches_part(one, call) for one in parts):
+                found.append(row["number"])
+                if len(found) > SHOWN_CANDIDATES * len(parts):
+                    break
+    return found
+
+
+async def _candidates(
+    connection: Connection, execution_id: UUID, selectors: Collection[Selector], numbers: Iterable[int]
+) -> list[Candidate]:
+    calls = [*numbers, *(parse_id(one.call_id).number for one in selectors if one.call_id is not None)]
     found = await connection.fetch(
         SQL["candidates"],
         execution_id,

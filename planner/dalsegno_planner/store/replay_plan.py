@@ -82,7 +82,7 @@ async def make_plan(connection: Connection, source: Execution, request: ReplayRe
         NotFoundError: An artifact does not exist.
         DivergenceError: Today's graph or arguments do not fit.
     """
-    _check_source(source, request)
+    running = _check_source(source, request)
     row = await connection.fetchrow(SQL["source_facts"], source.id)
     assert row is not None
     facts = SourceFacts(**row)
@@ -90,23 +90,17 @@ async def make_plan(connection: Connection, source: Execution, request: ReplayRe
         await connection.execute(SQL["empty_large_scratch"])
     await connection.execute(SQL["scratch"])
     resolved = await resolve(connection, source, facts, request)
-    resolved.problems += _unknown_inputs(resolved)
-    if resolved.problems:
-        raise refusal(f"the replay of {source.name}", resolved.problems)
+    found = [*running, *resolved.problems, *_unknown_inputs(resolved)]
+    if found:
+        found += await _Planning(connection, resolved).skipped_roots()
+        raise refusal(f"the replay of {source.name}", found)
     _check_signature(resolved)
     return await _Planning(connection, resolved).run()
 
 
-def _check_source(source: Execution, request: ReplayRequest) -> None:
+def _check_source(source: Execution, request: ReplayRequest) -> list[Problem]:
+    """Refuse what cannot be replayed at all, or not with that code; return what is wrong with it for now."""
     found: list[Problem] = []
-    if source.state in (ExecutionState.PENDING, ExecutionState.RUNNING):
-        found.append(
-            problems.state(
-                "SOURCE_RUNNING",
-                "execution",
-                f"{source.name} is {source.state}; wait until it has ended, or cancel it, and replay it then",
-            )
-        )
     if source.single_step and not request.single_step:
         found.append(
             problems.state(
@@ -127,6 +121,10 @@ def _check_source(source: Execution, request: ReplayRequest) -> None:
         found.append(problems.usage("WRONG_CODE", "code.steps", f"{source.flow!r} is a flow and has no fixed graph"))
     if found:
         raise refusal(f"the replay of {source.name}", found)
+    if source.state not in (ExecutionState.PENDING, ExecutionState.RUNNING):
+        return []
+    why = f"{source.name} is {source.state}; wait until it has ended, or cancel it, and replay it then"
+    return [problems.state("SOURCE_RUNNING", "execution", why)]
 
 
 def _check_signature(resolved: Resolved) -> None:
@@ -218,10 +216,10 @@ class _Planning:
             await self._connection.execute(SQL["root_name"], source, selector.value, *why)
         if self._request.single_step:
             return
-        if resolved.overrides:
-            keys = [one.key for one in resolved.overrides.values()]
+        if resolved.targets:
+            targets, keys = list(resolved.targets), list(resolved.targets.values())
             reason = RootReason.CHECKPOINT_OVERRIDE.value
-            await self._connection.execute(SQL["root_consumers"], source, list(resolved.overrides), keys, reason)
+            await self._connection.execute(SQL["root_consumers"], source, targets, keys, reason)
         if self._request.rerun_changed_code:
             await self._connection.execute(
                 SQL["root_changed"], source, *self._code_columns(), RootReason.CODE_CHANGED.value
@@ -263,17 +261,28 @@ class _Planning:
         if self._source.source_id is not None:
             await self._connection.execute(SQL["mark_overridden_before"], self._source.id)
 
+    async def skipped_roots(self) -> list[Problem]:
+        """What is skipped though the request makes a root of it; for a request that is refused in any case."""
+        if not self._resolved.kept or self._resolved.todays_steps:
+            return []
+        await self._find_todays_code()
+        await self._insert_roots()
+        return await self._check_kept()
+
+    async def _check_kept(self) -> list[Problem]:
+        if not self._resolved.kept:
+            return []
+        rows = await self._connection.fetch(SQL["roots_among"], list(self._resolved.kept))
+        roots = {
+            row["number"]: [
+                Reason(RootReason(one), cause) for one, cause in zip(row["reasons"], row["causes"], strict=True)
+            ]
+            for row in rows
+        }
+        return check_roots_not_skipped(self._resolved.kept, roots)
+
     async def _check(self, today: TodaysPlan | None, affected: int) -> None:
-        found: list[Problem] = []
-        if self._resolved.kept:
-            rows = await self._connection.fetch(SQL["roots_among"], list(self._resolved.kept))
-            roots = {
-                row["number"]: [
-                    Reason(RootReason(one), cause) for one, cause in zip(row["reasons"], row["causes"], strict=True)
-                ]
-                for row in rows
-            }
-            found += check_roots_not_skipped(self._resolved.kept, roots)
+        found = await self._check_kept()
         if self._request.on_stale is OnStale.FAIL and not self._resolved.is_flow:
             found += await self._stale_readers()
         if not found:

@@ -9,10 +9,20 @@ from uuid import UUID
 from dalsegno.v1.definition_pb2 import Definition
 from dalsegno.v1.value_pb2 import Payload
 from dalsegno_planner.core.plan import Mode, OnStale
+from dalsegno_planner.core.problems import Problem
 from dalsegno_planner.store.invocations import InvocationRow
 
-Given = Payload | UUID
-"""A value as a request gives it: encoded, or the ID of an artifact."""
+
+@dataclass(frozen=True, slots=True)
+class ArtifactOrUuid:
+    """A UUID that names an artifact, but where the type of what it replaces has UUIDs among its values."""
+
+    artifact_id: UUID
+    payload: Payload
+
+
+Given = Payload | UUID | ArtifactOrUuid | Problem
+"""A value as a request gives it: encoded, or the ID of an artifact; or why it is neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class ReplayRequest:
         inputs: By the name of the flow input.
         overrides: By `checkpoint.<selector>`.
         step_input_overrides: By invocation ID or `all:NAME`, then by input.
+        problems: What is wrong with its form, to be told with all the rest.
     """
 
     execution: str
@@ -60,6 +71,7 @@ class ReplayRequest:
     on_stale: OnStale = OnStale.REUSE
     code: TodaysCode | None = None
     single_step: bool = False
+    problems: Sequence[Problem] = ()
 
     @property
     def chosen_mode(self) -> Mode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dalsegno.v1.value_pb2 import FlowInputs, Inputs, Output, Outputs
@@ -84,7 +84,11 @@ class SourceFacts:
 
 @dataclass(slots=True)
 class Resolved:
-    """A request against its source. Numbers are those of the recorded graph."""
+    """A request against its source. Numbers are those of the recorded graph.
+
+    Attributes:
+        targets: The checkpoints that overrides name, with the key, whatever else is wrong with these.
+    """
 
     request: ReplayRequest
     source: Execution
@@ -94,6 +98,7 @@ class Resolved:
     chosen: dict[Number, str] = field(default_factory=dict)
     chosen_names: list[Selector] = field(default_factory=list)
     kept: dict[Number, str] = field(default_factory=dict)
+    targets: dict[Number, str] = field(default_factory=dict)
     overrides: dict[Number, OverriddenOutput] = field(default_factory=dict)
     step_inputs: dict[str, StepInputs] = field(default_factory=dict)
     inputs: dict[str, FoundValue] = field(default_factory=dict)
@@ -119,7 +124,7 @@ class Resolved:
 async def resolve(connection: Connection, source: Execution, facts: SourceFacts, request: ReplayRequest) -> Resolved:
     """Look up what a request names. Problems are gathered, not raised."""
     code = KnownCode(source, facts.code_digest, request.code)
-    resolved = Resolved(request, source, facts, request.chosen_mode, code)
+    resolved = Resolved(request, source, facts, request.chosen_mode, code, problems=list(request.problems))
     resolution = _Resolution(connection, resolved)
     await resolution.run()
     return resolved
@@ -233,6 +238,7 @@ class _Resolution:
                 key_of.setdefault(number, key)
         if not key_of:
             return {}
+        self._resolved.targets = key_of
         rows = await graph.rows(self._connection, self._source.id, key_of)
         return {row.number: (key_of[row.number], row) for row in rows}
 
@@ -267,8 +273,8 @@ class _Resolution:
         if steps or self._request.inputs:
             await self._resolved.code.load(self._connection, steps)
 
-    async def _found(self, given: Given, place: str) -> FoundValue | None:
-        found = await find_value(self._connection, given, place)
+    async def _found(self, given: Given, place: str, schemas: Iterable[str] = ()) -> FoundValue | None:
+        found = await find_value(self._connection, given, place, schemas)
         if isinstance(found, Problem):
             self._report(found)
             return None
@@ -286,7 +292,7 @@ class _Resolution:
         self._report(*check_names(given, known, what, fields))
         self._check_shaping()
         for name, value in given.items():
-            found = await self._found(value, fields[name])
+            found = await self._found(value, fields[name], [code.flow_schemas.get(name, "")])
             if found is not None and name in known:
                 self._report(*check_type(found.payload, code.flow_schemas.get(name, ""), fields[name]))
                 self._resolved.inputs[name] = found
@@ -309,7 +315,8 @@ class _Resolution:
     ) -> None:
         values: dict[str, FoundValue | None] = {}
         for key, given in self._request.overrides.items():
-            values[key] = await self._found(given, override_field(key))
+            schemas = [one for named, row in targets.values() if named == key for one in self._outputs_of(row).values()]
+            values[key] = await self._found(given, override_field(key), schemas)
         for number, (key, row) in targets.items():
             taken = {name for one in consumers[number] for name in one.takes_of(number)}
             outputs = frozenset(row.output_names()) | taken
@@ -325,6 +332,9 @@ class _Resolution:
             self._check_output(row, name, key, value, consumers[number])
             self._resolved.overrides[number] = OverriddenOutput(key, value, name)
 
+    def _outputs_of(self, row: GraphRow) -> Mapping[str, str]:
+        return self._resolved.code.output_schemas(row.module, row.name, row.code_digest)
+
     def _check_output(
         self, row: GraphRow, output: str, key: str, value: FoundValue, consumers: Sequence[Consumer]
     ) -> None:
@@ -336,22 +346,24 @@ class _Resolution:
             for name, binding in one.inputs.bindings.items()
             if binding.WhichOneof("kind") == "output" and binding.output.number == row.number
         }
-        schemas.add(code.output_schemas(row.module, row.name, row.code_digest).get(output, ""))
+        schemas.add(self._outputs_of(row).get(output, ""))
         found = {problem for schema in schemas for problem in check_type(value.payload, schema, override_field(key))}
         self._report(*sorted(found, key=lambda problem: (problem.field, problem.description)))
 
     async def _replace_inputs(self, rows: Sequence[tuple[str, str, GraphRow | None]]) -> None:
         values: dict[tuple[str, str], FoundValue | None] = {}
         for key, replaced in self._request.step_input_overrides.items():
+            known = [self._known_inputs(one, row)[1] for named, one, row in rows if named == key]
             for name, value in replaced.items():
-                values[key, name] = await self._found(value, step_input_field(key, name))
+                schemas = [one.get(name, "") for one in known]
+                values[key, name] = await self._found(value, step_input_field(key, name), schemas)
         for key, invocation_id, row in rows:
             given = self._request.step_input_overrides[key]
             if row is not None and not row.node().is_step:
                 why = f"{invocation_id} is a wait and has no inputs"
                 self._report(problems.usage("WAIT_OVERRIDE", step_input_field(key), why))
                 continue
-            names, schemas = self._known_inputs(invocation_id, row)
+            names, types = self._known_inputs(invocation_id, row)
             fields = {name: step_input_field(key, name) for name in given}
             self._report(*check_names(given, names, f"{invocation_id} has no input", fields))
             target = self._resolved.step_inputs.setdefault(invocation_id, StepInputs(invocation_id, key, row))
@@ -361,7 +373,7 @@ class _Resolution:
                     self._report(problems.usage("OVERRIDDEN_TWICE", fields[name], why))
                 found = values[key, name]
                 if found is not None and name in names:
-                    self._report(*check_type(found.payload, schemas.get(name, ""), fields[name]))
+                    self._report(*check_type(found.payload, types.get(name, ""), fields[name]))
                     target.values[name] = found
 
     def _known_inputs(self, invocation_id: str, row: GraphRow | None) -> tuple[frozenset[str], Mapping[str, str]]:

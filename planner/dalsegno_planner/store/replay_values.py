@@ -15,7 +15,8 @@ from dalsegno_planner.core.problems import Problem
 from dalsegno_planner.store import artifacts, graph
 from dalsegno_planner.store.definitions import DefinitionKey
 from dalsegno_planner.store.pool import Connection
-from dalsegno_planner.store.replay_request import Given, TodaysCode
+from dalsegno_planner.store.replay_request import ArtifactOrUuid, Given, TodaysCode
+from dalsegno_planner.store.value_types import admits_uuid
 
 _KINDS = {
     DefinitionKind.DEFINITION_KIND_FLOW: "flow",
@@ -32,8 +33,14 @@ class FoundValue:
     artifact_id: UUID | None = None
 
 
-async def find_value(connection: Connection, given: Given, field: str) -> FoundValue | Problem:
-    """Return the value that a request gives, or why there is none."""
+async def find_value(
+    connection: Connection, given: Given, field: str, schemas: Iterable[str] = ()
+) -> FoundValue | Problem:
+    """Return the value that a request gives for something of these types, or why there is none."""
+    if isinstance(given, ArtifactOrUuid):
+        given = given.payload if any(map(admits_uuid, schemas)) else given.artifact_id
+    if isinstance(given, Problem):
+        return given
     if isinstance(given, Payload):
         return FoundValue(given)
     try:

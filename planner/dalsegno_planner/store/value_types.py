@@ -39,6 +39,24 @@ def check_type(payload: Payload, schema: str, field: str) -> list[Problem]:
     ]
 
 
+def admits_uuid(schema: str) -> bool:
+    """Whether a JSON Schema, as text, says that UUIDs are among the values."""
+    return "uuid" in schema and _admits_uuid(document := json.loads(schema), document, frozenset())
+
+
+def _admits_uuid(schema: Any, document: Any, seen: frozenset[str]) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    if schema.get("format") == "uuid":
+        return True
+    referred = str(schema.get("$ref", ""))
+    place, _, name = referred.rpartition("/")
+    if place == "#/$defs" and referred not in seen:
+        return _admits_uuid(document.get("$defs", {}).get(name), document, seen | {referred})
+    choices = [one for key in ("anyOf", "oneOf", "allOf") for one in schema.get(key, ())]
+    return any(_admits_uuid(one, document, seen) for one in choices)
+
+
 def _violations(view: Any, schema: Any) -> list[jsonschema.ValidationError]:
     validator = validator_for(schema, default=jsonschema.Draft202012Validator)
     try:

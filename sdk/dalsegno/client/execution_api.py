@@ -14,6 +14,7 @@ from dalsegno.client.identity import execution_text
 from dalsegno.client.logs import PAGE_SIZE, Log
 from dalsegno.client.plans import Plan
 from dalsegno.client.replay_request import ReplayRequest
+from dalsegno.client.replay_specs import checked_spec
 from dalsegno.client.replays import create_replay, plan_replay, who_asks
 from dalsegno.client.storage import Uploads
 from dalsegno.client.waits import Wait
@@ -187,13 +188,8 @@ class Executions:
             flow_inputs=flow_inputs,
         )
         here = code_here.for_source(self._reach, exec_id, pin=False)
-        spec = request.spec(
-            execution_text(exec_id),
-            self._reach.project,
-            Uploads(self._reach.storage),
-            types=here.types,
-            code=here.code,
-        )
+        uploads = Uploads(self._reach.storage)
+        spec = checked_spec(self._reach, request, execution_text(exec_id), uploads, types=here.types, code=here.code)
         plan = plan_replay(self._reach, spec)
         if expect_plan is not None and plan.digest != expect_plan:
             raise _other_plan(expect_plan, plan)
@@ -203,7 +199,7 @@ class Executions:
         """Create a replay from a request that is put together already."""
         here = code_here.for_source(self._reach, exec_id, pin=True)
         uploads = Uploads(self._reach.storage)
-        spec = request.spec(execution_text(exec_id), self._reach.project, uploads, types=here.types, code=here.code)
+        spec = checked_spec(self._reach, request, execution_text(exec_id), uploads, types=here.types, code=here.code)
         return create_replay(self._reach, spec, uploads, expect_plan=request.expect_plan)
 
     def wait(self, exec_id: object, timeout: float | None = None) -> Execution:

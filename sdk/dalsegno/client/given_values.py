@@ -10,6 +10,7 @@ from dalsegno.arguments import signature_of
 from dalsegno.client.artifacts import Artifact, ArtifactRef
 from dalsegno.client.storage import Uploads
 from dalsegno.errors import Problem, UsageError
+from dalsegno.payloads import encode_named, inline_payload
 from dalsegno.v1.value_pb2 import Value
 
 ARTIFACT_KEY = "$artifact"
@@ -57,7 +58,9 @@ def value_message(value: object, uploads: Uploads, what: str, *, admits_uuid: bo
     """
     reference = artifact_of(value, admits_uuid=admits_uuid)
     if reference is not None:
-        return Value(artifact_id=str(reference.id))
+        # Only the planner knows what was recorded, and whether it has UUIDs among its values.
+        uuid = inline_payload(encode_named(value, what)) if isinstance(value, UUID) else None
+        return Value(artifact_id=str(reference.id), uuid=uuid)
     return Value(payload=uploads.encoded(plain_of(value), what))
 
 

@@ -15,6 +15,7 @@ from dalsegno.client.executions import Execution
 from dalsegno.client.given_values import KnownTypes, loaded
 from dalsegno.client.identity import execution_text
 from dalsegno.client.replay_request import ReplayRequest
+from dalsegno.client.replay_specs import refusal
 from dalsegno.client.starts import ended_well, reach_of, refuse_in_body, replay_source
 from dalsegno.client.storage import Uploads
 from dalsegno.client.warned import callers_level
@@ -120,7 +121,10 @@ def _todays_graph(
     uploads: Uploads,
 ) -> Graph:
     overrides = request.all_inputs()
-    _check_inputs(pipeline, overrides, here.types)
+    problems = _input_problems(pipeline, overrides, here.types)
+    if problems:
+        spec, more = request.draft(source.exec_id, reach.project, uploads, code=here.code, without_inputs=True)
+        raise refusal(reach, spec, [*problems, *more])
     values = {name: value for name, value in source.inputs.items() if name not in overrides}
     values |= _loaded_overrides(reach, overrides, here.types)
     _check_signature(pipeline, source, values)
@@ -134,7 +138,7 @@ def _loaded_overrides(reach: Reach, overrides: Mapping[str, object], types: Know
     return {name: loaded(value, get, admits_uuid=types.admits_uuid(name)) for name, value in overrides.items()}
 
 
-def _check_inputs(pipeline: Pipeline[..., Any], overrides: Mapping[str, object], types: KnownTypes) -> None:
+def _input_problems(pipeline: Pipeline[..., Any], overrides: Mapping[str, object], types: KnownTypes) -> list[Problem]:
     parameters = list(signature_of(pipeline.function).parameters)
     problems = types.problems(overrides, "input_overrides")
     for name in types.unknown(overrides):
@@ -143,8 +147,7 @@ def _check_inputs(pipeline: Pipeline[..., Any], overrides: Mapping[str, object],
         problems.append(
             Problem(f'input_overrides["{name}"]', f"pipeline {pipeline.name!r} has no such parameter{hint}")
         )
-    if problems:
-        raise UsageError("the replay cannot be made", reason="INVALID_REPLAY", problems=problems)
+    return problems
 
 
 def _check_signature(pipeline: Pipeline[..., Any], source: Execution, values: Mapping[str, object]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +70,11 @@ class ReplayRequest:
             raise UsageError(
                 f"given twice, in inputs={{…}} and as a keyword argument: {', '.join(twice)}",
                 reason="INPUT_GIVEN_TWICE",
-                fields={"input": twice[0]},
+                fields={"input": twice[0], "field": "inputs"},
             )
         return {**inputs, **self.flow_inputs}
 
-    def spec(
+    def draft(
         self,
         execution: str,
         project: str,
@@ -81,8 +82,9 @@ class ReplayRequest:
         *,
         types: KnownTypes | None = None,
         code: CodeVersion | None = None,
-    ) -> ReplaySpec:
-        """Return the message.
+        without_inputs: bool = False,
+    ) -> tuple[ReplaySpec, list[Problem]]:
+        """Return the message without what cannot be sent, and everything that is wrong as far as that shows here.
 
         Args:
             execution: The source.
@@ -90,34 +92,24 @@ class ReplayRequest:
             uploads: Takes the content of large values.
             types: The types of the flow's inputs, where its code is here.
             code: Today's code, where the replay is made from code.
-
-        Raises:
-            UsageError: With everything that is wrong with the request, as far as that shows here.
+            without_inputs: Whether flow inputs are left out, having been found wrong already.
         """
         types = types or KnownTypes(None)
-        inputs = self.all_inputs()
-        self._check(inputs, types)
+        wrong = Wrong(self._mode_problems())
+        if self.on_stale not in _ON_STALE:
+            wrong.add("on_stale", f"{self.on_stale!r} is none of 'reuse', 'rerun' and 'fail'")
         spec = ReplaySpec(
             execution=execution,
             project=project,
             rerun_changed_code=self.rerun_changed_code,
-            on_stale=_ON_STALE[self.on_stale],
+            on_stale=_ON_STALE.get(self.on_stale, replay_service_pb2.ON_STALE_UNSPECIFIED),
             code=code,
         )
         self._set_mode(spec)
-        self._add_values(spec, inputs, uploads, types)
-        return spec
-
-    def _check(self, inputs: Mapping[str, object], types: KnownTypes) -> None:
-        problems = [*self._mode_problems(), *types.problems(inputs, "inputs")]
-        if self.on_stale not in _ON_STALE:
-            problems.append(Problem("on_stale", f"{self.on_stale!r} is none of 'reuse', 'rerun' and 'fail'"))
-        for name, overrides in require_names(self.step_input_overrides, "step_input_overrides").items():
-            if not isinstance(overrides, Mapping):
-                where = f'step_input_overrides["{name}"]'
-                problems.append(Problem(where, f"must be a dict from input names to values, not {overrides!r}"))
-        if problems:
-            raise UsageError("the replay cannot be made", reason="INVALID_REPLAY", problems=problems)
+        if not without_inputs:
+            self._add_inputs(spec, uploads, types, wrong)
+        self._add_overrides(spec, uploads, wrong)
+        return spec, wrong.problems
 
     def _mode_problems(self) -> list[Problem]:
         given = [
@@ -149,18 +141,53 @@ class ReplayRequest:
         elif self.everything:
             spec.everything = True
 
-    def _add_values(self, spec: ReplaySpec, inputs: Mapping[str, object], uploads: Uploads, types: KnownTypes) -> None:
-        for name, value in inputs.items():
-            message = value_message(value, uploads, f'inputs["{name}"]', admits_uuid=types.admits_uuid(name))
-            spec.inputs[name].CopyFrom(message)
-        for key, value in require_names(self.overrides, "overrides").items():
-            spec.overrides[key].CopyFrom(value_message(value, uploads, f'overrides["{key}"]'))
-        for invocation, overrides in (self.step_input_overrides or {}).items():
-            where = f'step_input_overrides["{invocation}"]'
-            replaced = InputOverrides()
-            for name, value in require_names(overrides, where).items():
-                replaced.inputs[name].CopyFrom(value_message(value, uploads, f'{where}["{name}"]'))
-            spec.step_input_overrides[invocation].CopyFrom(replaced)
+    def _add_inputs(self, spec: ReplaySpec, uploads: Uploads, types: KnownTypes, wrong: Wrong) -> None:
+        with wrong.gathered("inputs"):
+            for name, value in self.all_inputs().items():
+                field = f'inputs["{name}"]'
+                with wrong.gathered(field):
+                    misfits = types.problems({name: value}, "inputs")
+                    wrong.problems += misfits
+                    if not misfits:
+                        message = value_message(value, uploads, field, admits_uuid=types.admits_uuid(name))
+                        spec.inputs[name].CopyFrom(message)
+
+    def _add_overrides(self, spec: ReplaySpec, uploads: Uploads, wrong: Wrong) -> None:
+        with wrong.gathered("overrides"):
+            for key, value in require_names(self.overrides, "overrides").items():
+                with wrong.gathered(f'overrides["{key}"]') as field:
+                    spec.overrides[key].CopyFrom(value_message(value, uploads, field))
+        with wrong.gathered("step_input_overrides"):
+            for invocation, inputs in require_names(self.step_input_overrides, "step_input_overrides").items():
+                where = f'step_input_overrides["{invocation}"]'
+                replaced = InputOverrides()
+                with wrong.gathered(where):
+                    if not isinstance(inputs, Mapping):
+                        wrong.add(where, f"must be a dict from input names to values, not {inputs!r}")
+                        continue
+                    for name, value in require_names(inputs, where).items():
+                        with wrong.gathered(f'{where}["{name}"]') as field:
+                            replaced.inputs[name].CopyFrom(value_message(value, uploads, field))
+                spec.step_input_overrides[invocation].CopyFrom(replaced)
+
+
+@dataclass(slots=True)
+class Wrong:
+    """Everything that is wrong with a request."""
+
+    problems: list[Problem]
+
+    def add(self, field: str, description: str) -> None:
+        """Note one thing."""
+        self.problems.append(Problem(field, description))
+
+    @contextmanager
+    def gathered(self, field: str) -> Iterator[str]:
+        """Note what is raised as wrong with a field."""
+        try:
+            yield field
+        except UsageError as error:
+            self.problems += error.problems or [Problem(field, error.message)]
 
 
 def request_of_configuration(configuration: Mapping[str, Any] | None) -> ReplayRequest:
@@ -207,4 +234,6 @@ def _are_selectors(selectors: object) -> bool:
 
 
 def _listed(selectors: str | Sequence[str]) -> list[str]:
+    if not _are_selectors(selectors):
+        return []
     return [selectors] if isinstance(selectors, str) else list(selectors)

@@ -12,6 +12,7 @@ from dalsegno.client.connection import new_request_id
 from dalsegno.client.executions import Execution
 from dalsegno.client.handles import ExecutionHandle
 from dalsegno.client.replay_request import ReplayRequest
+from dalsegno.client.replay_specs import checked_spec
 from dalsegno.client.replays import create_replay
 from dalsegno.client.storage import Uploads
 from dalsegno.definitions import definition_ref, kind_of
@@ -139,7 +140,7 @@ def replay_source(
     given = uploads or Uploads(reach.storage)
 
     def create() -> Execution:
-        spec = request.spec(source.exec_id, reach.project, given, types=here.types, code=here.code)
+        spec = checked_spec(reach, request, source.exec_id, given, types=here.types, code=here.code)
         return create_replay(reach, spec, given, expect_plan=request.expect_plan, debug=debug)
 
     if not debug:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64\x61lsegno/v1/value.proto\x12\x0b\x64\x61lsegno.v1\"|\n\x07Payload\x12\r\n\x05\x63odec\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x11\n\tcanonical\x18\x04 \x01(\x08\x12\x10\n\x06inline\x18\x05 \x01(\x0cH\x00\x12\x14\n\nobject_key\x18\x06 \x01(\tH\x00\x42\t\n\x07\x63ontent\"_\n\x05Value\x12\'\n\x07payload\x18\x01 \x01(\x0b\x32\x14.dalsegno.v1.PayloadH\x00\x12\x15\n\x0b\x61rtifact_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x04json\x18\x03 \x01(\tH\x00\x42\x06\n\x04kind\"=\n\x06Output\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07payload\x18\x02 \x01(\x0b\x32\x14.dalsegno.v1.Payload\"/\n\x07Outputs\x12$\n\x07outputs\x18\x01 \x03(\x0b\x32\x13.dalsegno.v1.Output\"Y\n\tOutputRef\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06output\x18\x02 \x01(\t\x12,\n\x0c\x61lternatives\x18\x03 \x03(\x0b\x32\x16.dalsegno.v1.OutputRef\"\x98\x02\n\x07\x42inding\x12%\n\x05value\x18\x01 \x01(\x0b\x32\x14.dalsegno.v1.PayloadH\x00\x12(\n\x06output\x18\x02 \x01(\x0b\x32\x16.dalsegno.v1.OutputRefH\x00\x12\x14\n\nflow_input\x18\x03 \x01(\tH\x00\x12(\n\x04list\x18\x04 \x01(\x0b\x32\x18.dalsegno.v1.BindingListH\x00\x12)\n\x05tuple\x18\x05 \x01(\x0b\x32\x18.dalsegno.v1.BindingListH\x00\x12&\n\x03map\x18\x06 \x01(\x0b\x32\x17.dalsegno.v1.BindingMapH\x00\x12\x0e\n\x06\x64igest\x18\x07 \x01(\x0c\x12\x11\n\tcanonical\x18\x08 \x01(\x08\x42\x06\n\x04kind\"2\n\x0b\x42indingList\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.dalsegno.v1.Binding\"8\n\nBindingMap\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.dalsegno.v1.BindingEntry\"s\n\x0c\x42indingEntry\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\'\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32\x14.dalsegno.v1.PayloadH\x00\x12#\n\x05value\x18\x03 \x01(\x0b\x32\x14.dalsegno.v1.BindingB\x05\n\x03key\"\x84\x01\n\x06Inputs\x12\x33\n\x08\x62indings\x18\x01 \x03(\x0b\x32!.dalsegno.v1.Inputs.BindingsEntry\x1a\x45\n\rBindingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.dalsegno.v1.Binding:\x02\x38\x01\"\x86\x01\n\nFlowInputs\x12\x33\n\x06values\x18\x01 \x03(\x0b\x32#.dalsegno.v1.FlowInputs.ValuesEntry\x1a\x43\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.dalsegno.v1.Payload:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64\x61lsegno/v1/value.proto\x12\x0b\x64\x61lsegno.v1\"|\n\x07Payload\x12\r\n\x05\x63odec\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x11\n\tcanonical\x18\x04 \x01(\x08\x12\x10\n\x06inline\x18\x05 \x01(\x0cH\x00\x12\x14\n\nobject_key\x18\x06 \x01(\tH\x00\x42\t\n\x07\x63ontent\"\x83\x01\n\x05Value\x12\'\n\x07payload\x18\x01 \x01(\x0b\x32\x14.dalsegno.v1.PayloadH\x00\x12\x15\n\x0b\x61rtifact_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x04json\x18\x03 \x01(\tH\x00\x12\"\n\x04uuid\x18\x04 \x01(\x0b\x32\x14.dalsegno.v1.PayloadB\x06\n\x04kind\"=\n\x06Output\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07payload\x18\x02 \x01(\x0b\x32\x14.dalsegno.v1.Payload\"/\n\x07Outputs\x12$\n\x07outputs\x18\x01 \x03(\x0b\x32\x13.dalsegno.v1.Output\"Y\n\tOutputRef\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0e\n\x06output\x18\x02 \x01(\t\x12,\n\x0c\x61lternatives\x18\x03 \x03(\x0b\x32\x16.dalsegno.v1.OutputRef\"\x98\x02\n\x07\x42inding\x12%\n\x05value\x18\x01 \x01(\x0b\x32\x14.dalsegno.v1.PayloadH\x00\x12(\n\x06output\x18\x02 \x01(\x0b\x32\x16.dalsegno.v1.OutputRefH\x00\x12\x14\n\nflow_input\x18\x03 \x01(\tH\x00\x12(\n\x04list\x18\x04 \x01(\x0b\x32\x18.dalsegno.v1.BindingListH\x00\x12)\n\x05tuple\x18\x05 \x01(\x0b\x32\x18.dalsegno.v1.BindingListH\x00\x12&\n\x03map\x18\x06 \x01(\x0b\x32\x17.dalsegno.v1.BindingMapH\x00\x12\x0e\n\x06\x64igest\x18\x07 \x01(\x0c\x12\x11\n\tcanonical\x18\x08 \x01(\x08\x42\x06\n\x04kind\"2\n\x0b\x42indingList\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.dalsegno.v1.Binding\"8\n\nBindingMap\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.dalsegno.v1.BindingEntry\"s\n\x0c\x42indingEntry\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\'\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32\x14.dalsegno.v1.PayloadH\x00\x12#\n\x05value\x18\x03 \x01(\x0b\x32\x14.dalsegno.v1.BindingB\x05\n\x03key\"\x84\x01\n\x06Inputs\x12\x33\n\x08\x62indings\x18\x01 \x03(\x0b\x32!.dalsegno.v1.Inputs.BindingsEntry\x1a\x45\n\rBindingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.dalsegno.v1.Binding:\x02\x38\x01\"\x86\x01\n\nFlowInputs\x12\x33\n\x06values\x18\x01 \x03(\x0b\x32#.dalsegno.v1.FlowInputs.ValuesEntry\x1a\x43\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.dalsegno.v1.Payload:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,28 +37,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FLOWINPUTS_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_PAYLOAD']._serialized_start=40
   _globals['_PAYLOAD']._serialized_end=164
-  _globals['_VALUE']._serialized_start=166
-  _globals['_VALUE']._serialized_end=261
-  _globals['_OUTPUT']._serialized_start=263
-  _globals['_OUTPUT']._serialized_end=324
-  _globals['_OUTPUTS']._serialized_start=326
-  _globals['_OUTPUTS']._serialized_end=373
-  _globals['_OUTPUTREF']._serialized_start=375
-  _globals['_OUTPUTREF']._serialized_end=464
-  _globals['_BINDING']._serialized_start=467
-  _globals['_BINDING']._serialized_end=747
-  _globals['_BINDINGLIST']._serialized_start=749
-  _globals['_BINDINGLIST']._serialized_end=799
-  _globals['_BINDINGMAP']._serialized_start=801
-  _globals['_BINDINGMAP']._serialized_end=857
-  _globals['_BINDINGENTRY']._serialized_start=859
-  _globals['_BINDINGENTRY']._serialized_end=974
-  _globals['_INPUTS']._serialized_start=977
-  _globals['_INPUTS']._serialized_end=1109
-  _globals['_INPUTS_BINDINGSENTRY']._serialized_start=1040
-  _globals['_INPUTS_BINDINGSENTRY']._serialized_end=1109
-  _globals['_FLOWINPUTS']._serialized_start=1112
-  _globals['_FLOWINPUTS']._serialized_end=1246
-  _globals['_FLOWINPUTS_VALUESENTRY']._serialized_start=1179
-  _globals['_FLOWINPUTS_VALUESENTRY']._serialized_end=1246
+  _globals['_VALUE']._serialized_start=167
+  _globals['_VALUE']._serialized_end=298
+  _globals['_OUTPUT']._serialized_start=300
+  _globals['_OUTPUT']._serialized_end=361
+  _globals['_OUTPUTS']._serialized_start=363
+  _globals['_OUTPUTS']._serialized_end=410
+  _globals['_OUTPUTREF']._serialized_start=412
+  _globals['_OUTPUTREF']._serialized_end=501
+  _globals['_BINDING']._serialized_start=504
+  _globals['_BINDING']._serialized_end=784
+  _globals['_BINDINGLIST']._serialized_start=786
+  _globals['_BINDINGLIST']._serialized_end=836
+  _globals['_BINDINGMAP']._serialized_start=838
+  _globals['_BINDINGMAP']._serialized_end=894
+  _globals['_BINDINGENTRY']._serialized_start=896
+  _globals['_BINDINGENTRY']._serialized_end=1011
+  _globals['_INPUTS']._serialized_start=1014
+  _globals['_INPUTS']._serialized_end=1146
+  _globals['_INPUTS_BINDINGSENTRY']._serialized_start=1077
+  _globals['_INPUTS_BINDINGSENTRY']._serialized_end=1146
+  _globals['_FLOWINPUTS']._serialized_start=1149
+  _globals['_FLOWINPUTS']._serialized_end=1283
+  _globals['_FLOWINPUTS_VALUESENTRY']._serialized_start=1216
+  _globals['_FLOWINPUTS_VALUESENTRY']._serialized_end=1283
 # @@protoc_insertion_point(module_scope)

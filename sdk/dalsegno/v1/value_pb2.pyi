@@ -81,6 +81,7 @@ class Value(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     ARTIFACT_ID_FIELD_NUMBER: _builtins.int
     JSON_FIELD_NUMBER: _builtins.int
+    UUID_FIELD_NUMBER: _builtins.int
     artifact_id: _builtins.str
     """The ID of an existing artifact, or of a call whose only output is meant."""
     json: _builtins.str
@@ -89,16 +90,23 @@ class Value(_message.Message):
     def payload(self) -> Global___Payload:
         """An encoded value."""
 
+    @_builtins.property
+    def uuid(self) -> Global___Payload:
+        """Beside an artifact ID in a replay: the same UUID as a plain value, which counts where the recorded type of what it
+        replaces has UUIDs among its values. Left out where an artifact is meant in any case.
+        """
+
     def __init__(
         self,
         *,
         payload: Global___Payload | None = ...,
         artifact_id: _builtins.str = ...,
         json: _builtins.str = ...,
+        uuid: Global___Payload | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "json", b"json", "kind", b"kind", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "json", b"json", "kind", b"kind", "payload", b"payload", "uuid", b"uuid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "json", b"json", "kind", b"kind", "payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "json", b"json", "kind", b"kind", "payload", b"payload", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["payload", "artifact_id", "json"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015

@@ -73,6 +73,19 @@ CROSS JOIN LATERAL shown_invocation($1, nearest.number) AS i
 WHERE shown.depth = nearest.depth AND (i.called OR i.state <> 'not_reached')
 ORDER BY i.number;
 
+-- name: suppliers
+-- Every number with the execution whose call it shows: $1 execution.
+SELECT i.number, coalesce(i.supplier_id, i.execution_id) AS supplier_id
+FROM lineage
+CROSS JOIN LATERAL (
+    SELECT row.* FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    OFFSET 0
+) AS i
+WHERE lineage.execution_id = $1
+  AND (i.called OR i.state <> 'not_reached')
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near));
+
 -- name: step_names
 -- The distinct names, by skipping from one to the next: $1 execution, $2 how many at most.
 SELECT DISTINCT names.name

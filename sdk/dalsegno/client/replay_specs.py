@@ -1,0 +1,58 @@
+"""Replay requests as they are sent; one that is wrong is refused with all that is, here and at the planner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dalsegno.client.given_values import KnownTypes
+from dalsegno.client.replay_request import ReplayRequest
+from dalsegno.errors import AuthError, BackendError, DalsegnoError, Problem, UsageError
+from dalsegno.v1.replay_service_pb2 import CodeVersion, ReplayServicePlanRequest, ReplaySpec
+
+if TYPE_CHECKING:
+    from dalsegno.client.reach import Reach
+    from dalsegno.client.storage import Uploads
+
+
+def checked_spec(
+    reach: Reach,
+    request: ReplayRequest,
+    execution: str,
+    uploads: Uploads,
+    *,
+    types: KnownTypes | None = None,
+    code: CodeVersion | None = None,
+) -> ReplaySpec:
+    """Return the message for a request.
+
+    Raises:
+        UsageError: If something is wrong that shows here; then with what the planner finds wrong as well.
+    """
+    spec, problems = request.draft(execution, reach.project, uploads, types=types, code=code)
+    if problems:
+        raise refusal(reach, spec, problems)
+    return spec
+
+
+def refusal(reach: Reach, spec: ReplaySpec, problems: Sequence[Problem]) -> UsageError:
+    """Return the error for a request that is wrong.
+
+    Args:
+        reach: The planner, which is asked about the rest.
+        spec: The request without what is known to be wrong.
+        problems: What that is.
+    """
+    return UsageError(
+        "the replay cannot be made", reason="INVALID_REPLAY", problems=[*problems, *_told_by_planner(reach, spec)]
+    )
+
+
+def _told_by_planner(reach: Reach, spec: ReplaySpec) -> Sequence[Problem]:
+    try:
+        reach.connection.call(lambda stubs: stubs.replays.Plan, ReplayServicePlanRequest(spec=spec, page_size=1))
+    except (AuthError, BackendError):
+        return ()  # the request is wrong in any case
+    except DalsegnoError as error:
+        return error.problems or [Problem("", error.message)]
+    return ()
