@@ -2,6 +2,7 @@
 #
 #   make demo    the tour: record and replay a real run        make check   lint, types, layers, protos
 #   make test    all tests; ARGS="-k name" passes options on   make bench   the numbers, beside raw Postgres commits
+#   make chaos   work while processes are killed; SECONDS=600 SEED=1 PLANNERS=3
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,12 +11,14 @@ SHELL := /bin/bash
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 ARGS ?=
+SECONDS ?= 60
+PLANNERS ?= 2
 
 # The first interpreter that is new enough and that runs: a version manager's shim may be on the PATH and do nothing.
 CANDIDATES := python3.13 python3.12 python3.11 python3
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help setup demo test check protos bench bench-scale lock clean
+.PHONY: help setup demo test chaos check protos bench bench-scale lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -46,7 +49,11 @@ demo: setup
 	$(BIN)/dalsegno demo $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest tests/unit tests/store tests/rpc tests/e2e $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/store tests/rpc tests/e2e tests/chaos $(ARGS)
+
+# A seed reproduces the faults; without one, each run has others.
+chaos: setup
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --planners $(PLANNERS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: setup
 	$(BIN)/ruff check
