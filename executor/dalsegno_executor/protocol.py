@@ -23,15 +23,19 @@ from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_BACKEND, Failure
 from dalsegno.v1.executor_service_pb2 import (
     ACK_STATUS_FENCED,
     ACK_STATUS_REJECTED,
+    RECORDED_CALL_ACTION_AWAIT,
     Accepted,
     Ack,
     Announce,
+    Awaiting,
     Credit,
     ExecutorServiceWorkRequest,
     ExecutorServiceWorkResponse,
     Heartbeat,
     Hello,
+    RecordedCalls,
     Report,
+    ResolvedCall,
     Returned,
     Task,
     TaskFailed,
@@ -85,12 +89,14 @@ class _Held:
         ended: Its last report is made; it stays in hand until that is durable.
         leaving: It goes back as soon as none of its reports is open.
         open_reports: How many of its reports are not acknowledged.
+        awaiting: For a body, the calls that it has submitted and whose outcome has not come.
     """
 
     is_body: bool
     ended: bool = False
     leaving: bool = False
     open_reports: int = 0
+    awaiting: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -166,6 +172,11 @@ class Session:
                 in_hand=[token_of(key) for key in self._held],
                 protocol_version=PROTOCOL_VERSION,
                 pinned_only=self.identity.pinned_only,
+                awaiting=[
+                    Awaiting(body=token_of(key), numbers=sorted(held.awaiting))
+                    for key, held in self._held.items()
+                    if held.awaiting
+                ],
             )
         )
 
@@ -183,7 +194,7 @@ class Session:
             case "acks":
                 return self._acks(response.acks.acks)
             case "resolved":
-                return [Resolve(response.resolved.calls)]
+                return self._resolved(response.resolved.calls)
             case "cancel":
                 return self._drop([key_of(token) for token in response.cancel.tokens], response.cancel.reason)
             case "drain":
@@ -248,6 +259,8 @@ class Session:
         if ends:
             held.ended = True
             self._lane(held).in_hand -= 1
+        if report.call.HasField("submitted"):
+            held.awaiting.add(report.call.number)
         held.open_reports += 1
         self._send(_Open(report, key, runner, report.report_id, ends))
         return True
@@ -312,6 +325,7 @@ class Session:
             key = key_of(task.token)
             if task.WhichOneof("work") == "recorded":
                 if self.holds(key):
+                    self._held[key].awaiting.update(_awaited(task.recorded))
                     delivered.append(task)
                 continue
             is_body = task.HasField("body")
@@ -320,11 +334,18 @@ class Session:
             if self.draining:
                 self._outbox.returned.append(task.token)
             elif key not in self._held:
-                self._held[key] = _Held(is_body)
+                self._held[key] = _Held(is_body, awaiting=set(_awaited(task.body.recorded)))
                 lane.in_hand += 1
                 self._outbox.accepted.append(task.token)
                 delivered.append(task)
         return [Deliver(delivered)] if delivered else []
+
+    def _resolved(self, calls: Sequence[ResolvedCall]) -> list[Event]:
+        for call in calls:
+            held = self._held.get(key_of(call.body))
+            if held is not None:
+                held.awaiting.discard(call.number)
+        return [Resolve(calls)]
 
     def _acks(self, acks: Sequence[Ack]) -> list[Event]:
         answers: dict[RunnerId, list[Ack]] = {}
@@ -415,3 +436,7 @@ class Session:
 
     def _lane(self, held: _Held) -> _Lane:
         return self._bodies if held.is_body else self._steps
+
+
+def _awaited(recorded: RecordedCalls) -> Iterable[int]:
+    return (call.number for call in recorded.calls if call.action == RECORDED_CALL_ACTION_AWAIT)

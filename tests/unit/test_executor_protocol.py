@@ -10,17 +10,23 @@ from dalsegno.v1.executor_service_pb2 import (
     ACK_STATUS_DURABLE,
     ACK_STATUS_FENCED,
     ACK_STATUS_REJECTED,
+    RECORDED_CALL_ACTION_AWAIT,
+    RECORDED_CALL_ACTION_REUSE,
     Ack,
     Acks,
     AckStatus,
     BodyTask,
     Call,
+    CallSubmitted,
     Cancel,
     Drain,
     ExecutorServiceWorkRequest,
     ExecutorServiceWorkResponse,
+    RecordedCall,
     RecordedCalls,
     Report,
+    Resolved,
+    ResolvedCall,
     StepCompleted,
     StepTask,
     Task,
@@ -270,6 +276,23 @@ def test_pages_of_recorded_calls_follow_their_body_and_cost_no_credit() -> None:
     assert isinstance(second, Deliver)
     assert kinds(talk.sent()) == ["accepted"]
     assert talk.give(Task(token=token(0, epoch=2), recorded=RecordedCalls())) == []
+
+
+def test_a_hello_says_which_outcomes_bodies_wait_for() -> None:
+    talk = Conversation()
+    recorded = RecordedCalls(calls=[RecordedCall(number=number, action=action) for number, action in _RECORDED])
+    talk.give(Task(token=token(0), body=BodyTask(recorded=recorded)))
+    talk.give(Task(token=token(0), recorded=RecordedCalls(calls=[RecordedCall(number=4, action=_AWAIT)])))
+    talk.session.report(Report(token=token(0), call=Call(number=5, submitted=CallSubmitted())))
+    talk.session.report(Report(token=token(0), call=Call(number=6)))
+    talk.tell(resolved=Resolved(calls=[ResolvedCall(body=token(0), number=2)]))
+    talk.session.disconnect()
+    [awaiting] = talk.connect().hello.awaiting
+    assert (awaiting.body, list(awaiting.numbers)) == (token(0), [3, 4, 5])
+
+
+_AWAIT = RECORDED_CALL_ACTION_AWAIT
+_RECORDED = [(1, RECORDED_CALL_ACTION_REUSE), (2, _AWAIT), (3, _AWAIT)]
 
 
 def test_new_code_is_announced_on_the_stream_and_in_the_next_hello() -> None:

@@ -20,7 +20,8 @@ from dalsegno_planner.dispatch.commit import CommitLoop
 from dalsegno_planner.dispatch.housekeeping import Housekeeping
 from dalsegno_planner.dispatch.logs import LogWriter
 from dalsegno_planner.dispatch.notify import Notifier
-from dalsegno_planner.dispatch.recorded import recorded_calls
+from dalsegno_planner.dispatch.outcomes import Outcomes
+from dalsegno_planner.dispatch.recorded import awaited_numbers, recorded_calls
 from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token, definition_rows, routes_of
 from dalsegno_planner.dispatch.tasks import ClaimedTask
 from dalsegno_planner.settings import Settings
@@ -55,7 +56,8 @@ class Dispatcher:
         self._bus = bus
         self._definitions = Definitions()
         self._commit_loop = CommitLoop(self._connect, self.sessions, self)
-        self._housekeeping = Housekeeping(self.sessions, bus, self._commit_loop, settings)
+        self._outcomes = Outcomes(self.sessions, self._deliver_resolved, settings.poll_interval)
+        self._housekeeping = Housekeeping(self.sessions, bus, self._commit_loop, self._outcomes, settings)
         self._log_writer = LogWriter()
         self._notifier = Notifier(settings.database_url, bus, self._changed_elsewhere)
         self._pool: asyncpg.Pool[Any] | None = None
@@ -110,6 +112,9 @@ class Dispatcher:
                 session.held[token.execution_id, token.number] = token.epoch
         session.send(Message(welcome=self._welcome(lost)))
         self.sessions.add(session)
+        for waiting in hello.awaiting:
+            session.awaits(Token.of(waiting.body), waiting.numbers, look_at=0.0)
+        self._look_for_outcomes(session, session.awaiting)
         self._bus.work_ready()
         log.info("executor_connected", executor=session.executor, project=project, routes=len(routes))
         return session
@@ -121,7 +126,9 @@ class Dispatcher:
                 if session.lines_stored is not None:
                     await self._log_writer.wait(session.lines_stored)
                     session.lines_stored = None
-                await self._commit_loop.report([Reported.of(session, report) for report in message.reports.reports])
+                reported = [Reported.of(session, report) for report in message.reports.reports]
+                self._note_submitted(reported)
+                await self._commit_loop.report(reported)
             case "credit":
                 session.steps_credit += message.credit.steps
                 session.bodies_credit += message.credit.bodies
@@ -157,6 +164,12 @@ class Dispatcher:
             await connection.execute(_QUERIES["add_routes"], list(routes), session.id)
         session.routes |= routes
         self._work_ready()
+
+    def _note_submitted(self, reported: Sequence[Reported]) -> None:
+        look_at = asyncio.get_running_loop().time() + self.settings.poll_interval
+        for one in reported:
+            if one.report.call.HasField("submitted"):
+                one.session.awaits(one.token, [one.report.call.number], look_at)
 
     def _give_back(self, session: Session, tokens: Sequence[Token]) -> None:
         for token in tokens:
@@ -227,6 +240,7 @@ class Dispatcher:
                     if first:
                         session.sent(task.token, asyncio.get_running_loop().time() + self.settings.accept_within)
                     first = False
+                    session.awaits(task.token, awaited_numbers(page), look_at=0.0)
                     session.send(Message(tasks=executor_service_pb2.Tasks(tasks=[message])))
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             log.warning("body_not_delivered", execution=str(execution_id), error=str(error))
@@ -241,6 +255,7 @@ class Dispatcher:
             session = self.sessions.get(row["session_id"])
             if session is None:
                 continue
+            session.told(row["execution_id"], row["number"])
             call = executor_service_pb2.ResolvedCall(
                 body=Token(row["execution_id"], BODY, row["epoch"]).message(), number=row["number"]
             )
@@ -257,19 +272,15 @@ class Dispatcher:
     def _changed_elsewhere(self, execution_id: UUID) -> None:
         """Deliver outcomes that another planner has recorded to the body that waits for them here."""
         for session in self.sessions:
-            epoch = session.held.get((execution_id, BODY))
-            if epoch is not None:
-                self._in_background(self._deliver_outcomes(session, Token(execution_id, BODY, epoch)))
+            self._look_for_outcomes(session, [execution_id])
 
-    async def _deliver_outcomes(self, session: Session, body: Token) -> None:
+    def _look_for_outcomes(self, session: Session, executions: Iterable[UUID]) -> None:
+        if self._outcomes.hurry(session, executions):
+            self._in_background(self._deliver_outcomes())
+
+    async def _deliver_outcomes(self) -> None:
         async with self._opened_pool.acquire() as connection:
-            rows = await connection.fetch(_QUERIES["recent_outcomes"], body.execution_id)
-        self._deliver_resolved(
-            [
-                {"session_id": session.id, "execution_id": body.execution_id, "epoch": body.epoch, **dict(row)}
-                for row in rows
-            ]
-        )
+            await self._outcomes.look(connection)
 
     # What others ask for.
 

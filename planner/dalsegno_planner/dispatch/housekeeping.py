@@ -17,6 +17,7 @@ from dalsegno.v1 import executor_service_pb2
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.dispatch.commit import CommitLoop
 from dalsegno_planner.dispatch.lost_tasks import rows_of_lost
+from dalsegno_planner.dispatch.outcomes import Outcomes
 from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token
 from dalsegno_planner.settings import Settings
 from dalsegno_planner.store.sql import load
@@ -30,10 +31,13 @@ log = structlog.get_logger(__name__)
 class Housekeeping:
     """Runs beside the commit loop, on connections of the dispatcher's pool."""
 
-    def __init__(self, sessions: Sessions, bus: Bus, commit_loop: CommitLoop, settings: Settings) -> None:
+    def __init__(
+        self, sessions: Sessions, bus: Bus, commit_loop: CommitLoop, outcomes: Outcomes, settings: Settings
+    ) -> None:
         self._sessions = sessions
         self._bus = bus
         self._commit_loop = commit_loop
+        self._outcomes = outcomes
         self._settings = settings
         self._alive: set[Session] = set()
         self._running: set[tuple[Session, Token]] = set()
@@ -65,6 +69,7 @@ class Housekeeping:
                     await self._extend_leases(connection)
                     await self._mark_running(connection)
                     await self._expire(connection)
+                    await self._outcomes.look(connection)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
                 log.warning("housekeeping_delayed", error=str(error))
             # Behind the wake-ups: retries that are due, and work that another planner made ready.

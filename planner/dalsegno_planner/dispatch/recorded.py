@@ -34,6 +34,11 @@ async def recorded_calls(
     yield page
 
 
+def awaited_numbers(page: executor_service_pb2.RecordedCalls) -> list[int]:
+    """Return the calls whose outcome the body is still to be told."""
+    return [call.number for call in page.calls if call.action == _AWAIT]
+
+
 def recorded_call(row: Mapping[str, Any]) -> executor_service_pb2.RecordedCall:
     """Convert a row of the query `recorded_calls`."""
     call = executor_service_pb2.RecordedCall(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from dalsegno.v1 import definition_pb2, executor_service_pb2
+from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.store.definitions import DefinitionKey, DefinitionRow
 
 _KINDS = {
@@ -16,6 +17,9 @@ _KINDS = {
     definition_pb2.DEFINITION_KIND_PIPELINE: "pipeline",
     definition_pb2.DEFINITION_KIND_STEP: "step",
 }
+
+_MOST = 2**31 - 1
+"""No number of a call is above this; what comes from outside may be."""
 
 Message = executor_service_pb2.ExecutorServiceWorkResponse
 
@@ -39,6 +43,21 @@ class Token(NamedTuple):
         )
 
 
+@dataclass(slots=True)
+class Awaited:
+    """Calls that a body has submitted and whose outcome it has not been told.
+
+    Attributes:
+        numbers: Which.
+        look_at: When to look whether the outcomes are there, in the event loop's time.
+        pause: Seconds between the last look and that one.
+    """
+
+    numbers: set[int] = field(default_factory=set)
+    look_at: float = 0.0
+    pause: float = 0.0
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     """One stream of an executor. A reconnect makes a new one with the same ID and a higher generation."""
@@ -59,6 +78,8 @@ class Session:
     """By when the tasks that were sent are to be accepted, in the event loop's time."""
     preparing: dict[UUID, list[executor_service_pb2.ResolvedCall]] = field(default_factory=dict)
     """Outcomes for bodies whose recorded calls are being read: they are sent after the body."""
+    awaiting: dict[UUID, Awaited] = field(default_factory=dict)
+    """What the bodies that were sent wait for, by execution."""
     lines_stored: asyncio.Future[None] | None = None
     """Done once the lines of logs that came last are stored; what is reported after them waits for it."""
     outgoing: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)
@@ -86,6 +107,20 @@ class Session:
         self.unaccepted.pop(token, None)
         if self.held.get((token.execution_id, token.number)) == token.epoch:
             del self.held[token.execution_id, token.number]
+            if token.number == BODY:
+                self.awaiting.pop(token.execution_id, None)
+
+    def awaits(self, body: Token, numbers: Iterable[int], look_at: float) -> None:
+        """Note that a body waits for the outcomes of calls."""
+        known = {number for number in numbers if number <= _MOST}
+        if known and self.held.get((body.execution_id, BODY)) == body.epoch:
+            self.awaiting.setdefault(body.execution_id, Awaited(look_at=look_at)).numbers |= known
+
+    def told(self, execution_id: UUID, number: int) -> None:
+        """Note that a body is told an outcome."""
+        awaited = self.awaiting.get(execution_id)
+        if awaited is not None:
+            awaited.numbers.discard(number)
 
     def overdue(self, now: float) -> list[Token]:
         """Return the tasks that were not accepted in time."""

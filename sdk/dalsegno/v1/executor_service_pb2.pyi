@@ -249,6 +249,7 @@ class Hello(_message.Message):
     IN_HAND_FIELD_NUMBER: _builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     PINNED_ONLY_FIELD_NUMBER: _builtins.int
+    AWAITING_FIELD_NUMBER: _builtins.int
     session_key: _builtins.bytes
     """A UUID of the executor's own, 16 bytes, that stays the same over reconnects."""
     executor: _builtins.str
@@ -267,6 +268,10 @@ class Hello(_message.Message):
     def in_hand(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskToken]:
         """The tasks that it holds, from before a reconnect."""
 
+    @_builtins.property
+    def awaiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___Awaiting]:
+        """What the bodies in hand wait for: calls that they have submitted and whose outcome has not come."""
+
     def __init__(
         self,
         *,
@@ -277,14 +282,45 @@ class Hello(_message.Message):
         in_hand: _abc.Iterable[Global___TaskToken] | None = ...,
         protocol_version: _builtins.int = ...,
         pinned_only: _builtins.bool = ...,
+        awaiting: _abc.Iterable[Global___Awaiting] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definitions", b"definitions", "executor", b"executor", "in_hand", b"in_hand", "pinned_only", b"pinned_only", "project", b"project", "protocol_version", b"protocol_version", "session_key", b"session_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaiting", b"awaiting", "definitions", b"definitions", "executor", b"executor", "in_hand", b"in_hand", "pinned_only", b"pinned_only", "project", b"project", "protocol_version", b"protocol_version", "session_key", b"session_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class Awaiting(_message.Message):
+    """Submitted calls whose outcome has not come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def body(self) -> Global___TaskToken:
+        """The body that waits."""
+
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The numbers of the calls."""
+
+    def __init__(
+        self,
+        *,
+        body: Global___TaskToken | None = ...,
+        numbers: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "numbers", b"numbers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Awaiting: _TypeAlias = Awaiting  # noqa: Y015
 
 @_typing.final
 class Announce(_message.Message):

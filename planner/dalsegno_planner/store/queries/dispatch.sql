@@ -65,8 +65,13 @@ SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dalsegno-notify'
 -- name: notify
 SELECT pg_notify($1, word) FROM unnest($2::text[]) word
 
--- name: recent_outcomes
--- Repeats do no harm: a body takes the first outcome of a call.
-SELECT number, outputs, failure FROM invocations
-WHERE execution_id = $1 AND called AND kind = 'step' AND state IN ('completed', 'failed', 'not_reached')
-  AND finished_at > clock_timestamp() - interval '1 minute'
+-- name: outcomes
+-- Of calls ($1 executions, $2 numbers) those that have ended, each by its place. Repeats do no harm: a body takes the first
+-- outcome of a call.
+SELECT k.place::integer AS place, k.execution_id, k.number, i.outputs, i.failure
+FROM unnest($1::uuid[], $2::integer[]) WITH ORDINALITY AS k (execution_id, number, place)
+CROSS JOIN LATERAL (
+    SELECT x.outputs, x.failure FROM invocations AS x
+    WHERE x.execution_id = k.execution_id AND x.number = k.number AND x.called
+      AND x.state IN ('completed', 'failed', 'not_reached')
+    OFFSET 0) AS i

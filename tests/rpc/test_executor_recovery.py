@@ -1,0 +1,114 @@
+"""Executors that come back, planners that die between a commit and its news: nobody waits for ever."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import TypeAlias
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from dalsegno.v1 import executor_service_pb2
+from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, Awaiting
+from dalsegno.v1.value_pb2 import Output, Outputs, Payload
+from tests.rpc.scripted_worker import ScriptedWorker, scripted_worker
+from tests.rpc.serving import Serving, flow_header, serving
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+OUTPUTS = Outputs(outputs=[Output(name="output", payload=Payload(codec="json", inline=b"5"))])
+
+
+def submit(worker: ScriptedWorker, body: executor_service_pb2.Task, report_id: int | None = None) -> int:
+    """Report that a body has submitted its first call."""
+    call = executor_service_pb2.Call(number=1, position=1, name="work", invocation_id="work")
+    call.definition.module, call.definition.name = "training", "work"
+    call.submitted.SetInParent()
+    return worker.report(body.token, report_id, call=call)
+
+
+async def assert_told(host: ScriptedWorker) -> None:
+    """The body gets the outcome of its call."""
+    (resolved,) = (await host.next("resolved")).calls
+    assert (resolved.number, resolved.outputs.outputs[0].payload.inline) == (1, b"5")
+
+
+async def submitted_body(host: ScriptedWorker) -> executor_service_pb2.Task:
+    """Take a body, and submit its first call."""
+    await host.hello()
+    host.credit(bodies=1)
+    body = await host.task()
+    assert (await host.ack(submit(host, body))).status == ACK_STATUS_DURABLE
+    return body
+
+
+@pytest.mark.semantics("7", "An executor or planner that dies loses nothing")
+async def test_an_outcome_that_came_while_its_body_was_cut_off_is_told_when_it_is_back(planner: Serving) -> None:
+    await planner.start(flow_header())
+    async with scripted_worker(planner.channel) as host, scripted_worker(planner.channel) as worker:
+        body = await submitted_body(host)
+        host.vanish()
+        await worker.hello()
+        worker.credit(steps=1)
+        await worker.ack(worker.complete(await worker.task(), b"5"))
+        async with scripted_worker(planner.channel, host.key) as back:
+            await back.hello(in_hand=[body.token], awaiting=[Awaiting(body=body.token, numbers=[1])])
+            await assert_told(back)
+
+
+async def test_an_outcome_of_which_its_planner_told_nobody_is_found(
+    database: str, connection: Connection, tmp_path: Path
+) -> None:
+    async with serving(database, tmp_path, poll_interval=0.1) as planner:
+        execution = UUID((await planner.start(flow_header())).id)
+        async with scripted_worker(planner.channel) as host:
+            body = await submitted_body(host)
+            await complete_and_die(connection, execution)
+            await assert_told(host)
+            assert body.token.epoch == 1
+
+
+async def test_a_recovered_body_is_told_what_came_of_calls_it_had_submitted_before(
+    database: str, connection: Connection, tmp_path: Path
+) -> None:
+    async with serving(database, tmp_path, poll_interval=0.1) as planner:
+        execution = UUID((await planner.start(flow_header())).id)
+        async with scripted_worker(planner.channel) as host:
+            body = await submitted_body(host)
+            host.send(returned=executor_service_pb2.Returned(tokens=[body.token]))
+            host.credit(bodies=1)
+            (recorded,) = (await host.task()).body.recorded.calls
+            assert recorded.action == executor_service_pb2.RECORDED_CALL_ACTION_AWAIT
+            await complete_and_die(connection, execution)
+            await assert_told(host)
+
+
+async def test_a_call_that_is_submitted_again_after_it_has_ended_is_answered(
+    database: str, connection: Connection, tmp_path: Path
+) -> None:
+    """The acknowledgement was lost with the planner; the call has been run since."""
+    async with serving(database, tmp_path, poll_interval=0.1) as planner:
+        execution = UUID((await planner.start(flow_header())).id)
+        async with scripted_worker(planner.channel) as host:
+            body = await submitted_body(host)
+            host.vanish()
+            await complete_and_die(connection, execution)
+            async with scripted_worker(planner.channel, host.key) as back:
+                await back.hello(in_hand=[body.token])
+                assert (await back.ack(submit(back, body, report_id=1))).status == ACK_STATUS_DURABLE
+                await assert_told(back)
+
+
+async def complete_and_die(connection: Connection, execution: UUID) -> None:
+    """Do as a planner that is killed right after its commit: claim and complete call 1, and tell nobody."""
+    session = UUID(int=7)
+    now = dt.datetime.now(dt.UTC)
+    await connection.execute(
+        "UPDATE tasks SET session_id = $2, epoch = 1 WHERE execution_id = $1 AND number = 1", execution, session
+    )
+    result = (0, execution, 1, 1, session, "completed", OUTPUTS.SerializeToString(), None, "", now, now, 0.0, "other")
+    durable = await connection.fetchval(
+        "SELECT durable FROM dispatch_commit($1::task_result[], '{}', '{}', '{}', '{}', '{}')", [result]
+    )
+    assert durable == [0]
