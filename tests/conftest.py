@@ -5,16 +5,24 @@ without) or ``postgres`` (the server). By default ``tests/store`` and ``tests/rp
 PostgreSQL 18 and on the system's 15, the oldest that is supported, and everything else on 18.
 ``--postgres=15``, ``18`` or ``both`` runs all of them there. Where 15 is not installed its tests are skipped
 and say so.
+
+Hypothesis: the same examples every time. ``HYPOTHESIS_PROFILE=random`` draws others.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
 
 from tests.postgres import EMBEDDED_MAJOR, OLDEST_MAJOR, PostgresServer, find_postgres, running_postgres
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("random", derandomize=False, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 _ON_BOTH_BY_DEFAULT = (("tests", "store"), ("tests", "rpc"))
 
