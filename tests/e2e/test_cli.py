@@ -187,6 +187,7 @@ def test_what_is_not_there_ends_with_2(dalsegno: CommandLine, recorded: dict[str
     assert "nobody" in dalsegno.look("executions", "get", "nobody", code=2).stderr
 
 
+@pytest.mark.semantics("3", "The CLI's --dry-run draws it.")
 def test_a_dry_run_draws_the_plan_and_creates_nothing(dalsegno: CommandLine, recorded: dict[str, Any]) -> None:
     arguments = ["executions", "replay", recorded["name"], "--from", "write_draft", "--dry-run"]
     before = dalsegno.look_json("executions", "list")

@@ -240,6 +240,7 @@ def asking_flow(x: Any) -> Any:
     return [first, mix("b", answer)]
 
 
+@pytest.mark.semantics("3", "What a source gets afterwards (an answer, a retry) does not change a replay made before.")
 def test_an_answer_to_the_source_changes_no_replay(tables: Tables) -> None:
     """What a source gets afterwards does not change a replay made before (§3)."""
     with Client() as client:

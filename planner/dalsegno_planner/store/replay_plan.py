@@ -82,7 +82,7 @@ async def make_plan(connection: Connection, source: Execution, request: ReplayRe
         NotFoundError: An artifact does not exist.
         DivergenceError: Today's graph or arguments do not fit.
     """
-    running = _check_source(source, request)
+    _check_source(source, request)
     row = await connection.fetchrow(SQL["source_facts"], source.id)
     assert row is not None
     facts = SourceFacts(**row)
@@ -90,7 +90,7 @@ async def make_plan(connection: Connection, source: Execution, request: ReplayRe
         await connection.execute(SQL["empty_large_scratch"])
     await connection.execute(SQL["scratch"])
     resolved = await resolve(connection, source, facts, request)
-    found = [*running, *resolved.problems, *_unknown_inputs(resolved)]
+    found = [*resolved.problems, *_unknown_inputs(resolved)]
     if found:
         found += await _Planning(connection, resolved).skipped_roots()
         raise refusal(f"the replay of {source.name}", found)
@@ -98,9 +98,12 @@ async def make_plan(connection: Connection, source: Execution, request: ReplayRe
     return await _Planning(connection, resolved).run()
 
 
-def _check_source(source: Execution, request: ReplayRequest) -> list[Problem]:
-    """Refuse what cannot be replayed at all, or not with that code; return what is wrong with it for now."""
+def _check_source(source: Execution, request: ReplayRequest) -> None:
+    """Refuse what cannot be replayed at all, or not with that code. What else is wrong is not known then."""
     found: list[Problem] = []
+    if source.state in (ExecutionState.PENDING, ExecutionState.RUNNING):
+        why = f"{source.name} is {source.state}; wait until it has ended, or cancel it, and replay it then"
+        found.append(problems.state("SOURCE_RUNNING", "execution", why))
     if source.single_step and not request.single_step:
         found.append(
             problems.state(
@@ -121,10 +124,6 @@ def _check_source(source: Execution, request: ReplayRequest) -> list[Problem]:
         found.append(problems.usage("WRONG_CODE", "code.steps", f"{source.flow!r} is a flow and has no fixed graph"))
     if found:
         raise refusal(f"the replay of {source.name}", found)
-    if source.state not in (ExecutionState.PENDING, ExecutionState.RUNNING):
-        return []
-    why = f"{source.name} is {source.state}; wait until it has ended, or cancel it, and replay it then"
-    return [problems.state("SOURCE_RUNNING", "execution", why)]
 
 
 def _check_signature(resolved: Resolved) -> None:

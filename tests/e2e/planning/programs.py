@@ -43,11 +43,11 @@ def clean(label: str) -> str:
 def body(path: str, by: int, label: str) -> Any:
     """Three calls of one step, a fan-in of every shape, and a step that only comes after another one."""
     xs = load(path)
-    one, two, three = work(xs, by), work(xs, 10), work([1], 1, id="own")
+    one, two, three = work(xs, by), work(xs, 10), work.with_options(id="own")([1], 1)
     low, _ = pair(xs)
     listed = gather([one, two, three, low], label)
     nested = gather({"a": (one, [two])}, "nested")
-    done = clean("done", after=[nested])
+    done = clean.with_options(after=[nested])("done")
     return {"listed": listed, "nested": nested, "done": done}
 
 

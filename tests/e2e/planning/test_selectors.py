@@ -77,7 +77,7 @@ def test_a_blank_selector_is_refused(client: Client, run: Execution, selector: s
         {"step_input_overrides": {selector: {"by": 1}}},
     ):
         with pytest.raises(UsageError, match=r"names nothing|selector is missing"):
-            client.executions.plan(run, **request)  # type: ignore[arg-type]
+            client.executions.plan(run, **request)
 
 
 @pytest.mark.semantics("2", "skip and step_input_overrides take invocation IDs, or all:NAME.")
