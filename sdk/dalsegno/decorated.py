@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, cast
@@ -40,7 +42,7 @@ class Decorated(Generic[P, R]):
         self.module = module_name(function)
         self.is_async = inspect.iscoroutinefunction(function)
         functools.update_wrapper(cast("Callable[P, R]", self), function)
-        _decorated.add(self)
+        _decorated[next(_places)] = self
 
     @functools.cached_property
     def digest(self) -> str:
@@ -56,12 +58,22 @@ class Decorated(Generic[P, R]):
         return f"<{self.kind} {self.module}:{self.name}>"
 
 
-_decorated: weakref.WeakSet[Decorated[..., Any]] = weakref.WeakSet()
+_places = itertools.count()
+_decorated: weakref.WeakValueDictionary[int, Decorated[..., Any]] = weakref.WeakValueDictionary()
 
 
 def decorated_objects() -> tuple[Decorated[..., Any], ...]:
-    """Return every flow, pipeline and step that exists in this process."""
-    return tuple(_decorated)
+    """Return every flow, pipeline and step that exists in this process.
+
+    Where several have one name, as in a notebook whose cell was run again, the one that the name stands for now comes
+    last: the one that the module has under it, else the one that was defined last.
+    """
+    return tuple(sorted(_decorated.values(), key=_is_current))
+
+
+def _is_current(decorated: Decorated[..., Any]) -> bool:
+    module = sys.modules.get(decorated.function.__module__)
+    return getattr(module, decorated.function.__name__, None) is decorated
 
 
 def module_name(function: Callable[..., Any]) -> str:

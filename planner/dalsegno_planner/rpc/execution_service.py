@@ -92,14 +92,19 @@ class ExecutionServicer(ExecutionServiceServicer):
         after = convert.page_number(request.page_token)
         size = convert.page_size(request.page_size, _INVOCATIONS, _MOST_INVOCATIONS)
         execution = await self._reader.find(request.execution, request.project)
+        # The replay of a single step reads its inputs from its source, and has nothing else of it: what is downstream
+        # there was not made of what this step returns now.
+        own_only = execution.single_step
         async with self._pool.acquire() as connection:
             if request.selector:
                 numbers = await selected(connection, execution.id, request.selector)
                 page, following = await invocations.page_of(
-                    connection, execution.id, execution.kind, numbers, after, size
+                    connection, execution.id, execution.kind, numbers, after, size, own_only=own_only
                 )
             else:
-                page, following = await invocations.list_page(connection, execution.id, execution.kind, after, size)
+                page, following = await invocations.list_page(
+                    connection, execution.id, execution.kind, after, size, own_only=own_only
+                )
         return messages.ExecutionServiceListInvocationsResponse(
             invocations=[convert.invocation_message(one) for one in page],
             next_page_token=convert.page_token(str(following)) if following is not None else "",

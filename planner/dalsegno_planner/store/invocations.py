@@ -88,23 +88,34 @@ async def insert_graph(connection: Connection, rows: GraphRows) -> None:
 
 
 async def list_page(
-    connection: Connection, execution_id: ExecutionId, kind: ExecutionKind, after: int, limit: int
+    connection: Connection,
+    execution_id: ExecutionId,
+    kind: ExecutionKind,
+    after: int,
+    limit: int,
+    *,
+    own_only: bool = False,
 ) -> tuple[list[Invocation], int | None]:
-    """Return invocations by their number, reused ones included.
+    """Return invocations by their number, reused ones included unless only the execution's own are wanted.
 
     Returns:
         The page, and the number after which the next one starts; None where this is the last.
     """
-    rows = await connection.fetch(SQL["page"], execution_id, after, limit)
+    rows = await connection.fetch(SQL["page"], execution_id, after, limit, own_only)
     following = rows[-1]["number"] if len(rows) == limit else None
     return [_from_row(execution_id, kind, row) for row in rows if _belongs(row)], following
 
 
 async def get_some(
-    connection: Connection, execution_id: ExecutionId, kind: ExecutionKind, numbers: Iterable[int]
+    connection: Connection,
+    execution_id: ExecutionId,
+    kind: ExecutionKind,
+    numbers: Iterable[int],
+    *,
+    own_only: bool = False,
 ) -> list[Invocation]:
     """Return the invocations with these numbers, by number; those that are not there are left out."""
-    rows = await connection.fetch(SQL["some"], execution_id, list(numbers))
+    rows = await connection.fetch(SQL["some"], execution_id, list(numbers), own_only)
     return [_from_row(execution_id, kind, row) for row in rows if _belongs(row)]
 
 
@@ -115,10 +126,12 @@ async def page_of(
     numbers: Sequence[int],
     after: int,
     limit: int,
+    *,
+    own_only: bool = False,
 ) -> tuple[list[Invocation], int | None]:
     """Return a page of the invocations with these numbers, as `list_page` does of all."""
     wanted = [number for number in numbers if number > after]
-    page = await get_some(connection, execution_id, kind, wanted[:limit])
+    page = await get_some(connection, execution_id, kind, wanted[:limit], own_only=own_only)
     return page, wanted[limit - 1] if len(wanted) > limit else None
 
 

@@ -106,6 +106,8 @@ class Needs:
     async def _recorded_output(self, number: int, row: Record, consumer: str) -> None:
         name = row["invocation_id"]
         mend = f"re-execute {name}, or override it with checkpoint.invocation:{name}"
+        if self._resolved.request.single_step:
+            mend = f"give {consumer} that input in input_overrides"
         if not row["outputs"]:
             why = f"{consumer} takes the output of {name}, which is reused and has none; {mend}"
             self.problems.append(problems.state("MISSING_OUTPUT", "execution", why))

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from dalsegno.errors import BackendError, StateError, UsageError
-from dalsegno.v1.value_pb2 import FlowInputs, Inputs, Payload
+from dalsegno.v1.definition_pb2 import StepOptions
+from dalsegno.v1.value_pb2 import Binding, BindingList, FlowInputs, Inputs, OutputRef, Payload
 from dalsegno_planner.core import run_names
 from dalsegno_planner.core.execution import Execution, ExecutionKind, route
 from dalsegno_planner.core.ids import Number
+from dalsegno_planner.core.overrides import DEFAULT_OUTPUT
 from dalsegno_planner.core.plan import Mode, OnStale
 from dalsegno_planner.entropy import new_execution_id, new_uuid7
 from dalsegno_planner.store import executions
@@ -138,7 +140,7 @@ class _Writing:
             self._inputs(),
             self._is_pipeline and affected == 0,
             affected if self._is_pipeline else 0,
-            today.result if today is not None else source.result_binding,
+            today.result if today is not None else await self._result_binding(),
             record,
             plan.resolved.facts.next_number,
             self._detached,
@@ -158,6 +160,18 @@ class _Writing:
             if self._creation.name:
                 raise _name_taken(name, source.project)
         return False
+
+    async def _result_binding(self) -> bytes | None:
+        """What the replay returns, as its source does; a single step what the step does."""
+        if not self._request.single_step:
+            return self._source.result_binding
+        (number,) = self._resolved.chosen
+        options = StepOptions.FromString(await self._connection.fetchval(SQL["options_of"], self._source.id, number))
+        outputs = [
+            Binding(output=OutputRef(number=number, output=name)) for name in options.outputs or (DEFAULT_OUTPUT,)
+        ]
+        several = Binding(tuple=BindingList(items=outputs))
+        return (outputs[0] if len(outputs) == 1 else several).SerializeToString()
 
     def _inputs(self) -> bytes:
         inputs = FlowInputs.FromString(self._source.inputs)

@@ -53,7 +53,7 @@ def for_source(reach: Reach, exec_id: object, *, pin: bool) -> CodeHere:
     if not candidates:
         return nothing
     wanted = _definition_of(reach, exec_id)
-    for candidate in candidates:
+    for candidate in reversed(candidates):
         if (candidate.kind, candidate.module, candidate.name) == wanted:
             return for_decorated(reach, candidate, pin=pin)
     return nothing
@@ -91,9 +91,15 @@ def for_decorated(reach: Reach, decorated: Decorated[..., Any], *, pin: bool = T
     code = CodeVersion(
         definition=definition_ref(decorated, pinned=pinned),
         code_digest=decorated.digest,
-        definitions=definitions([decorated, *(one for one in decorated_objects() if isinstance(one, Step))]),
+        definitions=definitions(_with_steps(decorated)),
     )
     return CodeHere(KnownTypes(decorated.function), code)
+
+
+def _with_steps(decorated: Decorated[..., Any]) -> Iterable[Decorated[..., Any]]:
+    """Return it and the steps of this process; of several that have one name, it itself or the current one."""
+    steps = [one for one in decorated_objects() if isinstance(one, Step)]
+    return {(one.kind, one.module, one.name): one for one in (*steps, decorated)}.values()
 
 
 def joined(reach: Reach, decorated: Decorated[..., Any]) -> bool:

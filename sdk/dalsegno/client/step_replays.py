@@ -92,8 +92,11 @@ def _by_call(
     invocation_id: str | None,
 ) -> tuple[Execution, Checkpoint]:
     call = CallId.given(step_run_id)
-    if pipeline_run is None and pipeline is None:
+    if pipeline_run is None:
         source = _run_of(reach, call)
+        # A pipeline that is named as well only has to be that of the run, which need not be its latest.
+        if pipeline is not None:
+            source = source_run(reach, source, pipeline, None)
         checkpoint = call.among(source, step.name)
         if checkpoint is None:
             raise call.not_found()

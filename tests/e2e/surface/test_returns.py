@@ -91,7 +91,9 @@ def test_what_waits_raises_with_the_execution_that_failed(client: Client) -> Non
         assert failed.failure == caught.value.failure
 
 
-@pytest.mark.semantics("8", "flow.run and flow.replay return a handle; a flow called directly runs and returns its value")
+@pytest.mark.semantics(
+    "8", "flow.run and flow.replay return a handle; a flow called directly runs and returns its value"
+)
 def test_a_flow_gives_a_handle_or_its_value(held: None, client: Client) -> None:
     first = gated_flow.run(1)
     assert isinstance(first, ExecutionHandle)
@@ -133,7 +135,9 @@ def test_replays_through_the_client_return_at_once(held: None, client: Client) -
     assert [client.executions.wait(one).result for one in replays] == [6, 7]
 
 
-@pytest.mark.semantics("8", "executions.wait(id, timeout=None) returns the finished execution without raising its failure")
+@pytest.mark.semantics(
+    "8", "executions.wait(id, timeout=None) returns the finished execution without raising its failure"
+)
 def test_waiting_for_an_execution_does_not_raise_its_failure(held: None, client: Client) -> None:
     failing = halving_flow.run(3)
     ended = client.executions.wait(failing.exec_id)

@@ -1,7 +1,7 @@
 -- Invocations as an execution sees them: of each number, the row of the nearest execution in its lineage that has one.
 
 -- name: page
--- $1 execution, $2 after this number, $3 how many.
+-- $1 execution, $2 after this number, $3 how many, $4 whether only what it ran itself.
 -- Each execution of the lineage contributes no more than a page, in the order of its primary key.
 SELECT DISTINCT ON (row.number)
        row.execution_id AS owner_id, row.depth, coalesce(row.supplier_id, row.execution_id) AS supplier_id, row.number,
@@ -16,6 +16,7 @@ CROSS JOIN LATERAL (
     SELECT invocations.*, lineage.depth FROM invocations
     WHERE invocations.execution_id = lineage.ancestor_id
       AND invocations.number > $2 AND invocations.number < lineage.number_limit
+      AND (NOT $4 OR (lineage.depth = 0 AND invocations.state <> 'reused'))
     ORDER BY invocations.number
     LIMIT $3
 ) AS row
@@ -25,7 +26,7 @@ ORDER BY row.number, row.depth
 LIMIT $3;
 
 -- name: some
--- $1 execution, $2 numbers.
+-- $1 execution, $2 numbers, $3 whether only what it ran itself.
 SELECT DISTINCT ON (row.number)
        row.execution_id AS owner_id, lineage.depth, coalesce(row.supplier_id, row.execution_id) AS supplier_id, row.number,
        row.position, row.invocation_id, row.name, row.kind, row.state, row.module, row.pinned_digest, row.code_digest,
@@ -38,7 +39,7 @@ FROM lineage
 JOIN invocations AS row
   ON row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.number = ANY ($2::integer[])
 LEFT JOIN tasks AS task ON task.execution_id = $1 AND task.number = row.number AND lineage.depth = 0
-WHERE lineage.execution_id = $1
+WHERE lineage.execution_id = $1 AND (NOT $3 OR (lineage.depth = 0 AND row.state <> 'reused'))
 ORDER BY row.number, lineage.depth;
 
 -- name: outputs

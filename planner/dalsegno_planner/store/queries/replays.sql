@@ -462,6 +462,9 @@ WITH execution AS (
 )
 SELECT id FROM execution;
 
+-- name: options_of
+SELECT options FROM shown_invocation($1, $2);
+
 -- name: insert_affected
 -- The rows that execute: $1 replay, $2 source, $3 numbers that are written apart, $4 whether it is a pipeline,
 -- overridden outputs ($5 numbers, $6 outputs), pinned code ($7 modules, $8 names, $9 digests).
