@@ -51,11 +51,13 @@ def said(environment: dict[str, str]) -> dict[str, dict[str, Any]]:
     return {facts.pop("what"): facts for facts in told}
 
 
+@pytest.mark.semantics("8", "debug=True runs the replay in the calling process", "and is marked as such")
 def test_a_pipelines_replay_runs_in_the_calling_thread_and_is_marked(said: dict[str, dict[str, Any]]) -> None:
     assert said["pipeline"] == {"result": 10, "debug": True, "source": False, "stops": ["load", "total"]}
     assert said["skip"] == {"stops": ["total"], "checkpoints": {"load": "reused", "total": "completed"}}
 
 
+@pytest.mark.semantics("8", "full replays counted, single-step and debug ones not")
 def test_debugged_replays_are_not_the_latest_run(said: dict[str, dict[str, Any]]) -> None:
     assert said["latest"]["original"]
 
@@ -64,6 +66,7 @@ def test_a_single_step_is_debugged(said: dict[str, dict[str, Any]]) -> None:
     assert said["step"] == {"output": 7, "single": True, "debug": True, "stops": ["total"]}
 
 
+@pytest.mark.semantics("8", "debug=True runs the replay in the calling process")
 def test_a_flows_body_and_what_it_submits_run_in_the_calling_thread(said: dict[str, dict[str, Any]]) -> None:
     stops = ["body", "increment", "load", "total", "total", "total"]
     assert said["side_by_side"] == {"same": True, "debug": True, "stops": stops}
@@ -117,6 +120,7 @@ class Debugger:
         return self.until(self.PROMPT)
 
 
+@pytest.mark.semantics("8", "breakpoints and all, against the same planner and artifacts")
 def test_pdb_stops_for_longer_than_leases_and_timeouts_last(environment: dict[str, str]) -> None:
     ours, theirs = pty.openpty()
     script = subprocess.Popen(

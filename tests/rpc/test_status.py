@@ -15,6 +15,9 @@ from dalsegno_planner.rpc.status import as_dalsegno_error, status_of
 LIMIT_OF_CLIENTS = 8_192
 
 
+@pytest.mark.semantics(
+    "8", 'Over gRPC each is a status code with google.rpc.ErrorInfo (domain = "dalsegno", a stable reason)'
+)
 @pytest.mark.parametrize(
     ("error", "code", "detail"),
     [

@@ -187,15 +187,20 @@ def test_an_async_step_needs_an_async_body() -> None:
         _ = later(1)
 
 
+@pytest.mark.semantics("8", "Generator functions: UsageError at decoration")
 def test_generators_and_what_is_no_function_are_refused_at_decoration() -> None:
     def generator() -> Iterator[int]:
+        yield 1
+
+    async def async_generator() -> AsyncIterator[int]:
         yield 1
 
     async def coroutine() -> None: ...
 
     for decorate in (step, flow, pipeline):
-        with pytest.raises(UsageError, match="generator"):
-            decorate(generator)
+        for function in (generator, async_generator):
+            with pytest.raises(UsageError, match="generator"):
+                decorate(function)
         with pytest.raises(UsageError, match="needs a function"):
             decorate(print)
         with pytest.raises(UsageError, match="decorated already"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import dalsegno
 from dalsegno import errors
 from dalsegno.errors import (
     DalsegnoError,
@@ -56,12 +57,30 @@ def test_problems_are_lines() -> None:
     assert str(error) == "2 problems\n  - a[0]: is bad\n  - and worse"
 
 
+@pytest.mark.semantics("8", "Errors: DalsegnoError ⊃ UsageError(ValueError), StateError, NotFoundError, ContextError")
 def test_tree() -> None:
-    assert issubclass(UsageError, ValueError)
-    assert issubclass(WaitValidationError, UsageError)
-    assert issubclass(WaitTimeoutError, TimeoutError)
-    assert issubclass(UserCodeError, ExecutionError)
-    assert issubclass(DivergenceError, ExecutionError)
+    parents = {cls.__name__: [one.__name__ for one in cls.__bases__] for cls in ALL}
+    assert parents == {
+        "DalsegnoError": ["Exception"],
+        "UsageError": ["DalsegnoError", "ValueError"],
+        "StateError": ["DalsegnoError"],
+        "NotFoundError": ["DalsegnoError"],
+        "ContextError": ["DalsegnoError"],
+        "BackendError": ["DalsegnoError"],
+        "AuthError": ["DalsegnoError"],
+        "WaitValidationError": ["UsageError"],
+        "WaitTimeoutError": ["DalsegnoError", "TimeoutError"],
+        "ExecutionError": ["DalsegnoError"],
+        "UserCodeError": ["ExecutionError"],
+        "DivergenceError": ["ExecutionError"],
+    }
+
+
+@pytest.mark.semantics("8", "importable from dalsegno and dalsegno.errors")
+def test_every_error_is_importable_from_both() -> None:
+    for cls in ALL:
+        assert getattr(dalsegno, cls.__name__) is cls
+        assert cls.__name__ in dalsegno.__all__
 
 
 def test_execution_error_carries_the_failure() -> None:
