@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -36,11 +37,33 @@ def bind(server: grpc.aio.Server, address: str) -> str:
     """
     if address.startswith(_UNIX):
         return _bind_unix(server, Path(address.removeprefix(_UNIX)))
+    _check_port(address)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise _cannot_bind(address, error) from None
     return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _check_port(address: str) -> None:
+    """Refuse an address that cannot be served on, and say why: gRPC tells that to standard error only."""
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, place in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            why = f"{host} is not an address of this machine; set DALSEGNO_LISTEN to one that is"
+        elif error.errno == errno.EADDRINUSE:
+            why = f"port {port} is in use; stop what serves there, or set DALSEGNO_LISTEN to another address"
+        else:
+            why = f"{error.strerror or error}; set DALSEGNO_LISTEN to another address"
+        raise AddressError(
+            f"cannot serve on {address}: {why}, such as 127.0.0.1:0 for any free port", fields={"address": address}
+        ) from None
 
 
 def _bind_unix(server: grpc.aio.Server, path: Path) -> str:

@@ -30,6 +30,7 @@ from dalsegno.v1 import log_service_pb2_grpc as log_grpc
 from dalsegno.v1 import replay_service_pb2_grpc as replay_grpc
 from dalsegno.v1 import wait_service_pb2_grpc as wait_grpc
 from dalsegno_planner import addresses
+from dalsegno_planner.database_watch import DatabaseWatch
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.dispatch.dispatcher import Dispatcher
 from dalsegno_planner.rpc.artifact_service import ArtifactServicer
@@ -84,6 +85,7 @@ class Planner:
             options=_options(settings),
         )
         self._pool: Pool | None = None
+        self._database = DatabaseWatch(settings.database_url, settings.poll_interval, self._database_is_there)
 
     async def start(self) -> None:
         """Bind and serve.
@@ -114,10 +116,12 @@ class Planner:
         await self._dispatcher.start()
         self._ready = True
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._database.start()
 
     async def stop(self) -> None:
         """Take no more work, let what is under way end, and close."""
         self._stopping.set()
+        await self._database.stop()
         await self._health.enter_graceful_shutdown()
         self.bus.wake_everyone()
         stopped = asyncio.create_task(self._server.stop(self.settings.stop_grace))
@@ -152,6 +156,10 @@ class Planner:
         executor_grpc.add_ExecutorServiceServicer_to_server(ExecutorServicer(self._dispatcher), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, HEALTH, reflection.SERVICE_NAME), server)
+
+    async def _database_is_there(self, is_there: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        await self._set_health(status.SERVING if is_there else status.NOT_SERVING)
 
     async def _set_health(self, status: int) -> None:
         for service in (_OVERALL, *SERVICES):

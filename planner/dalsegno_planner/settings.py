@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dalsegno.errors import UsageError
@@ -77,8 +78,18 @@ def read_settings() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg] # the environment gives them
     except ValidationError as error:
-        lines = [f"{_PREFIX}{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors()]
         raise UsageError(
-            "the planner's settings are wrong; each is an environment variable:\n" + "\n".join(lines),
+            "the planner's settings are wrong; each is an environment variable:\n"
+            + "\n".join(_said(one) for one in error.errors()),
             reason="INVALID_SETTING",
         ) from None
+
+
+def _said(error: ErrorDetails) -> str:
+    variable = f"{_PREFIX}{str(error['loc'][0]).upper()}"
+    if error["type"] == "missing":
+        return (
+            f"{variable} is not set; set it to a database of PostgreSQL 15 or later, as "
+            "postgresql://user@host:port/database (dalsegno up starts an engine that needs none)"
+        )
+    return f"{variable}: {error['msg']}"

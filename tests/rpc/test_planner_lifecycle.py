@@ -100,6 +100,30 @@ async def test_requests_get_unavailable_while_the_database_is_away(own_server: P
         assert (await planner.get(execution.id)).id == execution.id
 
 
+async def test_health_follows_the_database(postgres: PostgresServer, database: str, tmp_path: Path) -> None:
+    name = database.partition("?")[0].rpartition("/")[2]
+    closes = (
+        f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+    )
+    async with serving(database, tmp_path, poll_interval=0.1) as planner:
+        stub: Any = health_pb2_grpc.HealthStub(planner.channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(service=service)) for service in ("", SERVICES[0])]
+
+        async def told_next() -> list[int]:
+            return [(await watch.read()).status for watch in watches]
+
+        assert await told_next() == [SERVING, SERVING]
+        for _ in range(2):
+            for statement in closes:
+                await asyncio.to_thread(postgres.execute, statement)
+            assert await told_next() == [NOT_SERVING, NOT_SERVING]
+            await asyncio.to_thread(postgres.execute, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+            assert await told_next() == [SERVING, SERVING]
+        for watch in watches:
+            watch.cancel()
+
+
 @contextmanager
 def process(database: str, tmp_path: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A planner in a process of its own."""
@@ -149,8 +173,19 @@ def test_a_port_in_use_is_said_with_what_to_do(database: str, tmp_path: Path) ->
         with process(database, tmp_path, DALSEGNO_LISTEN=address) as running:
             out, log = running.communicate(timeout=20)
     assert (running.returncode, out) == (3, "")
-    assert f"cannot serve on {address}: port {address.rpartition(':')[2]} is in use" in log
-    assert "DALSEGNO_LISTEN" in log
+    (said,) = [line for line in log.splitlines() if '"event": "stopping"' not in line]
+    assert f"cannot serve on {address}: port {address.rpartition(':')[2]} is in use" in said
+    assert "DALSEGNO_LISTEN" in said
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_said_with_what_to_do(database: str, tmp_path: Path, host: str) -> None:
+    with process(database, tmp_path, DALSEGNO_LISTEN=f"{host}:7317") as running:
+        out, log = running.communicate(timeout=20)
+    assert (running.returncode, out) == (3, "")
+    (said,) = [line for line in log.splitlines() if '"event": "stopping"' not in line]
+    assert f"cannot serve on {host}:7317: {host} is not an address of this machine" in said
+    assert "DALSEGNO_LISTEN" in said
 
 
 def test_two_planners_do_not_share_a_port(database: str, tmp_path: Path) -> None:
@@ -167,6 +202,16 @@ def test_wrong_settings_are_all_said(database: str, tmp_path: Path) -> None:
         _, log = running.communicate(timeout=20)
     assert running.returncode == 2
     assert all(name in log for name in wrong)
+
+
+def test_a_missing_database_is_said_with_what_to_do(tmp_path: Path) -> None:
+    variables = {name: value for name, value in os.environ.items() if name != "DALSEGNO_DATABASE_URL"}
+    command = [sys.executable, "-m", "dalsegno_planner"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2
+    assert "DALSEGNO_DATABASE_URL is not set" in done.stderr
+    assert "postgresql://user@host:port/database" in done.stderr
+    assert "dalsegno up" in done.stderr
 
 
 async def test_a_schema_that_is_too_new_ends_the_process(database: str, connection: Connection, tmp_path: Path) -> None:

@@ -15,14 +15,11 @@ from dalsegno.errors import (
     DalsegnoError,
     DivergenceError,
     DivergenceKind,
-    ExecutionError,
     Failure,
     FailureOrigin,
     Problem,
     UsageError,
     UserCodeError,
-    WaitTimeoutError,
-    WaitValidationError,
 )
 from dalsegno.states import ExecutionState, InvocationState
 

@@ -29,7 +29,7 @@ def confusing(
 
 
 @flow
-def plain(name: str = "a", self: int = 1) -> str:  # noqa: PLW0211 - somebody's input may have any name
+def plain(name: str = "a", self: int = 1) -> str:
     return f"{note({'name': name, 'self': self})['name']}{self}"
 
 
