@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 
 _TIMEOUT = 10.0
+_GONE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
 class DatabaseWatch:
@@ -40,7 +41,7 @@ class DatabaseWatch:
 
     async def _run(self) -> None:
         while True:
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            with suppress(*_GONE):
                 settings = {"application_name": "dalsegno-health"}
                 connection = await asyncpg.connect(self._dsn, timeout=_TIMEOUT, server_settings=settings)
                 try:
