@@ -241,6 +241,16 @@ def test_a_killed_postmaster_is_replaced_and_loses_nothing(server: EmbeddedPostg
     assert execute(server, "SELECT x FROM t") == "1"
 
 
+@pytest.mark.parametrize("then", ["start", "stop"])
+def test_a_killed_postmaster_does_not_stay_as_a_zombie(server: EmbeddedPostgres, then: str) -> None:
+    server.start()
+    postmaster = postmaster_of(server)
+    postmaster.kill()
+    os.waitid(os.P_PID, postmaster.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has cleared it away
+    getattr(server, then)()
+    assert not postmaster.is_running()
+
+
 def test_a_busy_backend_that_outlives_its_postmaster_is_ended(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

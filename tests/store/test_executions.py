@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from dalsegno.errors import NotFoundError
 from dalsegno_planner.core import run_names
 from dalsegno_planner.core.execution import ExecutionKind, NewExecution
 from dalsegno_planner.entropy import new_execution_id
@@ -90,8 +91,8 @@ async def test_hot_queries_go_by_index(connection: Connection) -> None:
     # As a planner that has asked often: one plan for all parameters.
     await connection.execute("SET plan_cache_mode = force_generic_plan")
     for name, sql, arguments in (
-        ("a page of invocations", invocations.SQL["page"], (graph.id, 10_000, 100)),
-        ("some invocations", invocations.SQL["some"], (graph.id, [7, 8])),
+        ("a page of invocations", invocations.SQL["page"], (graph.id, 10_000, 100, False)),
+        ("some invocations", invocations.SQL["some"], (graph.id, [7, 8], False)),
         ("outputs", invocations.SQL["outputs"], (graph.id, [7, 8])),
         ("an execution", executions.SQL["get"], (graph.id,)),
         ("states", executions.SQL["states"], ([graph.id],)),
@@ -101,6 +102,25 @@ async def test_hot_queries_go_by_index(connection: Connection) -> None:
         assert "Seq Scan on invocations" not in plan, f"{name}:\n{plan}"
         assert "Seq Scan on tasks" not in plan, f"{name}:\n{plan}"
         assert await rows_touched(connection, sql, *arguments) < 1_000, name
+
+
+async def test_an_execution_is_found_by_either_end_of_its_id(connection: Connection) -> None:
+    """Among many, and by index, on tables of any size: also where the plan was made on an empty one."""
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    query = executions.SQL["ids_by_suffix"]
+    assert "executions_by_suffix" in await explained(connection, query, "ff")
+    many = [executions._columns(replace(new_flow(), name=str(at))) for at in range(3_000)]
+    await connection.executemany(executions.SQL["start_flow"], [(*one, "default/m:f") for one in many])
+    await connection.execute("ANALYZE executions")
+    wanted = await executions.start_flow(connection, new_flow())
+    digits = wanted.id.hex
+    for part in (digits[-10:], str(wanted.id)[-16:], digits[1:], digits[-12:].upper(), digits[:-1]):
+        assert (await executions.find(connection, part)).id == wanted.id
+    assert await rows_touched(connection, query, digits[:-11:-1]) <= 1
+    with pytest.raises(NotFoundError):
+        await executions.find(connection, digits[-11:-1] + ("0" if digits[-1] != "0" else "1"))
+    with pytest.raises(NotFoundError):
+        await executions.find(connection, digits[5:-5])
 
 
 async def explained(connection: Connection, sql: str, *arguments: object) -> str:

@@ -42,7 +42,7 @@ async def test_the_schema_is_made_once(empty_database: str, connection: Connecti
     await migrate(empty_database)
     names = [migration.name for migration in shipped_migrations()]
     assert await applied(connection) == names
-    assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
+    assert len({name[:4] for name in names}) == len(names), "two migrations have one number"
     assert await connection.fetchval("SELECT count(*) FROM executions") == 0
 
 

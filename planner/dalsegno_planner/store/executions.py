@@ -269,7 +269,7 @@ async def _find_by_part(connection: Connection, text: str) -> Execution | None:
         return None
     lowest, highest = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
     rows = await connection.fetch(SQL["ids_by_prefix"], lowest, highest)
-    rows = rows or await connection.fetch(SQL["ids_by_suffix"], digits)
+    rows = rows or await connection.fetch(SQL["ids_by_suffix"], digits[::-1])
     if len(rows) > 1:
         shown = [f"{row['id']} ({row['name']})" for row in rows[:5]] + ["…"] * (len(rows) > 5)
         raise StateError(

@@ -52,6 +52,9 @@ class Stubs:
 class Connection:
     """Reaches a planner; opened at first use, and anew in a forked process.
 
+    Attributes:
+        has_been_answered: Whether a planner has ever answered here.
+
     Args:
         address: ``host:port``, ``https://host:port`` or ``unix:/path``; ``DALSEGNO_ADDRESS`` where none is
             given, and without that the local engine, which is started if need be.
@@ -66,6 +69,7 @@ class Connection:
         self._stubs: Stubs | None = None
         self._address = ""
         self._process = os.getpid()
+        self.has_been_answered = False
 
     @property
     def is_local_engine(self) -> bool:
@@ -159,9 +163,11 @@ class Connection:
             reraise=True,
         )
         try:
-            return attempts(lambda: call(self._opened()))
+            answer = attempts(lambda: call(self._opened()))
         except grpc.RpcError as error:
             raise self.error(error) from None
+        self.has_been_answered = True
+        return answer
 
     def error(self, error: grpc.RpcError) -> DalsegnoError:
         """Return what a status means."""

@@ -75,11 +75,13 @@ class Reach:
             timeout: Seconds; None waits for as long as it takes.
 
         Raises:
-            BackendError: If no planner answers for minutes.
+            BackendError: If no planner answers for minutes, or none has ever answered.
             TimeoutError: If the execution has not ended by then.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         silent_since: float | None = None
+        if not self.connection.has_been_answered:
+            self.execution(request.execution)  # where none ever answered, that is said within seconds
         while True:
             try:
                 for message in self._watch(request, deadline):

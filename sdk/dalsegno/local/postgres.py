@@ -22,7 +22,7 @@ from dalsegno.local.installation import PostgresInstallation, find_embedded, fin
 from dalsegno.local.locks import FileLock
 from dalsegno.local.logs import last_lines, open_log
 from dalsegno.local.postmaster import PID_FILE, Serves, find_orphans, find_postmaster, read_pid_file, serves
-from dalsegno.local.processes import end, ends_with_parent, living, wait_ended
+from dalsegno.local.processes import clear_away, end, ends_with_parent, living, wait_ended
 
 __all__ = [
     "DATABASE",
@@ -129,9 +129,13 @@ class EmbeddedPostgres:
         """Stops the server, disconnecting its clients, and returns whether there was one."""
         # Our own is not looked for by its folder, which may have been removed meanwhile.
         child, self._child = self._child, None
-        if child is not None and child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
-            _stop(child)
-            return True
+        if child is not None:
+            lived = child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+            if lived:
+                _stop(child)
+            clear_away(child)
+            if lived:
+                return True
         if not self.data_dir.exists():
             return False
         with self._lock():
@@ -209,9 +213,8 @@ class EmbeddedPostgres:
         A PID file that names no process is left to Postgres, which makes checks of its own.
         """
         if self._child is not None:
-            wait_ended(
-                self._child, _ORPHANS_END_S
-            )  # holding the claim, we know that it has ended; it must not stay as a zombie
+            wait_ended(self._child, _ORPHANS_END_S)  # holding the claim, we know that it has ended
+            clear_away(self._child)
         (self.socket_dir / f"{SOCKET_NAME}.lock").unlink(missing_ok=True)
         recorded = read_pid_file(self.data_dir)
         if recorded is None or not psutil.pid_exists(recorded.pid):

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -64,6 +65,12 @@ def wait_ended(process: psutil.Process, timeout_s: float) -> bool:
     except psutil.NoSuchProcess:
         return True
     return True
+
+
+def clear_away(child: psutil.Process) -> None:
+    """Have the kernel forget a child of this process that has ended; it stays as a zombie otherwise."""
+    with suppress(ChildProcessError):  # somebody else has waited for it
+        os.waitpid(child.pid, os.WNOHANG)
 
 
 def end(process: psutil.Process, *, polite: signal.Signals = signal.SIGTERM, grace_s: float) -> None:

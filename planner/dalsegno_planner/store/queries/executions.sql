@@ -23,8 +23,10 @@ SELECT EXISTS (SELECT FROM executions WHERE project = $1 AND name = $2 AND reque
 SELECT id, name FROM executions WHERE id BETWEEN $1 AND $2 ORDER BY id DESC LIMIT 6;
 
 -- name: ids_by_suffix
--- Looks at every execution: the last resort of a person who has only the end of an ID.
-SELECT id, name FROM executions WHERE replace(id::text, '-', '') LIKE '%' || $1 ORDER BY id DESC LIMIT 6;
+-- $1 are the last digits, read backwards; no digit comes after `f`.
+SELECT id, name FROM executions
+WHERE reverse(replace(id::text, '-', '')) COLLATE "C" >= $1 AND reverse(replace(id::text, '-', '')) COLLATE "C" < $1 || 'g'
+ORDER BY id DESC LIMIT 6;
 
 -- name: similar_names
 SELECT name FROM executions WHERE project = $1 ORDER BY id DESC LIMIT 200;
