@@ -44,7 +44,7 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        BackendError: It cannot serve where it was told to, or cannot use its database.
+        BackendError: It cannot serve where it was told to, cannot use its database, or is broken.
     """
     told_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -52,6 +52,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, told_to_stop.set)
     planner = Planner(settings)
     stop = asyncio.create_task(told_to_stop.wait())
+    broken = asyncio.create_task(planner.broken())
     try:
         await planner.start()
         connected = asyncio.create_task(planner.connect())
@@ -60,10 +61,17 @@ async def serve(settings: Settings) -> None:
             await connected
             print(f"ready {planner.address}", flush=True)
             _log.info("ready", address=planner.address)
-            await stop
+            await asyncio.wait([stop, broken], return_when=asyncio.FIRST_COMPLETED)
+            if not stop.done():
+                raise BackendError(
+                    "a part of the planner has ended with an error that was not foreseen; its log has the traceback. "
+                    "Start it again: nothing is lost",
+                    reason="PLANNER_BROKEN",
+                )
         connected.cancel()
     finally:
         stop.cancel()
+        broken.cancel()
         _log.info("stopping")
         await planner.stop()
 

@@ -118,6 +118,10 @@ class Planner:
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._database.start()
 
+    async def broken(self) -> None:
+        """Wait until it does not work any more, for a reason that nobody foresaw."""
+        await self._dispatcher.broken.wait()
+
     async def stop(self) -> None:
         """Take no more work, let what is under way end, and close."""
         self._stopping.set()

@@ -11,9 +11,9 @@ from threading import Event
 
 import psutil
 
-from tests.chaos.doors import Door
 from tests.chaos.schedule import Fault, Harm, Part
 from tests.chaos.system import Slot, System
+from tests.doors import Door
 
 _SIGNALS = {Harm.KILL: signal.SIGKILL, Harm.END: signal.SIGTERM, Harm.STOP: signal.SIGSTOP}
 

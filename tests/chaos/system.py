@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psutil
 
-from dalsegno.local.postgres import SUPERUSER, EmbeddedPostgres
+from dalsegno.local.postgres import SOCKET_NAME, SUPERUSER, EmbeddedPostgres
 from dalsegno.local.postmaster import find_postmaster
 from dalsegno.local.processes import wait_ended
 from tests.chaos import code, journal
-from tests.chaos.doors import Door, Doors
 from tests.chaos.schedule import LEASE_S
+from tests.doors import Door, Doors
 from tests.postgres import EMBEDDED_MAJOR, find_postgres, local_postgres
 
 PROJECT = "chaos"
@@ -86,7 +86,7 @@ class System:
         sockets = [folder / f"p{number}.sock" for number in range(planners)]
         self.for_workers = self.doors.open(*sockets)
         self.for_clients = self.doors.open(*sockets)
-        postgres_socket = Path(self.postgres.socket_dir) / ".s.PGSQL.5432"
+        postgres_socket = self.postgres.socket_dir / SOCKET_NAME
         self.to_postgres = [self.doors.open(postgres_socket) for _ in sockets]
         self.planners = [self._planner(number, sockets[number]) for number in range(planners)]
         self.workers = [self._worker(number) for number in range(workers)]

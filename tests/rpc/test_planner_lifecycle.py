@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,14 +22,19 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from dalsegno.local.postgres import SOCKET_NAME, SUPERUSER
+from dalsegno.v1.execution_pb2 import EXECUTION_STATE_COMPLETED
 from dalsegno.v1.execution_service_pb2 import ExecutionServiceListRequest
 from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceStub
+from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE
 from dalsegno_planner.addresses import AddressError
 from dalsegno_planner.server import SERVICES, Planner
 from dalsegno_planner.settings import Settings
 from dalsegno_planner.store.pool import Connection
+from tests.doors import Doors
 from tests.postgres import EMBEDDED_MAJOR, PostgresServer, find_postgres, running_postgres
-from tests.rpc.serving import Serving, flow_header, serving, told
+from tests.rpc.scripted_worker import scripted_worker
+from tests.rpc.serving import Serving, flow_header, pipeline_header, serving, step, told
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -252,3 +258,37 @@ async def test_an_error_that_nobody_foresaw_is_internal_and_says_nothing_of_the_
     error = await refused(planner.channel)
     assert (error.code(), told(error).reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert "flow" not in told(error).message
+
+
+_WORDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+_LAST_WORDS = b"E" + struct.pack("!i", len(_WORDS) + 4) + _WORDS
+
+
+async def test_the_last_words_of_the_database_are_no_fault_of_requests(
+    postgres: PostgresServer, database: str, tmp_path: Path
+) -> None:
+    """They come between two requests, and the connection is closed only later."""
+    doors = Doors()
+    try:
+        door = doors.open(postgres.server.socket_dir / SOCKET_NAME)
+        name = database.split("?")[0].rpartition("/")[2]
+        async with serving(f"postgresql://{SUPERUSER}@127.0.0.1:{door.port}/{name}", tmp_path) as planner:
+            execution = await planner.start(pipeline_header(), [step("work")])
+            async with scripted_worker(planner.channel) as worker:
+                await worker.hello()
+                worker.credit(steps=1)
+                task = await worker.task()
+                await asyncio.to_thread(
+                    doors.do, door.say(b"E" + struct.pack("!i", len(_LAST_WORDS) + 4) + _LAST_WORDS)
+                )
+                error = await refused(planner.channel)
+                assert (error.code(), told(error).reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+                worker.complete(task)
+                await worker.next("end")
+                await asyncio.to_thread(doors.do, door.cut())
+                async with scripted_worker(planner.channel, worker.key) as back:
+                    await back.hello(in_hand=[task.token])
+                    assert (await back.ack(back.complete(task))).status == ACK_STATUS_DURABLE
+            assert (await planner.get(execution.id)).state == EXECUTION_STATE_COMPLETED
+    finally:
+        doors.close()

@@ -5,12 +5,12 @@ Each row is a tuple in the order of the composite type of the same name in the m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import duration_pb2, timestamp_pb2
 
 from dalsegno.v1 import execution_pb2, executor_service_pb2, value_pb2
 from dalsegno_planner.dispatch.sessions import Session, Token
@@ -71,13 +71,14 @@ class Batch:
     attempts: list[Row] = field(default_factory=list)
     ends: list[Row] = field(default_factory=list)
     returned: list[Row] = field(default_factory=list)
+    given_back: Sequence[tuple[Session, Token]] = ()
     superseded: dict[int, int] = field(default_factory=dict)
     """Reports that a later one of the same batch makes needless, with that one."""
 
     @classmethod
-    def of(cls, items: list[Reported], returned: Iterable[tuple[Session, Token]] = ()) -> Batch:
+    def of(cls, items: list[Reported], returned: Sequence[tuple[Session, Token]] = ()) -> Batch:
         """Convert reports into rows."""
-        batch = cls(items)
+        batch = cls(items, given_back=returned)
         last_call: dict[tuple[UUID, int], int] = {}
         last_result: dict[Token, int] = {}
         for item, reported in enumerate(items):
@@ -104,11 +105,14 @@ class Batch:
         """Whether something may be ready after the commit that was not before."""
         return bool(self.results or self.returned or any(row[4] == "submitted" for row in self.calls))
 
-    def halves(self) -> Iterator[Batch]:
-        """Return two batches that are this one together, to find what cannot be committed."""
+    def parts(self) -> Iterator[Batch]:
+        """Return smaller batches that are this one together, to find what cannot be committed."""
+        if self.given_back:
+            yield Batch.of([], self.given_back)
         middle = len(self.items) // 2
-        yield Batch.of(self.items[:middle])
-        yield Batch.of(self.items[middle:])
+        for items in (self.items[:middle], self.items[middle:]):
+            if items:
+                yield Batch.of(items)
 
     def _add(self, item: int, reported: Reported) -> None:
         match reported.report.WhichOneof("kind"):
@@ -149,11 +153,18 @@ def take(inbox: list[Reported]) -> list[Reported]:
 
 
 def moment(message: object, name: str) -> datetime | None:
-    """Return the time in a field of a message, or None where it is not set."""
+    """Return the time in a field of a message, or None where it is not set, or is none."""
     if not message.HasField(name):  # type: ignore[attr-defined]
         return None
     timestamp: timestamp_pb2.Timestamp = getattr(message, name)
-    return timestamp.ToDatetime(tzinfo=UTC)
+    try:
+        return timestamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):  # a clock that is out of all range
+        return None
+
+
+def _seconds(duration: duration_pb2.Duration) -> float:
+    return float(duration.seconds + duration.nanos / 1e9)
 
 
 def _result_row(item: int, reported: Reported) -> Row:
@@ -170,7 +181,7 @@ def _result_row(item: int, reported: Reported) -> Row:
                     moment(bad, "started_at"), moment(bad, "finished_at"), 0.0, session.executor)  # fmt: skip
         case _:
             attempt = report.attempt_failed.attempt
-            delay = report.attempt_failed.delay.ToTimedelta().total_seconds()
+            delay = _seconds(report.attempt_failed.delay)
             return (*head, "retry", None, attempt.failure.SerializeToString(), "",
                     moment(attempt, "started_at"), moment(attempt, "finished_at"), delay, session.executor)  # fmt: skip
 
@@ -205,11 +216,11 @@ def _call_row(item: int, reported: Reported, call: executor_service_pb2.Call) ->
             digest = call.failed.code_digest
         case "submitted":
             digest = call.submitted.code_digest
-            delay = call.submitted.delay.ToTimedelta().total_seconds()
+            delay = _seconds(call.submitted.delay)
         case "started":
             started = moment(call.started, "started_at")
         case "wait" if call.wait.HasField("timeout"):
-            timeout = call.wait.timeout.ToTimedelta().total_seconds()
+            timeout = _seconds(call.wait.timeout)
     attempt = len(call.failed_attempts) + (1 if action in ("completed", "failed") else 0)
     upstream, flow_inputs = references(call.inputs)
     after = sorted(set(call.after) - upstream)

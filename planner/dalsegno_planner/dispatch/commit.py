@@ -20,15 +20,10 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from dalsegno.v1 import executor_service_pb2
 from dalsegno_planner.dispatch.batch import Batch, Reported, Row, take
 from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token
+from dalsegno_planner.store.pool import DATABASE_LOST
 from dalsegno_planner.store.sql import load
 
 _QUERIES = load("dispatch")
-_CONNECTION_LOST = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    OSError,
-)
 _TRY_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 # The database's own troubles (a full disk, a shutdown, a server that is read-only) pass or are mended; they are no
 # fault of what was reported.
@@ -37,6 +32,7 @@ _TROUBLE = (
     asyncpg.OperatorInterventionError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+_NO_FAULT_OF_THE_BATCH: tuple[type[Exception], ...] = (*DATABASE_LOST, *_TROUBLE)
 _INBOX_LIMIT = 20_000
 _DURABLE = executor_service_pb2.ACK_STATUS_DURABLE
 
@@ -78,9 +74,10 @@ class CommitLoop:
         self._room.set()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Start the loop."""
+    def start(self) -> asyncio.Task[None]:
+        """Start the loop, and return it: it ends by being stopped, or with an error that nobody foresaw."""
         self._task = asyncio.create_task(self._run(), name="commit-loop")
+        return self._task
 
     async def stop(self) -> None:
         """Finish the commit that is under way and stop."""
@@ -133,11 +130,11 @@ class CommitLoop:
             self._room.set()
         return batch
 
-    async def _commit(self, batch: Batch) -> None:
+    async def _commit(self, batch: Batch, *, claim: bool = True) -> None:
         if batch.may_free_work():
             for session in self._sessions:
                 session.may_find_work = True
-        asked = [session for session in self._sessions if session.wants_work()]
+        asked = [session for session in self._sessions if session.wants_work()] if claim else []
         claims = [(s.id, s.generation, s.steps_credit, s.bodies_credit, list(s.routes)) for s in asked]
         try:
             row = await self._execute(batch, claims)
@@ -156,7 +153,7 @@ class CommitLoop:
     async def _execute(self, batch: Batch, claims: Sequence[tuple[object, ...]]) -> Any:
         arguments = (batch.results, batch.calls, batch.attempts, batch.ends, batch.returned, claims)
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((*_CONNECTION_LOST, *_TRY_AGAIN, *_TROUBLE)),
+            retry=retry_if_exception_type((*_NO_FAULT_OF_THE_BATCH, *_TRY_AGAIN)),
             wait=wait_random_exponential(multiplier=0.05, max=2),
         ):
             with attempt:
@@ -164,7 +161,7 @@ class CommitLoop:
                     if self._connection is None:
                         self._connection = await self._connect()
                     return await self._connection.fetchrow(_QUERIES["commit"], *arguments)
-                except (*_CONNECTION_LOST, *_TROUBLE) as error:
+                except _NO_FAULT_OF_THE_BATCH as error:
                     log.warning("database_unreachable", error=str(error), reports=len(batch.items))
                     if self._connection is not None:
                         self._connection.terminate()
@@ -178,21 +175,28 @@ class CommitLoop:
 
     async def _isolate(self, batch: Batch, error: asyncpg.PostgresError) -> None:
         """Commit the halves of a batch that cannot be committed; refuse the one report that remains."""
-        if len(batch.items) > 1:
-            for half in batch.halves():
-                await self._commit(half)
-            return
         for session in self._sessions:
             session.may_find_work = False
-        for reported in batch.items:
-            log.error("report_rejected", error=str(error), execution=str(reported.token.execution_id))
-            substitute = reported.as_backend_failure(f"the planner could not record the report: {error}")
-            if substitute is None:
-                _reject(reported, f"the database refused it: {error}")
-                reported.session.ended(reported.token)
-                self.give_back(reported.session, [reported.token])
-            else:
-                await self._commit(Batch.of([substitute]))
+        if len(batch.items) > 1 or (batch.items and batch.given_back):
+            for part in batch.parts():
+                await self._commit(part, claim=False)
+        elif batch.items:
+            await self._refuse(batch.items[0], error)
+        elif batch.given_back:
+            log.error("tasks_not_given_back", error=str(error), tasks=len(batch.given_back))
+        else:
+            log.error("nothing_claimed", error=str(error))
+
+    async def _refuse(self, reported: Reported, error: asyncpg.PostgresError) -> None:
+        """Record a failure in the place of a report that cannot be recorded; refuse it where that cannot be either."""
+        log.error("report_rejected", error=str(error), execution=str(reported.token.execution_id))
+        substitute = reported.as_backend_failure(f"the planner could not record the report: {error}")
+        if substitute is not None:
+            await self._commit(Batch.of([substitute]), claim=False)
+            return
+        _reject(reported, f"the database refused it: {error}")
+        reported.session.ended(reported.token)
+        self.give_back(reported.session, [reported.token])
 
 
 def _settle_credit(asked: Sequence[Session], claimed: Sequence[Any]) -> None:

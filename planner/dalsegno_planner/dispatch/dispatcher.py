@@ -26,7 +26,7 @@ from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token
 from dalsegno_planner.dispatch.tasks import ClaimedTask
 from dalsegno_planner.settings import Settings
 from dalsegno_planner.store.definitions import Definitions
-from dalsegno_planner.store.pool import open_pool, prepare_connection
+from dalsegno_planner.store.pool import DATABASE_FAILED, open_pool, prepare_connection
 from dalsegno_planner.store.sql import load
 
 PROTOCOL_VERSION = 1
@@ -62,6 +62,8 @@ class Dispatcher:
         self._notifier = Notifier(settings.database_url, bus, self._changed_elsewhere)
         self._pool: asyncpg.Pool[Any] | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
+        self.broken = asyncio.Event()
+        """Set once a part of it has ended with an error that nobody foresaw: it does not work any more."""
         bus.on_work(self._work_ready)
         bus.on_cancel(self._cancelled)
 
@@ -72,10 +74,13 @@ class Dispatcher:
             max_size=self.settings.dispatch_pool_size,
             application_name="dalsegno-dispatch",
         )
-        self._commit_loop.start()
-        self._log_writer.start(self._pool)
-        self._housekeeping.start(self._pool)
-        self._notifier.start()
+        for loop in (
+            self._commit_loop.start(),
+            self._log_writer.start(self._pool),
+            self._housekeeping.start(self._pool),
+            self._notifier.start(),
+        ):
+            loop.add_done_callback(self._loop_ended)
 
     async def stop(self) -> None:
         """End all streams, so that executors turn to another planner, and stop. Nothing that was reported is lost."""
@@ -242,7 +247,7 @@ class Dispatcher:
                     first = False
                     session.awaits(task.token, awaited_numbers(page), look_at=0.0)
                     session.send(Message(tasks=executor_service_pb2.Tasks(tasks=[message])))
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except DATABASE_FAILED as error:
             log.warning("body_not_delivered", execution=str(execution_id), error=str(error))
             self._give_back(session, [task.token])
         finally:
@@ -299,6 +304,11 @@ class Dispatcher:
                 session.send(Message(cancel=cancel))
                 for token in tokens:
                     session.ended(token)
+
+    def _loop_ended(self, loop: asyncio.Task[None]) -> None:
+        if not loop.cancelled() and (error := loop.exception()) is not None:
+            log.critical("dispatch_broken", loop=loop.get_name(), exc_info=error)
+            self.broken.set()
 
     def _in_background(self, work: Any) -> None:
         delivery = asyncio.ensure_future(work)

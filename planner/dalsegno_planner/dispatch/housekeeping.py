@@ -20,6 +20,7 @@ from dalsegno_planner.dispatch.lost_tasks import rows_of_lost
 from dalsegno_planner.dispatch.outcomes import Outcomes
 from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token
 from dalsegno_planner.settings import Settings
+from dalsegno_planner.store.pool import DATABASE_FAILED
 from dalsegno_planner.store.sql import load
 from dalsegno_planner.store.waits import expire_waits
 
@@ -43,9 +44,10 @@ class Housekeeping:
         self._running: set[tuple[Session, Token]] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, pool: asyncpg.Pool[Any]) -> None:
+    def start(self, pool: asyncpg.Pool[Any]) -> asyncio.Task[None]:
         """Start."""
         self._task = asyncio.create_task(self._run(pool), name="housekeeping")
+        return self._task
 
     async def stop(self) -> None:
         """Stop."""
@@ -70,7 +72,7 @@ class Housekeeping:
                     await self._mark_running(connection)
                     await self._expire(connection)
                     await self._outcomes.look(connection)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except DATABASE_FAILED as error:
                 log.warning("housekeeping_delayed", error=str(error))
             # Behind the wake-ups: retries that are due, and work that another planner made ready.
             self._bus.work_ready()

@@ -14,14 +14,13 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 from uuid import UUID
 
-import asyncpg
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dalsegno.v1.executor_service_pb2 import WrittenLine
 from dalsegno_planner.store import logs
 from dalsegno_planner.store.logs import LogRow
-from dalsegno_planner.store.pool import Pool
+from dalsegno_planner.store.pool import DATABASE_FAILED, Pool
 
 CAPACITY = 8 * 1024 * 1024
 """Bytes that may wait."""
@@ -58,9 +57,10 @@ class LogWriter:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, pool: Pool) -> None:
+    def start(self, pool: Pool) -> asyncio.Task[None]:
         """Start writing."""
         self._task = asyncio.create_task(self._run(pool), name="log-writer")
+        return self._task
 
     async def stop(self) -> None:
         """Stop, once what waits is written or its time is over."""
@@ -108,7 +108,7 @@ class LogWriter:
                 async with asyncio.timeout(_WRITE_TIMEOUT), pool.acquire() as connection:
                     await logs.insert(connection, rows)
                 self._behind = False
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except DATABASE_FAILED as error:
                 log.warning("logs_left_out", lines=len(rows), error=str(error) or type(error).__name__)
                 self._leave_out(rows)
                 asyncio.get_running_loop().call_later(_TRY_AGAIN_AFTER, self._wake.set)

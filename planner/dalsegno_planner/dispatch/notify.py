@@ -17,6 +17,7 @@ import asyncpg
 import structlog
 
 from dalsegno_planner.dispatch.bus import Bus
+from dalsegno_planner.store.pool import DATABASE_FAILED
 from dalsegno_planner.store.sql import load
 
 _CHANNEL = "dalsegno_executions"
@@ -38,9 +39,10 @@ class Notifier:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    def start(self) -> asyncio.Task[None]:
         """Start."""
         self._task = asyncio.create_task(self._run(), name="notifier")
+        return self._task
 
     async def stop(self) -> None:
         """Stop."""
@@ -66,7 +68,7 @@ class Notifier:
                     await self._send(connection)
                 finally:
                     connection.terminate()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except DATABASE_FAILED as error:
                 log.debug("notifier_disconnected", error=str(error))
             await asyncio.sleep(_RECONNECT_SECONDS)
 
@@ -77,11 +79,13 @@ class Notifier:
             await self._wake.wait()
             await asyncio.sleep(_GATHER_SECONDS)
             self._wake.clear()
-            changed, self._changed = self._changed, set()
             if loop.time() - looked > 1:
                 others, looked = await connection.fetchval(_QUERIES["count_listeners"]) - 1, loop.time()
+            changed = list(self._changed)
             if others > 0 and changed:
-                await connection.execute(_QUERIES["notify"], _CHANNEL, list(changed))
+                await connection.execute(_QUERIES["notify"], _CHANNEL, changed)
+            # What could not be sent is sent on the next connection.
+            self._changed.difference_update(changed)
 
     def _heard(self, connection: object, pid: int, channel: object, payload: object) -> None:
         with suppress(ValueError):

@@ -26,6 +26,7 @@ from dalsegno.errors import (
     UsageError,
     WaitTimeoutError,
 )
+from dalsegno_planner.store.pool import DATABASE_LOST
 
 DOMAIN = "dalsegno"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -47,17 +48,13 @@ _LONGEST_FIELD = 300
 _LONGEST_PROBLEM = 2_000
 _ALL_PROBLEMS = 2_800
 
-_CONNECTION_ERRORS = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+_CONNECTION_ERRORS: tuple[type[Exception], ...] = (
+    *(kind for kind in DATABASE_LOST if kind is not asyncpg.InterfaceError),
     asyncpg.TooManyConnectionsError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DiskFullError,
-    OSError,
 )
 
 _log = structlog.get_logger("dalsegno.planner.rpc")

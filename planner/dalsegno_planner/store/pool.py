@@ -15,6 +15,20 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProx
 
 Result = TypeVar("Result")
 
+DATABASE_LOST: tuple[type[Exception], ...] = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+    # A request that is made between the server's last words and the end of its connection.
+    asyncpg.InternalClientError,
+    OSError,  # and with it TimeoutError
+)
+"""What is raised where the connection to the database is gone, and another one may do."""
+DATABASE_FAILED: tuple[type[Exception], ...] = (asyncpg.PostgresError, *DATABASE_LOST)
+"""Whatever the database raises."""
+
 _CONNECT_TIMEOUT = 10.0
 
 

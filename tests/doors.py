@@ -46,6 +46,11 @@ class Door:
                     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
                 writer.transport.abort()
 
+    async def say(self, data: bytes) -> None:
+        """Put words into the target's mouth, on every connection."""
+        for outer, _ in self._connections:
+            outer.write(data)
+
     async def freeze(self) -> None:
         """Let nothing through any more, and close nothing."""
         self._open.clear()

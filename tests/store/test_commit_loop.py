@@ -1,0 +1,158 @@
+"""The commit loop on a database of its own: batches that cannot be committed as they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from dalsegno.v1 import execution_pb2, executor_service_pb2
+from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, ACK_STATUS_REJECTED, Report, StepCompleted, TaskFailed
+from dalsegno_planner.dispatch.batch import Reported
+from dalsegno_planner.dispatch.commit import CommitLoop
+from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
+from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
+from dalsegno_planner.store.pool import prepare_connection
+from tests.store.ledger import ROUTES, Held, Ledger
+
+BACKEND = execution_pb2.FAILURE_ORIGIN_BACKEND
+UNSTORABLE = "no \0 in text"
+
+
+class Told:
+    """Who has to be told of commits."""
+
+    def __init__(self) -> None:
+        self.claimed: asyncio.Queue[Any] = asyncio.Queue()
+        self.lost = 0
+
+    async def committed(
+        self, claimed: Sequence[Any], resolved: Sequence[Any], changed: Sequence[UUID], moved: Sequence[UUID]
+    ) -> None:
+        for row in claimed:
+            self.claimed.put_nowait(row)
+
+    def connection_lost(self) -> None:
+        self.lost += 1
+
+
+class Bench:
+    """A loop that has not started, one session, and the tasks that it holds."""
+
+    def __init__(self, ledger: Ledger, session: Session, held: list[Held], dsn: str) -> None:
+        self.ledger, self.session, self.held, self.told = ledger, session, held, Told()
+        self.sessions = Sessions()
+        self.sessions.add(session)
+        self._dsn = dsn
+        self.loop = CommitLoop(self._connect, self.sessions, self.told)
+
+    async def _connect(self) -> asyncpg.Connection[Any]:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, server_settings=DISPATCH_SETTINGS)
+        await prepare_connection(connection)
+        return connection
+
+    def token(self, place: int) -> Token:
+        held = self.held[place]
+        return Token(held.execution_id, held.number, held.epoch)
+
+    async def report(self, report_id: int, place: int, **kind: Any) -> None:
+        report = Report(report_id=report_id, token=self.token(place).message(), **kind)
+        await self.loop.report([Reported.of(self.session, report)])
+
+    async def acks(self, count: int) -> dict[int, executor_service_pb2.AckStatus.ValueType]:
+        """Wait for this many acknowledgements."""
+        found: dict[int, executor_service_pb2.AckStatus.ValueType] = {}
+        while len(found) < count:
+            message = await asyncio.wait_for(self.session.outgoing.get(), 10)
+            assert message is not None
+            found |= {ack.report_id: ack.status for ack in message.acks.acks}
+        return found
+
+    async def states(self) -> dict[int, str]:
+        rows = await self.ledger.connection.fetch("SELECT number, state FROM invocations ORDER BY number")
+        return {row["number"]: row["state"] for row in rows}
+
+
+@pytest.fixture
+async def bench(database: str) -> AsyncIterator[Bench]:
+    """Four independent steps in the hands of one session."""
+    ledger = await Ledger.open(database)
+    await ledger.pipeline({1: [], 2: [], 3: [], 4: []})
+    session_id = await ledger.session()
+    held = sorted(await ledger.claim(session_id), key=lambda one: one.number)
+    session = Session(session_id, "worker", "default", False, 1, set(ROUTES))
+    made = Bench(ledger, session, held, database)
+    yield made
+    await made.loop.stop()
+    await ledger.connection.close()
+
+
+async def test_what_is_handed_back_with_a_report_that_cannot_be_recorded_goes_back(bench: Bench) -> None:
+    await bench.report(1, 0, completed=StepCompleted(code_digest=UNSTORABLE))
+    await bench.report(2, 1, completed=StepCompleted())
+    bench.loop.give_back(bench.session, [bench.token(2), bench.token(3)])
+    bench.session.steps_credit = 9
+    bench.loop.start()
+    assert await bench.acks(2) == {1: ACK_STATUS_DURABLE, 2: ACK_STATUS_DURABLE}, "the first as a failure"
+    again = {(await asyncio.wait_for(bench.told.claimed.get(), 10))["number"] for _ in range(2)}
+    assert again == {3, 4}
+    assert await bench.states() == {1: "failed", 2: "completed", 3: "pending", 4: "pending"}
+
+
+async def test_a_failure_that_cannot_be_recorded_is_refused_and_its_task_is_given_again(bench: Bench) -> None:
+    failure = execution_pb2.Failure(origin=BACKEND, message="no disk")
+    await bench.report(1, 0, failed=TaskFailed(failure=failure, code_digest=UNSTORABLE))
+    await bench.report(2, 1, completed=StepCompleted())
+    bench.session.steps_credit = 1
+    bench.loop.start()
+    assert await bench.acks(2) == {1: ACK_STATUS_REJECTED, 2: ACK_STATUS_DURABLE}
+    claimed = await asyncio.wait_for(bench.told.claimed.get(), 10)
+    assert (claimed["number"], claimed["epoch"]) == (1, bench.held[0].epoch + 1)
+
+
+async def test_a_number_that_cannot_be_sent_to_postgres_is_a_report_that_cannot_be_recorded(bench: Bench) -> None:
+    """And no lost connection: that would be tried again for ever, and all others with it."""
+    flow = await bench.ledger.flow()
+    bench.loop.start()
+    bench.session.bodies_credit = 1
+    bench.loop.wake()
+    body = await asyncio.wait_for(bench.told.claimed.get(), 10)
+    token = Token(flow, 0, body["epoch"])
+    call = executor_service_pb2.Call(number=2**32 - 1, position=1, name="s", invocation_id="s")
+    call.completed.SetInParent()
+    await bench.loop.report([Reported.of(bench.session, Report(report_id=1, token=token.message(), call=call))])
+    await bench.report(2, 1, completed=StepCompleted())
+    await bench.acks(1)
+    while (
+        state := await bench.ledger.connection.fetchval("SELECT state FROM executions WHERE id = $1", flow)
+    ) != "failed":
+        assert state == "running"
+        await asyncio.sleep(0)
+    assert bench.told.lost == 0
+
+
+async def test_times_out_of_all_range_are_left_out(bench: Bench) -> None:
+    beyond = StepCompleted()
+    beyond.started_at.seconds = beyond.finished_at.seconds = 2**60
+    await bench.report(1, 0, completed=beyond)
+    bench.loop.start()
+    assert await bench.acks(1) == {1: ACK_STATUS_DURABLE}
+    assert (await bench.states())[1] == "completed"
+
+
+async def test_a_loop_that_ends_with_an_error_says_so(bench: Bench) -> None:
+    """Its planner ends then: others, or its next start, take over."""
+
+    async def fail() -> Any:
+        raise RuntimeError("nobody foresaw this")
+
+    broken = CommitLoop(fail, bench.sessions, bench.told)
+    task = broken.start()
+    bench.session.steps_credit = 1
+    broken.wake()
+    with pytest.raises(RuntimeError, match="nobody foresaw this"):
+        await asyncio.wait_for(task, 10)
