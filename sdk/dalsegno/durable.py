@@ -79,7 +79,7 @@ class BodyContext(Protocol):
         ...
 
     def as_completed(self, futures: Sequence[StepFuture[Any]]) -> Iterator[StepFuture[Any]]:
-        """Yield futures in the order in which their calls end, the recorded one where there is one."""
+        """Yield futures, each once: in the recorded order, and where there is none in that in which their calls end."""
         ...
 
     def future_result(self, number: int, timeout: float | None) -> object:
@@ -231,12 +231,24 @@ def wait(
 
 
 def as_completed(futures: Iterable[StepFuture[R]]) -> Iterator[StepFuture[R]]:
-    """Yield futures as their calls end, in an order that is recorded and repeats in every replay.
+    """Yield futures as their calls end, each once, in an order that is recorded.
+
+    The body is given the same order when it is recovered, when it goes on after a wait, and in every replay, where a
+    future is waited for while others have ended if it came before them in the recording.
 
     Args:
         futures: What ``.submit()`` and ``.map()`` returned.
 
     Raises:
         ContextError: Outside a flow, or inside a step.
+        UsageError: If one of them is no future of a step.
     """
-    return active_body("as_completed()").as_completed(list(futures))
+    body = active_body("as_completed()")
+    given: list[Any] = list(futures)
+    strange = next((one for one in given if not isinstance(one, StepFuture)), None)
+    if strange is not None:
+        raise UsageError(
+            f"as_completed() got {strange!r}; it takes what .submit() and .map() return",
+            reason="NOT_A_FUTURE",
+        )
+    return body.as_completed(given)

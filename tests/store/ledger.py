@@ -135,18 +135,26 @@ class Ledger:
                 failure, "", NOON, NOON, delay, "worker")  # fmt: skip
 
     def call(
-        self, body: Held, number: int, action: str = "completed", upstream: Sequence[int] = ()
+        self,
+        body: Held,
+        number: int,
+        action: str = "completed",
+        upstream: Sequence[int] = (),
+        yields: Mapping[int, int] = {},
     ) -> tuple[object, ...]:
-        """The row that reports a durable call."""
+        """The row that reports a durable call; `yields` has the numbers of calls by place."""
         kind = "wait" if action == "wait" else "step"
         outputs = b"" if action == "completed" else None
         return (next(self.items), body.execution_id, body.epoch, body.session_id, action, number, number, kind, "s",
                 f"s_{number}", "m", "", "", b"", list(upstream), [], [], b"", outputs, None, 1, NOON, NOON, 0.0, False,
-                "", "", "", None)  # fmt: skip
+                "", "", "", None, list(yields), list(yields.values()))  # fmt: skip
 
-    def end(self, body: Held, outcome: str = "returned", waits: Sequence[int] = ()) -> tuple[object, ...]:
+    def end(
+        self, body: Held, outcome: str = "returned", waits: Sequence[int] = (), yields: Mapping[int, int] = {}
+    ) -> tuple[object, ...]:
         """The row that reports the end of a body."""
-        return (next(self.items), body.execution_id, body.epoch, body.session_id, outcome, b"", None, [], list(waits))
+        return (next(self.items), body.execution_id, body.epoch, body.session_id, outcome, b"", None, [], list(waits),
+                list(yields), list(yields.values()))  # fmt: skip
 
     async def state(self, execution_id: UUID) -> str:
         """The state of an execution."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dalsegno import as_completed, flow, step, wait
-from dalsegno.errors import UserCodeError, WaitTimeoutError
+from dalsegno.errors import UsageError, UserCodeError, WaitTimeoutError
 from dalsegno.payloads import from_payload
 from dalsegno.v1.execution_pb2 import (
     DIVERGENCE_KIND_EXTRA_CALL,
@@ -318,6 +318,55 @@ def test_what_is_submitted_limited_or_tried_again_runs_elsewhere() -> None:
     retried = calls_of(reports)[3]
     assert retried.submitted.delay.seconds == 1
     assert retried.failed_attempts[0].failure.message == "not yet"
+
+
+@flow
+def in_order_of_their_ends() -> list[int]:
+    futures = add.map([1, 2, 3], [0, 0, 0])
+    order = as_completed(futures)
+    first = next(order).number
+    add(first, 100)
+    return [first, *(future.number for future in order)]
+
+
+@pytest.mark.semantics("5", "dalsegno.as_completed records the order in which it yields, so that it repeats.")
+def test_the_order_of_completed_futures_is_reported_and_repeats_in_recovery() -> None:
+    with embedded(in_order_of_their_ends, add) as talk:
+        task = body_task(in_order_of_their_ends)
+        talk.give(task)
+        submitted = [talk.report() for _ in range(3)]
+        talk.resolve(task.token, 2, 2)
+        begun, direct = talk.begun(), talk.report()
+        for number in (3, 1):
+            talk.resolve(task.token, number, number)
+        talk.ack(direct)
+        last = talk.report()
+        assert value_of(last) == [2, 3, 1]
+        said = [[(one.place, one.number) for one in each.call.yields] for each in (begun, direct)]
+        assert said == [[(1, 2)], [(1, 2)]], "whatever ends the runner in that step, the order is known"
+        assert [(one.place, one.number) for one in last.returned.yields] == [(2, 3), (3, 1)]
+        recorded = [as_recorded(one.call, outputs=outputs(one.call.number)) for one in submitted]
+        for call, place in zip(recorded, (3, 1, 2), strict=True):
+            call.yielded = place
+        [again] = talk.run_body(body_task(in_order_of_their_ends, [*recorded, as_recorded(direct.call)], epoch=2))
+        assert value_of(again) == [2, 3, 1]
+        assert list(again.returned.yields) == []
+
+
+@flow
+def completes_what_is_no_future() -> str:
+    try:
+        list(as_completed([add]))  # type: ignore[arg-type]
+    except UsageError as error:
+        return str(error)
+    return "no error"
+
+
+def test_as_completed_takes_futures_alone() -> None:
+    with embedded(completes_what_is_no_future, add) as talk:
+        assert "it takes what .submit() and .map() return" in value_of(
+            talk.run_body(body_task(completes_what_is_no_future))[-1]
+        )
 
 
 def test_recovery_waits_for_what_was_submitted_before() -> None:

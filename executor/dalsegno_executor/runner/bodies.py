@@ -165,12 +165,24 @@ class Body:
     # Futures.
 
     def as_completed(self, futures: Sequence[StepFuture[Any]]) -> Iterator[StepFuture[Any]]:
-        """Yield futures in the order of their calls, each once it has ended: an order that repeats by itself."""
-        for future in sorted(futures, key=lambda future: future.number):
+        """Yield futures in the recorded order, and where there is none in that in which their calls end."""
+        by_number = {future.number: future for future in futures}
+        completions = self._calls.completions
+        choices = completions.choices(by_number)
+        while True:
             self._check()
-            self._inbox.wait_outcome(future.number)
-            self._calls.receive(future.number)
-            yield future
+            ended = len(self._inbox.ended)
+            try:
+                number = next(choices)
+            except StopIteration:
+                return
+            if number is None:
+                self._inbox.wait_next(ended)
+                continue
+            self._inbox.wait_outcome(number)
+            completions.give(number)
+            self._calls.receive(number)
+            yield by_number[number]
 
     def future_result(self, number: int, timeout: float | None) -> object:
         """Return the value of a submitted call, or raise what it raised."""
@@ -273,6 +285,7 @@ class Body:
         started = time.time_ns()
         report = Report(token=self._task.token, call=made.message)
         report.call.started.CopyFrom(CallStarted(started_at=timestamp(started)))
+        report.call.yields.extend(self._calls.completions.unrecorded())
         self._reporting.report(report)
         return started
 
@@ -393,7 +406,11 @@ class Body:
         return report_id
 
     def _send(self, call: Call, report_id: int) -> None:
-        self._reporting.report(Report(report_id=report_id, token=self._task.token, call=call))
+        report = Report(report_id=report_id, token=self._task.token, call=call)
+        completions = self._calls.completions
+        report.call.yields.extend(completions.unrecorded())
+        completions.reported()
+        self._reporting.report(report)
 
     def _end(self, ending: BodyEnd) -> NoReturn:
         self._inbox.end(ending)

@@ -63,7 +63,7 @@ class BodyTaskRun:
         self._inbox = inbox
         self._started = time.time_ns()
         pinned = bool(task.definition.pinned_digest)
-        self._calls = Calls(task.body, recorded, pinned=pinned, environment=environment)
+        self._calls = Calls(task.body, recorded, pinned=pinned, environment=environment, ended=inbox.ended)
 
     def run(self) -> ExecutorServiceWorkRequest | Report:
         """Run the body, and return the last message of its task."""
@@ -137,7 +137,8 @@ class BodyTaskRun:
             return self._failed(failure_of(error, BACKEND))
         except DalsegnoError as error:
             return self._failed(failure_of(error, USER_CODE))
-        returned = BodyReturned(result=result, not_reached=ending.not_reached)
+        yields = self._calls.completions.unrecorded()
+        returned = BodyReturned(result=result, not_reached=ending.not_reached, yields=yields)
         return Report(token=self._task.token, returned=returned)
 
     def _raised(self, error: BaseException, body: Body) -> Report:
@@ -170,6 +171,7 @@ class BodyTaskRun:
                 finished_at=timestamp(time.time_ns()),
                 code_digest="" if self._flow is None else self._flow.digest,
                 not_reached=self._calls.end(failed=True).not_reached,
+                yields=self._calls.completions.unrecorded(),
             ),
         )
 

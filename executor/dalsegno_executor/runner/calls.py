@@ -14,6 +14,7 @@ from dalsegno.steps import Step
 from dalsegno.v1.execution_pb2 import INVOCATION_KIND_STEP, INVOCATION_KIND_WAIT
 from dalsegno.v1.executor_service_pb2 import BodyTask, Call, RecordedCall
 from dalsegno.v1.value_pb2 import Inputs
+from dalsegno_executor.runner.completions import Completions, Order
 from dalsegno_executor.runner.control import Diverged
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.matching import (
@@ -60,10 +61,17 @@ class Calls:
         recorded: All recorded calls: those of the task, and those of its further pages.
         pinned: Whether steps are to run with exactly the code that they have here.
         environment: Stores large plain values.
+        ended: Has the calls that have ended.
     """
 
     def __init__(
-        self, work: BodyTask, recorded: Iterable[RecordedCall], *, pinned: bool, environment: Environment
+        self,
+        work: BodyTask,
+        recorded: Iterable[RecordedCall],
+        *,
+        pinned: bool,
+        environment: Environment,
+        ended: Order,
     ) -> None:
         self._recorded = {call.number: call for call in recorded}
         self._overrides = {
@@ -77,6 +85,8 @@ class Calls:
         self._ids = InvocationIds()
         self._pinned = pinned
         self._of_steps: dict[Step[..., Any], Call] = {}
+        yielded = {number: call.yielded for number, call in self._recorded.items() if call.yielded}
+        self.completions = Completions(yielded, ended)
         self.provenance = Provenance(environment.store_encoded)
 
     def step(

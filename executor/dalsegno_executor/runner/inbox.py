@@ -19,6 +19,7 @@ from dalsegno.v1.executor_service_pb2 import (
     ResolvedCall,
 )
 from dalsegno.v1.value_pb2 import Outputs
+from dalsegno_executor.runner.completions import Order
 from dalsegno_executor.runner.control import BodyEnd, HandedBack, Refused
 
 Outcome: TypeAlias = Outputs | Failure
@@ -32,6 +33,7 @@ class Inbox:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._unacknowledged: set[int] = set()
         self._outcomes: dict[int, Outcome] = {}
+        self.ended = Order()
         self._wake: Callable[[], object] | None = None
         self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self.ending: BodyEnd | None = None
@@ -72,8 +74,9 @@ class Inbox:
         self._wake_watchers()
 
     def set_outcome(self, number: int, outcome: Outcome) -> None:
-        """Note the outcome of a call that is known already."""
-        self._outcomes[number] = outcome
+        """Note the outcome of a call; a repeated one changes nothing."""
+        self._outcomes.setdefault(number, outcome)
+        self.ended.add(number)
 
     def outcome(self, number: int) -> Outcome | None:
         """Return the outcome of a call, if it is there."""
@@ -101,6 +104,14 @@ class Inbox:
         if not self._wait(lambda: number in self._outcomes, timeout):
             raise TimeoutError(f"call {number} has not ended after {timeout:g} s")
         return self._outcomes[number]
+
+    def wait_next(self, count: int) -> None:
+        """Wait until more calls than this have ended.
+
+        Raises:
+            BodyEnd: If the body is to end.
+        """
+        self._wait(lambda: len(self.ended) > count, None)
 
     async def until_durable(self, report_id: int) -> None:
         """Wait as `wait_durable` does, in a coroutine."""
@@ -152,7 +163,7 @@ class Inbox:
                 self.end(event)
             case ResolvedCall():
                 failed = event.WhichOneof("outcome") == "failure"
-                self._outcomes[event.number] = event.failure if failed else event.outputs
+                self.set_outcome(event.number, event.failure if failed else event.outputs)
             case Ack():
                 self._take_ack(event)
 

@@ -1,11 +1,12 @@
 """Gathers what streams report into the rows that one commit takes.
 
-Each row is a tuple in the order of the composite type of the same name in the migration `0002_dispatch`.
+Each row is a tuple in the order of the composite type of the same name, which the migrations `0002_dispatch` and later
+ones define.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
@@ -192,12 +193,14 @@ def _end_row(item: int, reported: Reported) -> Row:
     match report.WhichOneof("kind"):
         case "returned":
             done = report.returned
-            return (*head, "returned", done.result.SerializeToString(), None, list(done.not_reached), [])
+            return (*head, "returned", done.result.SerializeToString(), None, list(done.not_reached), [],
+                    *_yield_columns(done.yields))  # fmt: skip
         case "failed":
             bad = report.failed
-            return (*head, "failed", None, bad.failure.SerializeToString(), list(bad.not_reached), [])
+            return (*head, "failed", None, bad.failure.SerializeToString(), list(bad.not_reached), [],
+                    *_yield_columns(bad.yields))  # fmt: skip
         case _:
-            return (*head, "suspended", None, None, [], list(report.suspended.waits))
+            return (*head, "suspended", None, None, [], list(report.suspended.waits), [], [])
 
 
 def _call_row(item: int, reported: Reported, call: executor_service_pb2.Call) -> Row:
@@ -230,7 +233,12 @@ def _call_row(item: int, reported: Reported, call: executor_service_pb2.Call) ->
         call.inputs.SerializeToString(), sorted(upstream | set(after)), after, sorted(flow_inputs),
         call.options.SerializeToString(), outputs, failure, attempt, started, finished, delay,
         call.reused.stale_inputs, call.wait.question, call.wait.schema, call.wait.metadata, timeout,
+        *_yield_columns(call.yields),
     )  # fmt: skip
+
+
+def _yield_columns(yields: Sequence[executor_service_pb2.Yield]) -> tuple[list[int], list[int]]:
+    return [one.place for one in yields], [one.number for one in yields]
 
 
 def references(inputs: value_pb2.Inputs) -> tuple[set[int], set[str]]:

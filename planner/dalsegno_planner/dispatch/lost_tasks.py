@@ -20,7 +20,7 @@ def rows_of_lost(lost: Iterable[Mapping[str, Any]]) -> tuple[list[Row], list[Row
     for item, row in enumerate(lost):
         failure = _failure(row).SerializeToString()
         if row["number"] == BODY:
-            ends.append((item, row["execution_id"], row["epoch"], _NOBODY, "failed", None, failure, [], []))
+            ends.append((item, row["execution_id"], row["epoch"], _NOBODY, "failed", None, failure, [], [], [], []))
         else:
             results.append(
                 (item, row["execution_id"], row["number"], row["epoch"], _NOBODY, "failed", None, failure, "", None,

@@ -22,9 +22,12 @@ async def recorded_calls(
 ) -> AsyncIterator[executor_service_pb2.RecordedCalls]:
     """Yield the recorded calls of an execution, in pages of about 1 MiB; at least one page, the last without `more`."""
     page, size = executor_service_pb2.RecordedCalls(), 0
+    places: dict[int, int] = {}
     async with connection.transaction(readonly=True):
         async for row in connection.cursor(_QUERIES["recorded_calls"], execution_id, prefetch=500):
+            places = places or {number: place for place, number in sorted(row["yields"] or (), reverse=True)}
             call = recorded_call(dict(row))
+            call.yielded = places.get(call.number, 0)
             if size and size + call.ByteSize() > _PAGE_BYTES:
                 page.more = True
                 yield page

@@ -11,6 +11,7 @@ from dalsegno_planner.store.sql import load
 
 _QUERIES = load("deletion")
 _NAMED = 5
+_TABLES = ("logs", "events", "attempts", "waits", "edges", "yields", "invocations", "tasks", "lineage", "execution")
 
 
 async def delete(connection: Connection, execution_id: UUID) -> None:
@@ -39,5 +40,5 @@ async def delete(connection: Connection, execution_id: UUID) -> None:
             reason="EXECUTION_IN_USE",
             fields={"execution": str(execution_id)},
         )
-    for query in ("logs", "events", "attempts", "waits", "edges", "invocations", "tasks", "lineage", "execution"):
+    for query in _TABLES:
         await connection.execute(_QUERIES[query], execution_id)

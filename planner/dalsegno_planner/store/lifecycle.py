@@ -65,6 +65,7 @@ async def retry(connection: Connection, execution_id: UUID, how: Retry) -> bool:
     is_flow = ExecutionKind(row["kind"]) is ExecutionKind.FLOW
     if row["has_readers"]:
         await connection.execute(SQL["keep_for_readers"], execution_id, is_flow and row["has_ancestors"])
+        await connection.execute(SQL["keep_yields_for_readers"], execution_id)
     if is_flow:
         again = await _reset_flow(connection, execution_id, row)
     else:

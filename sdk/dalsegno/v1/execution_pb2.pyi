@@ -289,6 +289,8 @@ class Divergence(_message.Message):
     EXPECTED_FIELD_NUMBER: _builtins.int
     ACTUAL_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    FOLLOWING_FIELD_NUMBER: _builtins.int
     kind: Global___DivergenceKind.ValueType
     """How."""
     position: _builtins.int
@@ -305,6 +307,14 @@ class Divergence(_message.Message):
     def inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The inputs that differ, or the overridden flow inputs that may have caused it."""
 
+    @_builtins.property
+    def before(self) -> _containers.RepeatedCompositeFieldContainer[Global___DivergentCall]:
+        """The last calls before it, which were made as they are recorded; without digests."""
+
+    @_builtins.property
+    def following(self) -> _containers.RepeatedCompositeFieldContainer[Global___DivergentCall]:
+        """The recorded calls next after the expected one; without digests."""
+
     def __init__(
         self,
         *,
@@ -313,10 +323,12 @@ class Divergence(_message.Message):
         expected: Global___DivergentCall | None = ...,
         actual: Global___DivergentCall | None = ...,
         inputs: _abc.Iterable[_builtins.str] | None = ...,
+        before: _abc.Iterable[Global___DivergentCall] | None = ...,
+        following: _abc.Iterable[Global___DivergentCall] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actual", b"actual", "expected", b"expected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actual", b"actual", "expected", b"expected", "inputs", b"inputs", "kind", b"kind", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actual", b"actual", "before", b"before", "expected", b"expected", "following", b"following", "inputs", b"inputs", "kind", b"kind", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

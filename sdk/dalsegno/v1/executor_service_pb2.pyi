@@ -639,6 +639,7 @@ class TaskFailed(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     CODE_DIGEST_FIELD_NUMBER: _builtins.int
     NOT_REACHED_FIELD_NUMBER: _builtins.int
+    YIELDS_FIELD_NUMBER: _builtins.int
     code_digest: _builtins.str
     """The digest of the code that ran."""
     @_builtins.property
@@ -657,6 +658,10 @@ class TaskFailed(_message.Message):
     def not_reached(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """For a body, the recorded calls that it did not make."""
 
+    @_builtins.property
+    def yields(self) -> _containers.RepeatedCompositeFieldContainer[Global___Yield]:
+        """For a body, what was yielded since its last call."""
+
     def __init__(
         self,
         *,
@@ -665,10 +670,11 @@ class TaskFailed(_message.Message):
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         code_digest: _builtins.str = ...,
         not_reached: _abc.Iterable[_builtins.int] | None = ...,
+        yields: _abc.Iterable[Global___Yield] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "failure", b"failure", "finished_at", b"finished_at", "not_reached", b"not_reached", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "failure", b"failure", "finished_at", b"finished_at", "not_reached", b"not_reached", "started_at", b"started_at", "yields", b"yields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -712,6 +718,7 @@ class BodyReturned(_message.Message):
 
     RESULT_FIELD_NUMBER: _builtins.int
     NOT_REACHED_FIELD_NUMBER: _builtins.int
+    YIELDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def result(self) -> _value_pb2.Payload:
         """What it returned."""
@@ -720,15 +727,20 @@ class BodyReturned(_message.Message):
     def not_reached(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The recorded calls that it did not make."""
 
+    @_builtins.property
+    def yields(self) -> _containers.RepeatedCompositeFieldContainer[Global___Yield]:
+        """What was yielded since its last call."""
+
     def __init__(
         self,
         *,
         result: _value_pb2.Payload | None = ...,
         not_reached: _abc.Iterable[_builtins.int] | None = ...,
+        yields: _abc.Iterable[Global___Yield] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["not_reached", b"not_reached", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["not_reached", b"not_reached", "result", b"result", "yields", b"yields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -780,6 +792,7 @@ class Call(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    YIELDS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number of the invocation: the recorded one's for a call that is recorded, otherwise the next free one."""
     position: _builtins.int
@@ -834,6 +847,10 @@ class Call(_message.Message):
     def failed_attempts(self) -> _containers.RepeatedCompositeFieldContainer[_execution_pb2.Attempt]:
         """The attempts that failed before."""
 
+    @_builtins.property
+    def yields(self) -> _containers.RepeatedCompositeFieldContainer[Global___Yield]:
+        """What was yielded before it, and since the last call that was reported."""
+
     def __init__(
         self,
         *,
@@ -853,16 +870,45 @@ class Call(_message.Message):
         wait: Global___CallWait | None = ...,
         started: Global___CallStarted | None = ...,
         failed_attempts: _abc.Iterable[_execution_pb2.Attempt] | None = ...,
+        yields: _abc.Iterable[Global___Yield] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "completed", b"completed", "definition", b"definition", "failed", b"failed", "inputs", b"inputs", "options", b"options", "reused", b"reused", "started", b"started", "submitted", b"submitted", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "after", b"after", "completed", b"completed", "definition", b"definition", "failed", b"failed", "failed_attempts", b"failed_attempts", "inputs", b"inputs", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name", "number", b"number", "options", b"options", "position", b"position", "reused", b"reused", "started", b"started", "submitted", b"submitted", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "after", b"after", "completed", b"completed", "definition", b"definition", "failed", b"failed", "failed_attempts", b"failed_attempts", "inputs", b"inputs", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name", "number", b"number", "options", b"options", "position", b"position", "reused", b"reused", "started", b"started", "submitted", b"submitted", "wait", b"wait", "yields", b"yields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["completed", "failed", "submitted", "reused", "wait", "started"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
 Global___Call: _TypeAlias = Call  # noqa: Y015
+
+@_typing.final
+class Yield(_message.Message):
+    """That `as_completed` has given a body the future of a call, for the first time. What a recorded place says anyway is
+    not reported.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    place: _builtins.int
+    """The place in the order of such futures, from 1."""
+    number: _builtins.int
+    """The number of the call."""
+    def __init__(
+        self,
+        *,
+        place: _builtins.int = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "place", b"place"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Yield: _TypeAlias = Yield  # noqa: Y015
 
 @_typing.final
 class CallSubmitted(_message.Message):
@@ -1310,6 +1356,7 @@ class RecordedCall(_message.Message):
     OVERRIDDEN_INPUTS_FIELD_NUMBER: _builtins.int
     TIMED_OUT_FIELD_NUMBER: _builtins.int
     OVERRIDE_IS_NEW_FIELD_NUMBER: _builtins.int
+    YIELDED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number of the invocation."""
     position: _builtins.int
@@ -1330,6 +1377,8 @@ class RecordedCall(_message.Message):
     """Whether a wait timed out."""
     override_is_new: _builtins.bool
     """Whether its output is overridden by this execution, and not by one that this one replays."""
+    yielded: _builtins.int
+    """At which place `as_completed` has given the body the future of this call, from 1; 0 where it has not."""
     @_builtins.property
     def inputs(self) -> _value_pb2.Inputs:
         """The inputs, where values are left out and digests remain."""
@@ -1363,10 +1412,11 @@ class RecordedCall(_message.Message):
         overridden_inputs: _value_pb2.Inputs | None = ...,
         timed_out: _builtins.bool = ...,
         override_is_new: _builtins.bool = ...,
+        yielded: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "inputs", b"inputs", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "failure", b"failure", "inputs", b"inputs", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name", "number", b"number", "output_overridden", b"output_overridden", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs", "override_is_new", b"override_is_new", "own", b"own", "position", b"position", "timed_out", b"timed_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "failure", b"failure", "inputs", b"inputs", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name", "number", b"number", "output_overridden", b"output_overridden", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs", "override_is_new", b"override_is_new", "own", b"own", "position", b"position", "timed_out", b"timed_out", "yielded", b"yielded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     waits_made boolean;
     submitted boolean;
+    yielded boolean;
     deltas boolean;
 BEGIN
     -- A recorded call that is made with other inputs leaves its old edges.
@@ -92,8 +93,17 @@ BEGIN
     ON CONFLICT DO NOTHING;
 
     -- A statement costs some 30 µs though it finds nothing: what is rare is asked for at once.
-    SELECT bool_or(c.action = 'wait'), bool_or(c.action = 'submitted') INTO waits_made, submitted
+    SELECT bool_or(c.action = 'wait'), bool_or(c.action = 'submitted'), bool_or(cardinality(c.yielded) > 0)
+    INTO waits_made, submitted, yielded
     FROM unnest(calls) c;
+
+    IF yielded THEN
+        -- Two calls of a batch may both report what was yielded before they began.
+        INSERT INTO yields (execution_id, place, number)
+        SELECT DISTINCT ON (c.execution_id, y.place) c.execution_id, y.place, y.number
+        FROM unnest(calls) c CROSS JOIN LATERAL unnest(c.yield_places, c.yielded) y(place, number)
+        ON CONFLICT (execution_id, place) DO UPDATE SET number = excluded.number;
+    END IF;
 
     IF waits_made THEN
         INSERT INTO waits (execution_id, number, question, schema, metadata, deadline)

@@ -7,6 +7,12 @@ BEGIN
     requeued := false;
     PERFORM FROM executions e WHERE e.id = body.execution_id FOR UPDATE;
 
+    IF cardinality(body.yielded) > 0 THEN
+        INSERT INTO yields (execution_id, place, number)
+        SELECT body.execution_id, y.place, y.number FROM unnest(body.yield_places, body.yielded) y(place, number)
+        ON CONFLICT (execution_id, place) DO UPDATE SET number = excluded.number;
+    END IF;
+
     IF body.outcome = 'suspended' THEN
         IF EXISTS (SELECT FROM waits w WHERE w.execution_id = body.execution_id AND w.number = ANY (body.waits)
                                          AND w.state <> 'pending') THEN

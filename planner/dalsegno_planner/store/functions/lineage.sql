@@ -49,3 +49,19 @@ LANGUAGE sql STABLE AS $$
     WHERE l.execution_id = execution
     ORDER BY l.depth LIMIT 1
 $$;
+
+-- At which places `as_completed` gave the body futures: those of the execution, and those of its ancestors that no nearer
+-- row hides.
+CREATE OR REPLACE FUNCTION effective_yields(execution uuid) RETURNS TABLE (place integer, number integer)
+LANGUAGE sql STABLE AS $$
+    SELECT y.place, y.number
+    FROM lineage l
+    JOIN yields y ON y.execution_id = l.ancestor_id AND y.number < l.number_limit
+    WHERE l.execution_id = execution
+      AND NOT EXISTS (
+          SELECT FROM lineage n
+          CROSS JOIN LATERAL (
+              SELECT FROM yields h
+              WHERE h.execution_id = n.ancestor_id AND h.place = y.place AND h.number < n.number_limit OFFSET 0) h
+          WHERE n.execution_id = execution AND n.depth < l.depth)
+$$;

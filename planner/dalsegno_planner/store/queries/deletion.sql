@@ -20,6 +20,9 @@ DELETE FROM waits WHERE execution_id = $1
 -- name: edges
 DELETE FROM edges WHERE execution_id = $1
 
+-- name: yields
+DELETE FROM yields WHERE execution_id = $1
+
 -- name: invocations
 DELETE FROM invocations WHERE execution_id = $1
 

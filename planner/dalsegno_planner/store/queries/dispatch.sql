@@ -51,7 +51,10 @@ SELECT i.number, CASE WHEN i.called OR i.state <> 'not_reached' THEN i.position 
        i.override_outputs IS NOT NULL AND e.replay -> 'overridden_numbers' @> to_jsonb(i.number) IS TRUE AS override_is_new,
        i.execution_id = $1 AND i.supplier_id IS NULL AS own,
        i.called AND (i.blocked_by > 0 OR t.number IS NOT NULL) AS outstanding,
-       w.state AS wait_state
+       w.state AS wait_state,
+       -- All of it with the first row, so that it is no query of its own.
+       CASE row_number() OVER (ORDER BY i.position, i.number) WHEN 1 THEN (
+           SELECT array_agg(ARRAY[y.place, y.number]) FROM effective_yields($1) y) END AS yields
 FROM effective_invocations($1) i
 JOIN executions e ON e.id = $1
 LEFT JOIN tasks t ON t.execution_id = $1 AND t.number = i.number

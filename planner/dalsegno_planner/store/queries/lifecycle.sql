@@ -39,6 +39,18 @@ INSERT INTO edges (execution_id, upstream, downstream)
 SELECT DISTINCT kept.execution_id, u.number, kept.number FROM kept CROSS JOIN LATERAL unnest(kept.upstream) AS u (number)
 ON CONFLICT DO NOTHING;
 
+-- name: keep_yields_for_readers
+-- They keep the order of futures as well: $1 execution.
+INSERT INTO yields (execution_id, place, number)
+SELECT reader.execution_id, y.place, y.number
+FROM effective_yields($1) AS y
+JOIN lineage AS reader ON reader.ancestor_id = $1 AND reader.depth > 0 AND y.number < reader.number_limit
+WHERE NOT EXISTS (
+    SELECT FROM lineage AS near
+    JOIN yields AS x ON x.execution_id = near.ancestor_id AND x.place = y.place AND x.number < near.number_limit
+    WHERE near.execution_id = reader.execution_id AND near.depth < reader.depth)
+ON CONFLICT DO NOTHING;
+
 -- name: reset_pipeline
 -- What failed and what never ran: $1 execution, pinned code ($2 modules, $3 names, $4 digests).
 UPDATE invocations AS i
