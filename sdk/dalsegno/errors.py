@@ -21,7 +21,7 @@ All of them can be pickled, and carry a stable ``reason`` and ``fields`` for pro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
@@ -30,8 +30,10 @@ __all__ = [
     "BackendError",
     "ContextError",
     "DalsegnoError",
+    "Divergence",
     "DivergenceError",
     "DivergenceKind",
+    "DivergentCall",
     "ExecutionError",
     "Failure",
     "FailureOrigin",
@@ -86,8 +88,49 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class DivergentCall:
+    """One side of a divergence.
+
+    Attributes:
+        invocation_id: Its readable ID.
+        name: The name of the step or wait.
+        is_wait: Whether it is a wait.
+        position: Where it is recorded in the durable call sequence, from 1; ``None`` where it is not.
+        digests: Those of its inputs, by name.
+    """
+
+    invocation_id: str
+    name: str
+    is_wait: bool = False
+    position: int | None = None
+    digests: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Where and how a body departed from what is recorded.
+
+    Attributes:
+        position: The place in the durable call sequence, from 1; ``None`` where no single call is meant.
+        expected: The recorded call; ``None`` where nothing more is recorded.
+        actual: The call that came; ``None`` where the body ended.
+        inputs: The inputs that differ, or the overridden flow inputs that may have caused it.
+        before: The last calls before it, which were made as they are recorded.
+        following: The recorded calls next after the expected one.
+    """
+
+    kind: DivergenceKind
+    position: int | None = None
+    expected: DivergentCall | None = None
+    actual: DivergentCall | None = None
+    inputs: tuple[str, ...] = ()
+    before: tuple[DivergentCall, ...] = ()
+    following: tuple[DivergentCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an execution or invocation failed; ``traceback`` is the full text."""
+    """Why an execution or invocation failed; ``traceback`` is the full text, ``divergence`` that of a body's."""
 
     origin: FailureOrigin
     message: str
@@ -95,6 +138,7 @@ class Failure:
     traceback: str | None = None
     invocation_id: str | None = None
     attempt: int | None = None
+    divergence: Divergence | None = None
 
 
 class DalsegnoError(Exception):
@@ -220,7 +264,7 @@ class DivergenceError(ExecutionError):
     Args:
         message: What was expected, what came, and what to do.
         kind: In which way it differs.
-        position: Index in the durable call sequence, from 0; ``None`` where no single call is meant.
+        position: The place in the durable call sequence, from 1; ``None`` where no single call is meant.
         expected: The recorded call or declaration.
         actual: What came instead.
         digests: The digests that differ, by name (such as ``expected.topic``, ``actual.topic``).

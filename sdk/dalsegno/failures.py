@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dalsegno.divergences import difference_text, divergence_of
 from dalsegno.errors import (
+    Divergence,
     DivergenceError,
     DivergenceKind,
     ExecutionError,
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from dalsegno.v1 import execution_pb2
 
 _ORIGIN_PREFIX = "FAILURE_ORIGIN_"
-_KIND_PREFIX = "DIVERGENCE_KIND_"
 
 
 def failure_of(message: execution_pb2.Failure) -> Failure:
@@ -29,6 +30,7 @@ def failure_of(message: execution_pb2.Failure) -> Failure:
         traceback=message.traceback or None,
         invocation_id=message.invocation_id or None,
         attempt=message.attempt or None,
+        divergence=divergence_of(message.divergence) if message.HasField("divergence") else None,
     )
 
 
@@ -52,32 +54,28 @@ def _error(message: execution_pb2.Failure, failure: Failure, exec_id: str, text:
         case FailureOrigin.USER_CODE:
             return UserCodeError(text, exec_id=exec_id, failure=failure)
         case FailureOrigin.DIVERGENCE:
-            return _divergence_error(message.divergence, failure, exec_id, text)
+            return _divergence_error(failure, exec_id, text)
         case _:
             return ExecutionError(text, exec_id=exec_id, failure=failure)
 
 
-def _divergence_error(
-    divergence: execution_pb2.Divergence, failure: Failure, exec_id: str, text: str
-) -> DivergenceError:
-    from dalsegno.v1 import execution_pb2
-
-    kind = execution_pb2.DivergenceKind.Name(divergence.kind).removeprefix(_KIND_PREFIX).lower()
-    digests = {
-        f"{side}.{name}": digest
-        for side in ("expected", "actual")
-        for name, digest in getattr(divergence, side).input_digests.items()
-    }
-    return DivergenceError(
+def _divergence_error(failure: Failure, exec_id: str, text: str) -> DivergenceError:
+    divergence = failure.divergence or Divergence(DivergenceKind.GRAPH_CHANGED)
+    sides = {"expected": divergence.expected, "actual": divergence.actual}
+    error = DivergenceError(
         text,
-        kind=DivergenceKind(kind) if kind in set(DivergenceKind) else DivergenceKind.GRAPH_CHANGED,
-        position=divergence.position - 1 if divergence.position else None,
-        expected=divergence.expected.invocation_id or None,
-        actual=divergence.actual.invocation_id or None,
-        digests=digests,
+        kind=divergence.kind,
+        position=divergence.position,
+        expected=divergence.expected.invocation_id if divergence.expected else None,
+        actual=divergence.actual.invocation_id if divergence.actual else None,
+        digests={f"{side}.{name}": one for side, call in sides.items() if call for name, one in call.digests.items()},
         exec_id=exec_id,
         failure=failure,
     )
+    difference = difference_text(divergence)
+    if difference:
+        error.add_note(difference)
+    return error
 
 
 def _origin(message: execution_pb2.FailureOrigin.ValueType) -> FailureOrigin:

@@ -342,8 +342,11 @@ def test_failures_become_errors_by_their_origin() -> None:
     divergence = execution_pb2.Divergence(
         kind=execution_pb2.DIVERGENCE_KIND_INPUT_CHANGED,
         position=3,
-        expected=execution_pb2.DivergentCall(invocation_id="fit", input_digests={"xs": "aa"}),
-        actual=execution_pb2.DivergentCall(invocation_id="fit", input_digests={"xs": "bb"}),
+        expected=execution_pb2.DivergentCall(invocation_id="fit", position=3, input_digests={"xs": "aa", "k": "0"}),
+        actual=execution_pb2.DivergentCall(invocation_id="fit", position=3, input_digests={"xs": "bb", "k": "0"}),
+        inputs=["xs"],
+        before=[execution_pb2.DivergentCall(invocation_id="load", position=2)],
+        following=[execution_pb2.DivergentCall(invocation_id="report", position=4)],
     )
     diverged = failure_error(
         execution_pb2.Failure(origin=execution_pb2.FAILURE_ORIGIN_DIVERGENCE, message="m", divergence=divergence),
@@ -351,5 +354,11 @@ def test_failures_become_errors_by_their_origin() -> None:
         "flow 'f'",
     )
     assert isinstance(diverged, DivergenceError)
-    assert (diverged.kind, diverged.position) == (DivergenceKind.INPUT_CHANGED, 2)
-    assert diverged.digests == {"expected.xs": "aa", "actual.xs": "bb"}
+    assert (diverged.kind, diverged.position) == (DivergenceKind.INPUT_CHANGED, 3)
+    assert diverged.digests == {"expected.xs": "aa", "expected.k": "0", "actual.xs": "bb", "actual.k": "0"}
+    assert diverged.failure is not None
+    assert diverged.failure.divergence is not None
+    assert diverged.failure.divergence.inputs == ("xs",)
+    assert diverged.__notes__ == [
+        "Calls (- recorded, + made now):\n     2  load\n-    3  fit(xs=aa, …)\n+    3  fit(xs=bb, …)\n-    4  report"
+    ]

@@ -62,6 +62,7 @@ class BodyTaskRun:
         self._reporting = reporting
         self._inbox = inbox
         self._started = time.time_ns()
+        self._repeats = bool(recorded)
         pinned = bool(task.definition.pinned_digest)
         self._calls = Calls(task.body, recorded, pinned=pinned, environment=environment, ended=inbox.ended)
 
@@ -114,8 +115,8 @@ class BodyTaskRun:
         try:
             return call_arguments(flow.function, values)
         except UsageError as error:
-            replayed = self._task.body.HasField("replay")
-            raise _Unfit(_graph_changed(error) if replayed else failure_of(error, USER_CODE)) from error
+            repeats = self._task.body.HasField("replay") or self._repeats
+            raise _Unfit(_graph_changed(error) if repeats else failure_of(error, USER_CODE)) from error
 
     def _flow_input(self, flow: Flow[..., Any], name: str) -> object:
         payload = self._task.body.inputs.values[name]

@@ -19,9 +19,14 @@ def divergence_failure(divergence: Divergence) -> Failure:
         inputs=divergence.inputs,
     )
     if divergence.expected is not None:
-        message.expected.CopyFrom(_divergent_call(divergence.expected))
+        message.expected.CopyFrom(_divergent_call(divergence.expected, divergence.expected.position))
+        message.expected.input_digests.update(_digests(divergence.expected.inputs))
     if divergence.actual is not None:
-        message.actual.CopyFrom(_divergent_call(divergence.actual))
+        message.actual.CopyFrom(_divergent_call(divergence.actual, divergence.recorded_at))
+        message.actual.input_digests.update(_digests(divergence.actual.inputs))
+    first = divergence.position - len(divergence.before)
+    message.before.extend(_divergent_call(call, at) for at, call in enumerate(divergence.before, start=first))
+    message.following.extend(_divergent_call(call, call.position) for call in divergence.following)
     return Failure(
         origin=FAILURE_ORIGIN_DIVERGENCE,
         message=describe(divergence),
@@ -36,7 +41,7 @@ def describe(divergence: Divergence) -> str:
     where = f"call {divergence.position}"
     match divergence.kind:
         case DivergenceKind.REORDERED_CALL:
-            text = f"{where} is {actual}, which is recorded at another position; {expected} was expected"
+            text = f"{where} is {actual}, which is recorded as call {divergence.recorded_at}; {expected} was expected"
         case DivergenceKind.RENAMED_CALL:
             text = f"{where} is {actual} with the inputs of {expected}, which was expected"
         case DivergenceKind.EXTRA_CALL:
@@ -58,27 +63,29 @@ def describe(divergence: Divergence) -> str:
 def _advice(divergence: Divergence) -> str:
     if divergence.kind is not DivergenceKind.INPUT_CHANGED and divergence.inputs:
         return f" Overridden flow inputs may have caused it: {', '.join(divergence.inputs)}."
+    if not divergence.in_replay:
+        return " A body that goes on has to make the same calls as before: restore its code, and retry the execution."
     return (
         " The body must make the same calls as when it was recorded until something new reaches it: restore that part"
-        " of its code, or replay from an earlier step."
+        " of its code and retry, or replay from an earlier step."
     )
 
 
 def _name(call: Recorded | Made | None) -> str:
     if call is None:
-        return "nothing more"
+        return "nothing"
     what = "wait" if call.kind is CallKind.WAIT else "step"
     same = call.invocation_id == call.name
     return f"{what} {call.name!r}" if same else f"{what} {call.name!r} ({call.invocation_id})"
 
 
-def _divergent_call(call: Recorded | Made) -> DivergentCall:
+def _divergent_call(call: Recorded | Made, position: int) -> DivergentCall:
     wait = call.kind is CallKind.WAIT
     return DivergentCall(
         kind=execution_pb2.INVOCATION_KIND_WAIT if wait else execution_pb2.INVOCATION_KIND_STEP,
         name=call.name,
         invocation_id=call.invocation_id,
-        input_digests=_digests(call.inputs),
+        position=position,
     )
 
 

@@ -14,9 +14,11 @@ that replays meets the calls of its source:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import TypeAlias
 
 from dalsegno.errors import DivergenceKind
@@ -110,14 +112,30 @@ class Await:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """The body does not repeat what is recorded."""
+    """The body does not repeat what is recorded.
+
+    Attributes:
+        position: Of the call that came, or that was missing.
+        recorded_at: The position at which the call that came is recorded; 0 where it is not.
+        in_replay: Whether the recording is another execution's; otherwise it is the body's own.
+        inputs: Those that differ; otherwise the overridden flow inputs that may have caused it.
+        before: The last calls before it.
+        following: The recorded calls next after the expected one.
+    """
 
     kind: DivergenceKind
     position: int
     expected: Recorded | None
     actual: Made | None
+    recorded_at: int = 0
+    in_replay: bool = True
     inputs: tuple[str, ...] = ()
+    before: tuple[Made, ...] = ()
+    following: tuple[Recorded, ...] = ()
 
+
+_NEIGHBOURS = 3
+"""How many calls before and after a divergence are shown with it."""
 
 Decision: TypeAlias = Reuse | Execute | Await | Divergence
 
@@ -154,6 +172,7 @@ class CallSequence:
         self._next_number = next_number
         self._position = 0
         self._made: set[int] = set()
+        self._latest: deque[Made] = deque(maxlen=_NEIGHBOURS)
         # Calls whose values are new to a replay: those that it has executed, and those whose output is overridden.
         self._fresh: set[int] = set()
         self._received_new = rules is not None and bool(rules.overridden_inputs) and rules.on_stale is OnStale.RERUN
@@ -170,6 +189,7 @@ class CallSequence:
         if isinstance(found, Divergence):
             return found
         decision = self._decide(found, made)
+        self._latest.append(made)
         if isinstance(decision, Execute):
             self._fresh.add(decision.number)
         if found is not None:
@@ -208,7 +228,7 @@ class CallSequence:
             return own if _same_call(own, made) else self._mismatch(own, made)
         found = self._by_id.get(made.invocation_id)
         if found is not None and self._own.get(found.position) is found:
-            return self._divergence(DivergenceKind.REORDERED_CALL, found, made)
+            return self._divergence(DivergenceKind.REORDERED_CALL, None, made)
         if self._position < self._last_own or self._rules is None:
             # Several calls can be under way at once. One that had not ended when the body was lost left no trace.
             return found
@@ -302,7 +322,26 @@ class CallSequence:
     ) -> Divergence:
         overridden = self._rules.overridden_inputs if self._rules is not None else frozenset[str]()
         position = self._position + 1 if actual is None else self._position
-        return Divergence(kind, position, expected, actual, tuple(inputs) or tuple(sorted(overridden)))
+        found = self._by_id.get(actual.invocation_id) if actual is not None else None
+        return Divergence(
+            kind,
+            position,
+            expected,
+            actual,
+            recorded_at=found.position if found is not None and actual is not None and _same_call(found, actual) else 0,
+            in_replay=self._rules is not None,
+            inputs=tuple(inputs) or tuple(sorted(overridden)),
+            before=tuple(self._latest),
+            following=() if expected is None else self._following(expected),
+        )
+
+    def _following(self, expected: Recorded) -> tuple[Recorded, ...]:
+        later = (
+            call
+            for call in self._recorded
+            if call.position > expected.position and call.number not in self._made and call is not expected
+        )
+        return tuple(islice(later, _NEIGHBOURS))
 
 
 def _same_call(recorded: Recorded, made: Made) -> bool:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from dalsegno.cli.value_text import json_form
 from dalsegno.cli.views import ExecutionView, Fate, PlannedView, PlanView, StepView, WaitView
-from dalsegno.errors import Failure
+from dalsegno.errors import Divergence, DivergentCall, Failure
 
 Document = dict[str, object]
 
@@ -129,6 +129,33 @@ def failure_document(failure: Failure | None) -> Document | None:
         "traceback": failure.traceback,
         "invocation_id": failure.invocation_id,
         "attempt": failure.attempt,
+        "divergence": _divergence_document(failure.divergence),
+    }
+
+
+def _divergence_document(divergence: Divergence | None) -> Document | None:
+    if divergence is None:
+        return None
+    return {
+        "kind": str(divergence.kind),
+        "position": divergence.position,
+        "expected": _divergent_call_document(divergence.expected),
+        "actual": _divergent_call_document(divergence.actual),
+        "inputs": list(divergence.inputs),
+        "before": [_divergent_call_document(call) for call in divergence.before],
+        "following": [_divergent_call_document(call) for call in divergence.following],
+    }
+
+
+def _divergent_call_document(call: DivergentCall | None) -> Document | None:
+    if call is None:
+        return None
+    return {
+        "invocation_id": call.invocation_id,
+        "name": call.name,
+        "kind": "wait" if call.is_wait else "step",
+        "position": call.position,
+        "digests": dict(call.digests),
     }
 
 

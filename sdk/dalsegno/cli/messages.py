@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dalsegno.cli.views import ExecutionView, StepView, WaitView
-from dalsegno.errors import Failure, FailureOrigin
+from dalsegno.failures import failure_of
 from dalsegno.states import ExecutionState, InvocationState
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def execution_view(message: execution_pb2.Execution, decode: Decode) -> Executio
         inputs={name: decode(payload) for name, payload in sorted(message.inputs.values.items())},
         result=result_of(message, decode),
         overridden_inputs=tuple(message.overridden_inputs),
-        failure=_failure(message.failure) if message.HasField("failure") else None,
+        failure=failure_of(message.failure) if message.HasField("failure") else None,
         pending_reason=message.pending_reason or None,
         step_count=message.invocation_count,
     )
@@ -75,7 +75,7 @@ def step_view(message: execution_pb2.Invocation, names: Mapping[int, str]) -> St
         overridden_inputs=tuple(message.overridden_inputs),
         stale_inputs=message.stale_inputs,
         attempt=message.attempt,
-        failure=_failure(message.failure) if message.HasField("failure") else None,
+        failure=failure_of(message.failure) if message.HasField("failure") else None,
     )
 
 
@@ -114,19 +114,6 @@ def _producers(binding: value_pb2.Binding) -> Iterator[int]:
 def _each(bindings: Iterable[value_pb2.Binding]) -> Iterator[int]:
     for binding in bindings:
         yield from _producers(binding)
-
-
-def _failure(message: execution_pb2.Failure) -> Failure:
-    from dalsegno.v1 import execution_pb2
-
-    return Failure(
-        origin=FailureOrigin(_word(execution_pb2.FailureOrigin.Name(message.origin), "FAILURE_ORIGIN_")),
-        message=message.message,
-        exception_type=message.exception_type or None,
-        traceback=message.traceback or None,
-        invocation_id=message.invocation_id or None,
-        attempt=message.attempt or None,
-    )
 
 
 def _word(name: str, prefix: str) -> str:

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from dalsegno.cli.divergence_drawing import divergence_drawing
 from dalsegno.cli.value_text import value_line
 from dalsegno.cli.views import ExecutionView, StepView, WaitView
 from dalsegno.cli.wording import (
@@ -149,6 +150,8 @@ def failure_text(execution: ExecutionView) -> RenderableType:
             failure.message,
         )
     ]
+    if failure.divergence is not None:
+        lines.append(divergence_drawing(failure.divergence))
     if failure.traceback:
         lines.append(indented(Text(failure.traceback.rstrip(), style="dim")))
     return Group(*lines)

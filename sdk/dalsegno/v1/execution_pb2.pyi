@@ -252,12 +252,15 @@ class DivergentCall(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     INVOCATION_ID_FIELD_NUMBER: _builtins.int
     INPUT_DIGESTS_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
     kind: Global___InvocationKind.ValueType
     """What the call is."""
     name: _builtins.str
     """The name of the step or wait; empty where there was no call."""
     invocation_id: _builtins.str
     """The invocation ID."""
+    position: _builtins.int
+    """The position at which it is recorded, from 1; 0 where it is not."""
     @_builtins.property
     def input_digests(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The digests of its inputs by name, hexadecimal."""
@@ -269,10 +272,11 @@ class DivergentCall(_message.Message):
         name: _builtins.str = ...,
         invocation_id: _builtins.str = ...,
         input_digests: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_digests", b"input_digests", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_digests", b"input_digests", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
