@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dalsegno.v1.value_pb2 import FlowInputs, Inputs, Output, Outputs
+from dalsegno.v1.value_pb2 import FlowInputs, Inputs, Output, Outputs, Payload
 from dalsegno_planner.core import problems
 from dalsegno_planner.core.execution import Execution, ExecutionKind
 from dalsegno_planner.core.ids import Number
@@ -40,6 +41,8 @@ from dalsegno_planner.store.replay_values import FoundValue, KnownCode, find_val
 from dalsegno_planner.store.value_types import check_type
 
 _LOOKED_AT_CONSUMERS = 200
+_CHECKED_AT_ONCE = 1 << 16
+"""Bytes of a value that is checked between two others' requests; a larger one is checked in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,12 @@ async def resolve(connection: Connection, source: Execution, facts: SourceFacts,
     resolution = _Resolution(connection, resolved)
     await resolution.run()
     return resolved
+
+
+async def _misfits(payload: Payload, schema: str, place: str) -> list[Problem]:
+    if payload.size > _CHECKED_AT_ONCE:
+        return await asyncio.to_thread(check_type, payload, schema, place)
+    return check_type(payload, schema, place)
 
 
 class _Resolution:
@@ -294,7 +303,7 @@ class _Resolution:
         for name, value in given.items():
             found = await self._found(value, fields[name], [code.flow_schemas.get(name, "")])
             if found is not None and name in known:
-                self._report(*check_type(found.payload, code.flow_schemas.get(name, ""), fields[name]))
+                self._report(*await _misfits(found.payload, code.flow_schemas.get(name, ""), fields[name]))
                 self._resolved.inputs[name] = found
 
     def _check_shaping(self) -> None:
@@ -329,13 +338,13 @@ class _Resolution:
             if found or value is None:
                 continue
             name = next(iter(outputs), DEFAULT_OUTPUT)
-            self._check_output(row, name, key, value, consumers[number])
+            await self._check_output(row, name, key, value, consumers[number])
             self._resolved.overrides[number] = OverriddenOutput(key, value, name)
 
     def _outputs_of(self, row: GraphRow) -> Mapping[str, str]:
         return self._resolved.code.output_schemas(row.module, row.name, row.code_digest)
 
-    def _check_output(
+    async def _check_output(
         self, row: GraphRow, output: str, key: str, value: FoundValue, consumers: Sequence[Consumer]
     ) -> None:
         """Check a value against the type of the output, and of the inputs that take nothing but it."""
@@ -347,7 +356,7 @@ class _Resolution:
             if binding.WhichOneof("kind") == "output" and binding.output.number == row.number
         }
         schemas.add(self._outputs_of(row).get(output, ""))
-        found = {problem for schema in schemas for problem in check_type(value.payload, schema, override_field(key))}
+        found = {one for schema in schemas for one in await _misfits(value.payload, schema, override_field(key))}
         self._report(*sorted(found, key=lambda problem: (problem.field, problem.description)))
 
     async def _replace_inputs(self, rows: Sequence[tuple[str, str, GraphRow | None]]) -> None:
@@ -373,7 +382,7 @@ class _Resolution:
                     self._report(problems.usage("OVERRIDDEN_TWICE", fields[name], why))
                 found = values[key, name]
                 if found is not None and name in names:
-                    self._report(*check_type(found.payload, types.get(name, ""), fields[name]))
+                    self._report(*await _misfits(found.payload, types.get(name, ""), fields[name]))
                     target.values[name] = found
 
     def _known_inputs(self, invocation_id: str, row: GraphRow | None) -> tuple[frozenset[str], Mapping[str, str]]:

@@ -70,4 +70,5 @@ def _path(steps: Iterable[str | int]) -> str:
 
 
 def _short(message: str) -> str:
-    return message if len(message) <= 300 else message[:297] + "…"
+    # A message begins with the value and ends with what is wrong with it.
+    return message if len(message) <= 300 else f"{message[:120]} … {message[-170:]}"

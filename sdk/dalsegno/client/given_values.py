@@ -44,7 +44,9 @@ def plain_of(value: Any) -> Any:
     return value[VALUE_KEY] if type(value) is dict and value.keys() == {VALUE_KEY} else value
 
 
-def value_message(value: object, uploads: Uploads, what: str, *, admits_uuid: bool = False) -> Value:
+def value_message(
+    value: object, uploads: Uploads, what: str, *, admits_uuid: bool = False, checked: bool = False
+) -> Value:
     """Return the message for a value.
 
     Args:
@@ -52,6 +54,7 @@ def value_message(value: object, uploads: Uploads, what: str, *, admits_uuid: bo
         uploads: Takes the content of a large one.
         what: How errors name it, such as ``overrides["checkpoint.train"]``.
         admits_uuid: See `artifact_of`.
+        checked: See `Uploads.encoded`.
 
     Raises:
         UsageError: If it has no codec, or is too large.
@@ -61,7 +64,7 @@ def value_message(value: object, uploads: Uploads, what: str, *, admits_uuid: bo
         # Only the planner knows what was recorded, and whether it has UUIDs among its values.
         uuid = inline_payload(encode_named(value, what)) if isinstance(value, UUID) else None
         return Value(artifact_id=str(reference.id), uuid=uuid)
-    return Value(payload=uploads.encoded(plain_of(value), what))
+    return Value(payload=uploads.encoded(plain_of(value), what, checked=checked))
 
 
 def loaded(value: object, get: Callable[[ArtifactRef], Artifact], *, admits_uuid: bool) -> Any:

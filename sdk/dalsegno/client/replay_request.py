@@ -149,14 +149,16 @@ class ReplayRequest:
                     misfits = types.problems({name: value}, "inputs")
                     wrong.problems += misfits
                     if not misfits:
-                        message = value_message(value, uploads, field, admits_uuid=types.admits_uuid(name))
+                        message = value_message(
+                            value, uploads, field, admits_uuid=types.admits_uuid(name), checked=True
+                        )
                         spec.inputs[name].CopyFrom(message)
 
     def _add_overrides(self, spec: ReplaySpec, uploads: Uploads, wrong: Wrong) -> None:
         with wrong.gathered("overrides"):
             for key, value in require_names(self.overrides, "overrides").items():
                 with wrong.gathered(f'overrides["{key}"]') as field:
-                    spec.overrides[key].CopyFrom(value_message(value, uploads, field))
+                    spec.overrides[key].CopyFrom(value_message(value, uploads, field, checked=True))
         with wrong.gathered("step_input_overrides"):
             for invocation, inputs in require_names(self.step_input_overrides, "step_input_overrides").items():
                 where = f'step_input_overrides["{invocation}"]'
@@ -167,7 +169,7 @@ class ReplayRequest:
                         continue
                     for name, value in require_names(inputs, where).items():
                         with wrong.gathered(f'{where}["{name}"]') as field:
-                            replaced.inputs[name].CopyFrom(value_message(value, uploads, field))
+                            replaced.inputs[name].CopyFrom(value_message(value, uploads, field, checked=True))
                 spec.step_input_overrides[invocation].CopyFrom(replaced)
 
 

@@ -28,6 +28,8 @@ INLINE_BYTES_IN_REQUEST = 2 * CHUNK_BYTES
 """Inline values of one request stay below this together; a server takes messages of 4 MiB by default."""
 
 MOST_INLINE_WHEN_FULL = 1024
+LARGEST_CHECKED = CHUNK_BYTES
+_CHECKED_CODECS = ("json", "text")
 
 _LOOPBACK = ("unix:", "127.", "localhost:", "[::1]:")
 
@@ -122,13 +124,25 @@ class Uploads:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def encoded(self, value: object, what: str) -> Payload:
+    def encoded(self, value: object, what: str, *, checked: bool = False) -> Payload:
         """Encode a value and return its payload.
 
+        Args:
+            value: The value.
+            what: How errors name it.
+            checked: Whether the planner checks its type: what it can read goes with the request, and is stored by the
+                planner when that is known to be right.
+
         Raises:
-            UsageError: If it has no codec, or is larger than the planner allows; `what` names it.
+            UsageError: If it has no codec, or is larger than the planner allows.
         """
-        return self.payload(encode_named(value, what), what)
+        encoded = encode_named(value, what)
+        fits = self._inline_bytes + encoded.size <= INLINE_BYTES_IN_REQUEST
+        if checked and fits and encoded.size <= LARGEST_CHECKED and encoded.codec in _CHECKED_CODECS:
+            check_size(encoded, self._storage.limits.payload_limit or None, what=what)
+            self._inline_bytes += encoded.size
+            return inline_payload(encoded)
+        return self.payload(encoded, what)
 
     def payload(self, encoded: Encoded, what: str = "the value") -> Payload:
         """Return the payload of a value.

@@ -282,6 +282,22 @@ def test_values_are_checked_with_their_path_before_anything_is_created(
     assert tables.counts() == before
 
 
+@pytest.mark.parametrize("size", [10, 20_000])
+def test_large_values_are_checked_and_stored_like_small_ones(client: Client, run: Execution, size: int) -> None:
+    numbers = [1_000] * size
+    told = refused(client, run, UsageError, overrides={"checkpoint.load": [*numbers, "two"]})
+    assert f'overrides["checkpoint.load"][{size}]' in told
+    told = refused(client, run, UsageError, step_input_overrides={"gather": {"label": numbers}})
+    assert "is not of type 'string'" in told
+    replay = replayed(client, run, overrides={"checkpoint.load": numbers})
+    assert replay.result["listed"] == f"parts [{size * 2_000}, {size * 10_000}, 1, 1000]"
+    assert replay.checkpoints["load"].load() == numbers
+    again = replayed(
+        client, replay, from_="pair", overrides={"checkpoint.load": replay.checkpoints["load"].artifacts[0]}
+    )
+    assert again.result == replay.result
+
+
 @pytest.mark.semantics("4", "today's types when replayed from code")
 def test_today_s_types_count_when_replayed_from_code(client: Client) -> None:
     def dated(day: int) -> str:
