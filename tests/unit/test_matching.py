@@ -353,6 +353,28 @@ def test_a_differing_digest_that_proves_nothing_is_no_divergence() -> None:
     assert isinstance(replaying([call]).make(made("a", p=Fingerprint(b"y"))), Reuse)
 
 
+def test_what_is_overridden_of_a_call_that_was_not_made_is_found_by_its_id() -> None:
+    """It has no place in the sequence: nothing waits for it, and it is in nobody's way."""
+    unmade = recorded(3, "c", Action.EXECUTE, position=0)
+    calls = [*recording("a", "b", execute=["b"]), unmade]
+    skipping = CallSequence(calls, 4, Rules(roots=frozenset([2])))
+    making = CallSequence(calls, 4, Rules(roots=frozenset([2])))
+    for sequence in (skipping, making):
+        assert isinstance(sequence.make(made("a")), Reuse)
+        assert sequence.make(made("b")) == Execute(2, 2, calls[1])
+        sequence.receive(2)
+    assert skipping.end().not_reached == ()
+    assert making.make(made("c")) == Execute(3, 3, unmade)
+    assert making.make(made("d")) == Execute(4, 4)
+
+
+def test_a_call_past_the_end_of_a_recording_may_be_one_that_was_not_made() -> None:
+    unmade = recorded(2, "b", Action.EXECUTE, position=0)
+    sequence = CallSequence([recorded(1, "a"), unmade], 3, Rules())
+    assert isinstance(sequence.make(made("a")), Reuse)
+    assert sequence.make(made("b")) == Execute(2, 2, unmade)
+
+
 @given(st.integers(1, 12), st.data())
 def test_a_body_that_repeats_itself_never_diverges(length: int, data: st.DataObject) -> None:
     """Whatever executes, a body that makes the recorded calls gets its own numbers back, in order."""

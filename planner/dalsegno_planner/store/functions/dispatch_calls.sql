@@ -12,7 +12,7 @@ BEGIN
     USING unnest(calls) c
     JOIN invocations i ON i.execution_id = c.execution_id AND i.number = c.number
     CROSS JOIN LATERAL unnest(i.upstream) u(number)
-    WHERE i.upstream <> c.upstream AND i.state IN ('pending', 'reused')
+    WHERE i.upstream <> c.upstream AND (i.state IN ('pending', 'reused') OR i.state = 'not_reached' AND NOT i.called)
       AND e.execution_id = c.execution_id AND e.upstream = u.number AND e.downstream = c.number;
 
     WITH written AS (
@@ -51,7 +51,8 @@ BEGIN
             upstream = excluded.upstream, after = excluded.after, reads_inputs = excluded.reads_inputs,
             inputs = excluded.inputs, outputs = excluded.outputs, failure = excluded.failure, options = excluded.options,
             supplier_id = excluded.supplier_id
-        WHERE i.state IN ('pending', 'reused')
+        -- A tombstone that a running execution has is of a call that earlier ones did not make: this one makes it.
+        WHERE i.state IN ('pending', 'reused') OR i.state = 'not_reached' AND NOT i.called
         RETURNING i.execution_id, i.number, i.state, i.started_at, i.xmax = 0 AS fresh
     ), counted AS (
         -- In a replay, a delta of a recorded call is a fresh row, but no further invocation.
