@@ -1,13 +1,10 @@
-"""Plans and replays in Postgres against the oracle, through lineages of any depth and on graphs of real runs."""
+"""Plans and replays in Postgres against the oracle, through lineages of any depth, and copy on write counted."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import random
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +15,7 @@ from dalsegno_planner.core.execution import Execution
 from dalsegno_planner.core.ids import call_id
 from dalsegno_planner.core.plan import Mode
 from dalsegno_planner.store.replay_request import ReplayRequest
+from dalsegno_planner.store.replays import DEEPEST_LINEAGE
 from tests.store.graphs import (
     CHANGED,
     RECORDED,
@@ -34,17 +32,6 @@ from tests.store.graphs import (
     tasks,
 )
 from tests.unit.plan_oracle import Expected, Request, Step, expected_plan, graphs, requests
-
-REAL_GRAPHS = Path(__file__).parents[3] / "shared" / "data" / "wfinstances"
-REAL_NAMES = (
-    "1000genome-chameleon-2ch-100k",
-    "blast-chameleon-large",
-    "montage-chameleon-2mass-05d",
-    "montage-chameleon-dss-05d",
-    "rnaseq-dirt02",
-    "soykb-chameleon-20fastq-20ch",
-    "viralrecon-dirt02",
-)
 
 
 def recorded(step: Step) -> Recorded:
@@ -104,11 +91,13 @@ def check(found: Planned | None, expected: Expected, steps: list[Step], supplier
 async def check_rows(
     connection: Database, made: Execution, steps: list[Step], request: Request, affected: set[str]
 ) -> None:
-    """A replay's rows are its affected invocations and its deltas, and no more."""
+    """A replay's rows are its affected invocations and its deltas, and no more; those of a compacted one are all."""
     rows = await own_rows(connection, made)
     overridden, stale = set(request.overridden), stale_steps(steps, request, affected)
-    assert set(rows) == affected | overridden | stale
-    assert {one for one, row in rows.items() if row["stale_inputs"]} == stale
+    compacted = await lineage_length(connection, made) == 1
+    assert set(rows) == ({step.id for step in steps} if compacted else affected | overridden | stale)
+    assert compacted or {one for one, row in rows.items() if row["stale_inputs"]} == stale
+    assert await edges(connection, made) == {(one, row["number"]) for row in rows.values() for one in row["upstream"]}
     carried = {step.id for step in steps if step.overridden}
     ready = set()
     for step in steps:
@@ -124,12 +113,23 @@ async def check_rows(
     assert made.state == ("pending" if affected else "completed")
 
 
-async def one_lineage(connection: Database, data: st.DataObject) -> None:
+async def lineage_length(connection: Database, execution: Execution) -> int:
+    found: int = await connection.fetchval("SELECT count(*) FROM lineage WHERE execution_id = $1", execution.id)
+    return found
+
+
+async def edges(connection: Database, execution: Execution) -> set[tuple[int, int]]:
+    rows = await connection.fetch("SELECT upstream, downstream FROM edges WHERE execution_id = $1", execution.id)
+    return {(row["upstream"], row["downstream"]) for row in rows}
+
+
+async def one_lineage(connection: Database, data: st.DataObject, generations: int) -> None:
     steps = data.draw(graphs(8))
     await announce(connection, {step.name for step in steps})
     source = await record(connection, [recorded(step) for step in steps], inputs={"lr": 1, "topic": "x"})
     suppliers = {step.id: str(call_id(source.id, number)) for number, step in enumerate(steps, start=1)}
-    for _ in range(3):
+    depth = 1
+    for _ in range(generations):
         request = data.draw(requests(steps))
         expected = expected_plan(steps, request)
         check(await planned(connection, source, request), expected, steps, suppliers)
@@ -137,6 +137,8 @@ async def one_lineage(connection: Database, data: st.DataObject) -> None:
             continue
         made = await replay(connection, request_for(source, request))
         await check_rows(connection, made, steps, request, expected.affected)
+        depth = depth + 1 if depth < DEEPEST_LINEAGE else 1
+        assert await lineage_length(connection, made) == depth
         failing = data.draw(st.frozensets(st.sampled_from([step.id for step in steps]), max_size=1)) & expected.affected
         await finish(connection, made, failing)
         for number, step in enumerate(steps, start=1):
@@ -159,60 +161,18 @@ def after_replay(step: Step, request: Request, affected: set[str], failing: froz
     return replace(step, overridden=overridden)
 
 
-def test_replays_of_replays_are_planned_as_the_oracle_says(database: str) -> None:
-    """SEMANTICS §3 on random graphs, for three generations of replays, copy on write counted."""
+@pytest.mark.parametrize(("generations", "examples"), [(3, 25), (DEEPEST_LINEAGE + 4, 2)], ids=["few", "many"])
+def test_replays_of_replays_are_planned_as_the_oracle_says(database: str, generations: int, examples: int) -> None:
+    """SEMANTICS §3 on random graphs, for generations of replays, copy on write counted."""
     with asyncio.Runner() as runner:
         connection = runner.run(connect(database))
 
         @given(st.data())
-        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-        def examples(data: st.DataObject) -> None:
-            runner.run(one_lineage(connection, data))
+        @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+        def each(data: st.DataObject) -> None:
+            runner.run(one_lineage(connection, data, generations))
 
         try:
-            examples()
+            each()
         finally:
             runner.run(connection.close())
-
-
-@pytest.mark.parametrize("name", REAL_NAMES)
-async def test_real_graphs_are_planned_as_the_oracle_says(database: str, name: str) -> None:
-    """Production runs of Nextflow, Pegasus and Makeflow."""
-    path = REAL_GRAPHS / f"{name}.json"
-    if not path.exists():
-        pytest.skip(f"the graphs of real runs are not here: {path}")
-    steps = real_steps(path)
-    chance = random.Random(name)
-    connection = await connect(database)
-    try:
-        source = await record(connection, [recorded(step) for step in steps])
-        suppliers = {step.id: str(call_id(source.id, number)) for number, step in enumerate(steps, start=1)}
-        consumed = sorted({up for step in steps for up in step.takes})
-        asked: list[Request] = []
-        for _ in range(4):
-            chosen = frozenset(chance.sample([step.id for step in steps], 2))
-            overridden = frozenset(chance.sample(consumed, 1))
-            asked += [
-                Request("from", chosen=chosen, overridden=overridden),
-                Request("overrides", overridden=overridden),
-            ]
-        for request in asked:
-            check(await planned(connection, source, request, 500), expected_plan(steps, request), steps, suppliers)
-        made = await replay(connection, request_for(source, asked[-1]))
-        await check_rows(connection, made, steps, asked[-1], expected_plan(steps, asked[-1]).affected)
-    finally:
-        await connection.close()
-
-
-def real_steps(path: Path) -> list[Step]:
-    """The steps of a file, each after those upstream of it; outputs are taken, or every third time only waited for."""
-    waiting = {one["id"]: one for one in json.loads(path.read_text())["steps"]}
-    steps: list[Step] = []
-    known: set[str] = set()
-    while waiting:
-        ready = [one for one in waiting.values() if known.issuperset(one["upstream"])]
-        for one in ready:
-            upstream = sorted(one["upstream"])
-            steps.append(Step(one["id"], one["name"], frozenset(upstream[:2] + upstream[3:]), frozenset(upstream[2:3])))
-            known.add(waiting.pop(one["id"])["id"])
-    return steps

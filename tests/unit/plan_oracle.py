@@ -32,6 +32,7 @@ class Request:
     step_inputs: frozenset[str] = frozenset()
     rerun_changed_code: bool = False
     inputs: frozenset[str] = frozenset()
+    reruns_readers: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def expected_plan(steps: list[Step], request: Request) -> Expected:
         overridden = one in request.overridden or by_id[one].overridden
         if not by_id[one].succeeded and (not overridden or request.mode == "skip_successful"):
             roots[one].add("not_completed")
-        if request.mode == "skip_successful" and by_id[one].reads & request.inputs:
+        touched = request.mode == "skip_successful" or request.reruns_readers
+        if touched and by_id[one].reads & request.inputs:
             roots[one].add("flow_input_override")
 
     def descendants(of: set[str]) -> set[str]:
@@ -82,7 +84,7 @@ def expected_plan(steps: list[Step], request: Request) -> Expected:
     elif request.mode == "skip":
         affected = everyone - request.skipped
         for one in request.skipped:
-            open_upstream = {up for up, down in edges if down == one} - request.skipped
+            open_upstream = (by_id[one].takes | by_id[one].after) - request.skipped
             if open_upstream or not by_id[one].succeeded or roots[one]:
                 return Expected(refused=True)
         for one in affected:
@@ -90,7 +92,7 @@ def expected_plan(steps: list[Step], request: Request) -> Expected:
     elif request.mode == "skip_successful":
         kept = {one for one in everyone if by_id[one].succeeded and not roots[one]}
         while True:
-            closed = {one for one in kept if {up for up, down in edges if down == one} <= kept}
+            closed = {one for one in kept if by_id[one].takes | by_id[one].after <= kept}
             if closed == kept:
                 break
             kept = closed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from dalsegno_planner.core.plan import (
 )
 from dalsegno_planner.core.problems import Problem
 from tests.unit.plan_oracle import Expected, Request, Step, expected_plan, graphs, requests
+from tests.unit.real_graphs import MODES, NAMES, real_request, real_steps, with_a_past
 
 CASES = json.loads((Path(__file__).parent / "cases" / "plans.json").read_text())
 
@@ -82,6 +84,16 @@ def test_plans_are_those_of_the_oracle(data: st.DataObject) -> None:
     steps = data.draw(graphs())
     request = data.draw(requests(steps))
     assert planned(steps, request) == expected_plan(steps, request)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plans_of_real_graphs_are_those_of_the_oracle(name: str) -> None:
+    chance = random.Random(name)
+    healthy = real_steps(name)
+    for steps in (healthy, with_a_past(healthy, chance)):
+        for mode in MODES * (4 if len(steps) < 1000 else 1):
+            request = real_request(steps, mode, chance)
+            assert planned(steps, request) == expected_plan(steps, request)
 
 
 @given(st.data())
