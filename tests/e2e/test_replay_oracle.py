@@ -24,10 +24,12 @@ from dalsegno.local.engine import down
 from dalsegno.local.home import HOME_VARIABLE, EngineHome
 from dalsegno.local.state import EngineState
 from dalsegno_planner.store.replays import DEEPEST_LINEAGE
-from tests.e2e.oracle.checks import Tables, check_flow, check_pipeline_scenario, finished
+from tests.e2e.oracle.checks import check_flow, check_pipeline_scenario, finished, shown
 from tests.e2e.oracle.plain import Overrides, run_flow, run_pipeline
-from tests.e2e.oracle.programs import Description, compute, generated_flow, generated_pipeline, mix, ran
-from tests.e2e.oracle.scenarios import INPUTS, Asked, Scenario, flow_scenarios, pipeline_scenarios
+from tests.e2e.oracle.programs import Description, generated_flow, generated_pipeline
+from tests.e2e.oracle.scenarios import INPUTS, Asked, Replay, Scenario, flow_scenarios, pipeline_scenarios
+from tests.e2e.oracle.steps import compute, mix, ran
+from tests.e2e.oracle.tables import Tables
 from tests.postgres import reachable_folder
 
 EXAMPLES = int(os.environ.get("DALSEGNO_ORACLE_EXAMPLES", "40"))
@@ -72,6 +74,23 @@ def test_pipelines(tables: Tables, scenario: Scenario) -> None:
     check_pipeline_scenario(tables, scenario)
 
 
+deep = settings(oracle, max_examples=max(2, EXAMPLES // 20))
+
+
+@deep
+@given(flow_scenarios(DEEPEST_LINEAGE + 3))
+def test_flows_replayed_again_and_again(tables: Tables, scenario: Scenario) -> None:
+    """Lineages read right at any depth, and where they are compacted."""
+    check_flow(tables, scenario)
+
+
+@deep
+@given(pipeline_scenarios(DEEPEST_LINEAGE + 3))
+def test_pipelines_replayed_again_and_again(tables: Tables, scenario: Scenario) -> None:
+    """Lineages read right at any depth, and where they are compacted."""
+    check_pipeline_scenario(tables, scenario)
+
+
 # What must hold beside the values.
 
 
@@ -107,7 +126,7 @@ def scenario_of(description: Description, *replays: Asked) -> Scenario:
     scenario = Scenario(description, run_flow(description, INPUTS, overrides))
     for one in replays:
         overrides = overrides.and_then(one.overrides)
-        scenario.replays.append((one, False, run_flow(description, INPUTS, overrides)))
+        scenario.replays.append(Replay(one, run_flow(description, INPUTS, overrides)))
     return scenario
 
 
@@ -167,19 +186,25 @@ def test_overrides_stay_where_calls_execute_after_all(tables: Tables, override: 
     )
 
 
-def test_overrides_stay_with_calls_that_are_not_made(tables: Tables) -> None:
+@pytest.mark.parametrize("between", [1, DEEPEST_LINEAGE - 2], ids=["near", "compacted"])
+def test_overrides_stay_with_calls_that_are_not_made(tables: Tables, between: int) -> None:
     """Replaying a replay starts from the overridden value (§4), also where its body ended before the call."""
-    description = program(
-        call("fragile", "a", first=["input", "z"]),
-        call("mix", "b", first=["input", "x"]),
-        call("gather", "c", parts=["variable", "b"]),
-    )
-    description["body"][0]["inputs"] = {"parts": ["input", "z"]}
+    description = {
+        "body": [
+            call("fragile", "a", parts=["input", "z"]),
+            call("mix", "b", "submit", first=["input", "x"]),
+            {"do": "take", "future": "b", "into": "b", "catch": False},
+            call("gather", "c", parts=["variable", "b"]),
+        ],
+        "returns": ["list", [["variable", "b"], ["variable", "c"]]],
+    }
     failing = next(z for z in range(99) if run_flow(description, {**INPUTS, "z": z}, Overrides()).error)
     assert run_flow(description, INPUTS, Overrides()).error is None
-    given = {"checkpoints": {"mix": "other"}, "step_inputs": {"gather": {"parts": True}}, "inputs": {"z": failing}}
-    replays = [asked("overrides", **given), asked("everything"), asked("everything", inputs={"z": "default z"})]
-    check_flow(tables, scenario_of(description, *replays, asked("from", "gather"), asked("everything")))
+    step_inputs = {"gather": {"parts": True}}
+    cut_short = asked("overrides", checkpoints={"mix": "other"}, step_inputs=step_inputs, inputs={"z": failing})
+    whole = asked("everything", inputs={"z": "default z"})
+    replays = [cut_short, *[asked("everything")] * between, whole, asked("from", "gather"), asked("everything")]
+    check_flow(tables, scenario_of(description, *replays))
 
 
 def test_an_override_of_long_ago_makes_nothing_new(tables: Tables) -> None:
@@ -266,14 +291,40 @@ def waiting(execution: Execution | ExecutionHandle[Any]) -> None:
                 client.executions.wait(execution, 0.02)
 
 
-def test_a_deleted_source_changes_no_replay(tables: Tables) -> None:
-    """What a replay reads from is kept, or goes with it; nothing is lost in between (§3)."""
+def test_what_a_replay_reads_from_is_not_deleted(tables: Tables) -> None:
+    """It is refused, whatever the distance, and nothing changes; once nobody reads from it any more it goes."""
     with Client() as client:
         source = finished(client, client.executions.start(generated_pipeline, CHAIN, x=1))
-        replay = finished(client, client.executions.replay(source, from_="invocation:gather_2"))
-        before = replay.result
-        with suppress(StateError):
-            client.executions.delete(source)
-        again = client.executions.get(replay.exec_id)
-        assert again.result == before == [one.load() for one in again.checkpoints]
-        assert finished(client, client.executions.replay(replay, from_="invocation:gather_2")).result == before
+        first = finished(client, client.executions.replay(source, from_="invocation:gather_2"))
+        second = finished(client, client.executions.replay(first, from_="invocation:gather_2"))
+        before, rows = shown(second), tables.counts()
+        for one in (source, first):
+            with pytest.raises(StateError) as refused:
+                client.executions.delete(one)
+            assert refused.value.reason == "EXECUTION_IN_USE"
+            assert second.name in str(refused.value)
+        assert (shown(client.executions.get(second)), tables.counts()) == (before, rows)
+        for one in (second, first, source):
+            client.executions.delete(one)
+            assert not tables.own(one)
+
+
+@pytest.mark.parametrize("kind", [generated_flow, generated_pipeline], ids=["flow", "pipeline"])
+def test_a_replay_with_a_compacted_lineage_outlives_its_sources(tables: Tables, kind: Any) -> None:
+    """It has rows of its own for everything, and its sources can be deleted."""
+    with Client() as client:
+        chain = [finished(client, client.executions.start(kind, CHAIN, x=1))]
+        while len(chain) == 1 or tables.lineage_length(chain[-1]) > 1:
+            assert tables.lineage_length(chain[-1]) == len(chain) <= DEEPEST_LINEAGE
+            chain.append(finished(client, client.executions.replay(chain[-1], from_="invocation:gather_2")))
+        *sources, last = chain
+        assert len(sources) == DEEPEST_LINEAGE
+        before = shown(last)
+        for one in reversed(sources):
+            client.executions.delete(one)
+        assert shown(client.executions.get(last)) == before
+        ran.clear()
+        again = finished(client, client.executions.replay(last, from_="invocation:gather"))
+        assert ran == ["b", "c"]
+        assert again.result == last.result
+        assert [one.load() for one in again.checkpoints] == last.result

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.e2e.oracle.checks")
+pytest.register_assert_rewrite("tests.e2e.oracle.checks", "tests.e2e.oracle.tables")

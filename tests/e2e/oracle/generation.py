@@ -6,17 +6,18 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.e2e.oracle.programs import FLOW_INPUTS, INPUT_NAMES, Description, Statement
+from tests.e2e.oracle.programs import FLOW_INPUTS, Description, Statement
+from tests.e2e.oracle.steps import INPUT_NAMES
 
-_SINGLE = ("mix", "gather", "count", "flag", "collect", "fragile")
 CONSTANTS = st.one_of(st.none(), st.booleans(), st.integers(0, 3), st.sampled_from(["", "a", "text"]))
 
 
 class _Scope:
     """What a program has made so far."""
 
-    def __init__(self, *, is_flow: bool) -> None:
+    def __init__(self, *, is_flow: bool, is_async: bool = False) -> None:
         self.is_flow = is_flow
+        self.is_async = is_async
         self.labels = 0
         self.variables: list[str] = []
         self.calls: list[str] = []
@@ -59,7 +60,9 @@ def _expression(draw: st.DrawFn, scope: _Scope, depth: int = 2) -> Any:
 
 
 def _made(draw: st.DrawFn, scope: _Scope, do: str) -> Statement:
-    name = draw(st.sampled_from([*INPUT_NAMES, "mix", "gather", "fragile"]))
+    plain_call = do == "call" and scope.is_flow and not scope.is_async
+    possible = [one for one in INPUT_NAMES if one != "later" or not plain_call]
+    name = draw(st.sampled_from([*possible, "mix", "gather", "fragile", *(["later"] * 3 if scope.is_async else [])]))
     inputs = {one: _expression(draw, scope) for one in INPUT_NAMES[name]}
     if name == "mix" and draw(st.booleans()):
         del inputs["second"]
@@ -119,6 +122,26 @@ def _collect(draw: st.DrawFn, scope: _Scope) -> Statement:
     return {"do": "collect", "mapped": mapped, "into": into, "as_completed": draw(st.booleans())}
 
 
+def _wait(draw: st.DrawFn, scope: _Scope) -> Statement:
+    into = f"v{scope.label()}"
+    scope.variables.append(into)
+    return {"do": "wait", "name": draw(st.sampled_from(["ask", "go"])), "into": into}
+
+
+def _together(draw: st.DrawFn, scope: _Scope) -> Statement:
+    # What they take was there before: none takes what another of them returns.
+    before = _Scope(is_flow=scope.is_flow, is_async=scope.is_async)
+    before.labels, before.variables, before.calls = scope.labels, list(scope.variables), list(scope.calls)
+    calls = []
+    for _ in range(draw(st.integers(2, 3))):
+        made = _made(draw, before, "together")
+        into = f"v{before.label()}"
+        calls.append({**made, "into": into})
+        scope.variables.append(into)
+    scope.labels = before.labels
+    return {"do": "together", "calls": calls}
+
+
 def _compute(draw: st.DrawFn, scope: _Scope) -> Statement:
     of = _expression(draw, scope)
     into = f"v{scope.label()}"
@@ -135,6 +158,8 @@ def _block(draw: st.DrawFn, scope: _Scope, depth: int, most: int) -> list[Statem
             choices += ["fail"] if draw(st.integers(0, 5)) == 0 else []
             choices += ["collect"] * 2 if scope.mapped else []
             choices += ["append"] if scope.lists else []
+            choices += ["together"] * (2 if scope.is_async else 1)
+            choices += ["wait"] if draw(st.integers(0, 2)) == 0 else []
         choices += ["take"] * 3 if scope.futures else []
         match draw(st.sampled_from(choices)):
             case "call":
@@ -149,6 +174,10 @@ def _block(draw: st.DrawFn, scope: _Scope, depth: int, most: int) -> list[Statem
                 body.append(_collect(draw, scope))
             case "compute":
                 body.append(_compute(draw, scope))
+            case "wait":
+                body.append(_wait(draw, scope))
+            case "together":
+                body.append(_together(draw, scope))
             case "append":
                 to = draw(st.sampled_from(scope.lists))
                 body.append({"do": "append", "to": to, "of": _leaf(draw, scope)})
@@ -166,11 +195,11 @@ def _block(draw: st.DrawFn, scope: _Scope, depth: int, most: int) -> list[Statem
 
 @st.composite
 def flows(draw: st.DrawFn) -> Description:
-    """Bodies with calls, futures, maps, plain Python in between, loops, branches and failures."""
-    scope = _Scope(is_flow=True)
+    """Bodies, some of them async, with calls one by one and side by side, waits, plain Python, loops and failures."""
+    scope = _Scope(is_flow=True, is_async=draw(st.integers(0, 2)) == 0)
     body = _block(draw, scope, 2, 8)
     returns = ["list", [["variable", one] for one in scope.variables]]
-    return {"body": body, "returns": returns}
+    return {"body": body, "returns": returns, "async": scope.is_async}
 
 
 @st.composite

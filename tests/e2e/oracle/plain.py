@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.e2e.oracle.programs import INPUT_NAMES, Description, Interpreter, compute
+from tests.e2e.oracle.programs import Description, Made, interpreted
+from tests.e2e.oracle.steps import INPUT_NAMES, compute
 
 
 @dataclass
@@ -41,6 +42,8 @@ class PlainCall:
         given: What its consumers receive, where that is overridden.
         seen: Whether the body has asked for the value; always so in pipelines.
         stale: Whether it was reused though a flow input that it takes had been overridden.
+        changed: Whether it ran with code that is not today's.
+        is_wait: Whether it is a wait, whose value is the answer.
     """
 
     invocation_id: str
@@ -57,6 +60,9 @@ class PlainCall:
     given: Any = None
     seen: bool = True
     stale: bool = False
+    changed: bool = False
+    is_wait: bool = False
+    position: int = 0
 
     @property
     def salt(self) -> str:
@@ -66,20 +72,54 @@ class PlainCall:
     def received(self) -> Any:
         return self.given if self.overridden else self.value
 
-    def execute(self) -> None:
+    def execute(self, mended: frozenset[str] = frozenset()) -> None:
+        given = {k: v for k, v in self.inputs.items() if k != "salt"}
         try:
-            self.value = compute(self.name, self.salt, {k: v for k, v in self.inputs.items() if k != "salt"})
+            self.value = compute(self.name, self.salt, given, well=self.salt in mended)
         except ValueError as error:
             self.state, self.error = "failed", error
 
 
 @dataclass
 class PlainRun:
-    """A whole run: its calls in order, and how it has ended."""
+    """A whole run: its calls in order, waits included, and how it has ended; or it waits, or is no repetition.
+
+    Attributes:
+        unmade: What its source recorded, and it has not come to before it waits: that it shows too.
+    """
 
     calls: dict[str, PlainCall]
     result: Any = None
     error: Exception | None = None
+    waiting: bool = False
+    diverged: str | None = None
+    unmade: dict[str, PlainCall] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> dict[str, PlainCall]:
+        return {one: call for one, call in self.calls.items() if not call.is_wait}
+
+    @property
+    def recorded(self) -> dict[str, PlainCall]:
+        """What a replay finds."""
+        return {**self.calls, **self.unmade}
+
+    @property
+    def recorded_steps(self) -> list[PlainCall]:
+        found = [call for call in self.recorded.values() if not call.is_wait]
+        return sorted(found, key=lambda call: call.position)
+
+    @property
+    def waits(self) -> list[str]:
+        return [one for one, call in self.calls.items() if call.is_wait]
+
+    @property
+    def to_mend(self) -> frozenset[str]:
+        """The calls whose failure has ended it."""
+        args = self.error.args if isinstance(self.error, ValueError) else None
+        return frozenset(
+            call.salt for call in self.calls.values() if call.error is not None and call.error.args == args
+        )
 
 
 class Ids:
@@ -98,19 +138,8 @@ class Ids:
 # Flows.
 
 
-class PlainFuture:
-    """The value of a call, which has been made already."""
-
-    def __init__(self, call: PlainCall) -> None:
-        self._call = call
-
-    def result(self) -> Any:
-        self._call.seen = True
-        return received(self._call)
-
-    def exception(self) -> BaseException | None:
-        self._call.seen = True
-        return None if self._call.overridden else self._call.error
+class Unanswered(BaseException):
+    """The body has come to a wait that nobody answers."""
 
 
 def received(call: PlainCall) -> Any:
@@ -129,50 +158,104 @@ def copied(value: Any) -> Any:
     return type(value)(copied(one) for one in value) if isinstance(value, list | tuple) else value
 
 
+@dataclass(frozen=True)
+class Circumstances:
+    """What a run of a flow depends on beside its program and its overrides.
+
+    Attributes:
+        generation: Tells the answers to its waits from those of other runs.
+        answered: After how many answers it is left waiting, if it is.
+        mended: The calls that do not fail.
+    """
+
+    generation: int = 0
+    answered: int | None = None
+    mended: frozenset[str] = frozenset()
+
+    def answer(self, invocation_id: str) -> str:
+        return f"answer {self.generation} to {invocation_id}"
+
+
 class PlainCalls:
     """Makes the calls of a flow's body."""
 
-    def __init__(self, overrides: Overrides) -> None:
+    def __init__(self, overrides: Overrides, circumstances: Circumstances) -> None:
         self.made: dict[str, PlainCall] = {}
         self._overrides = overrides
+        self._circumstances = circumstances
         self._ids = Ids()
 
-    def _make(self, name: str, inputs: Mapping[str, Any], id: str | None, after: Sequence[Any]) -> PlainCall:
-        invocation_id = self._ids.give(name, id)
+    def submit(self, made: Made) -> PlainCall:
+        invocation_id = self._ids.give(made.name, made.id)
         replaced = self._overrides.step_inputs.get(invocation_id, {})
-        taken = copied({**({"second": None} if name == "mix" else {}), **inputs, **replaced})
-        call = PlainCall(invocation_id, name, taken)
-        call.after_values = tuple(after)
+        taken = copied({**({"second": None} if made.name == "mix" else {}), **made.inputs, **replaced})
+        call = PlainCall(invocation_id, made.name, taken)
+        call.after_values = tuple(made.after)
         call.overridden = invocation_id in self._overrides.checkpoints
         call.given = self._overrides.checkpoints.get(invocation_id)
-        call.execute()
+        call.seen = False
+        call.position = len(self.made) + 1
+        self._execute(call)
         self.made[invocation_id] = call
         return call
 
-    def call(self, name: str, inputs: Mapping[str, Any], id: str | None, after: Sequence[Any]) -> Any:
-        return received(self._make(name, inputs, id, after))
+    def _execute(self, call: PlainCall) -> None:
+        call.execute(self._circumstances.mended)
 
-    def submit(self, name: str, inputs: Mapping[str, Any], id: str | None, after: Sequence[Any]) -> Any:
-        call = self._make(name, inputs, id, after)
-        call.seen = False
-        return PlainFuture(call)
+    def _asks(self, call: PlainCall) -> None:
+        """A wait is asked anew in every run."""
+
+    async def wait(self, name: str) -> Any:
+        invocation_id = self._ids.give(name, None)
+        call = PlainCall(invocation_id, name, {}, is_wait=True, position=len(self.made) + 1)
+        waits = sum(one.is_wait for one in self.made.values())
+        self._asks(call)
+        self.made[invocation_id] = call
+        if waits == self._circumstances.answered:
+            raise Unanswered
+        call.value = self._circumstances.answer(invocation_id)
+        return await self.result(call)
+
+    async def call(self, made: Made) -> Any:
+        return await self.result(self.submit(made))
+
+    async def together(self, made: Sequence[Made]) -> list[Any]:
+        calls = [self.submit(one) for one in made]
+        for call in calls:
+            await self.settle(call)
+        return [call.error if call.error is not None and not call.overridden else received(call) for call in calls]
 
     def map(self, name: str, rows: Sequence[tuple[str, Any]]) -> list[Any]:
         first = INPUT_NAMES[name][0]
-        return [self.submit(name, {"salt": salt, first: value}, None, ()) for salt, value in rows]
+        return [self.submit(Made(name, {"salt": salt, first: value})) for salt, value in rows]
 
-    def as_completed(self, futures: Sequence[Any]) -> list[Any]:
-        return list(futures)
+    async def result(self, future: PlainCall) -> Any:
+        await self.settle(future)
+        return received(future)
+
+    async def settle(self, future: PlainCall) -> None:
+        future.seen = True
+
+    async def completed(self, futures: Sequence[Any]) -> list[Any]:
+        return [await self.result(future) for future in futures]
 
 
-def run_flow(program: Description, inputs: Mapping[str, Any], overrides: Overrides) -> PlainRun:
+def run_flow(
+    program: Description,
+    inputs: Mapping[str, Any],
+    overrides: Overrides,
+    circumstances: Circumstances | None = None,
+    calls: PlainCalls | None = None,
+) -> PlainRun:
     """Run the body of a flow."""
-    calls = PlainCalls(overrides)
+    calls = calls or PlainCalls(overrides, circumstances or Circumstances())
     run = PlainRun(calls.made)
     try:
-        run.result = Interpreter(calls, copied({**inputs, **overrides.inputs})).run(program)
+        run.result = interpreted(program, calls, copied({**inputs, **overrides.inputs}))
         for call in [one for one in calls.made.values() if not one.seen]:
             received(call)
+    except Unanswered:
+        run.waiting = True
     except (ValueError, RuntimeError) as error:
         run.result, run.error = None, error
     return run
@@ -196,16 +279,6 @@ class Read:
     name: str
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """The future of a call of a pipeline."""
-
-    outputs: Any
-
-    def result(self) -> Any:
-        return self.outputs
-
-
 class PlainGraph:
     """Draws the graph of a pipeline."""
 
@@ -213,20 +286,33 @@ class PlainGraph:
         self.nodes: list[tuple[str, str, Mapping[str, Any], list[Any]]] = []
         self._ids = Ids()
 
-    def call(self, name: str, inputs: Mapping[str, Any], id: str | None, after: Sequence[Any]) -> Any:
-        invocation_id = self._ids.give(name, id)
-        self.nodes.append((invocation_id, name, inputs, list(after)))
-        if name == "split":
+    def submit(self, made: Made) -> Any:
+        """Add a call, and return what stands for its outputs."""
+        invocation_id = self._ids.give(made.name, made.id)
+        self.nodes.append((invocation_id, made.name, made.inputs, list(made.after)))
+        if made.name == "split":
             return Output(invocation_id, 0), Output(invocation_id, 1)
         return Output(invocation_id)
 
-    def submit(self, name: str, inputs: Mapping[str, Any], id: str | None, after: Sequence[Any]) -> Any:
-        return Drawn(self.call(name, inputs, id, after))
+    async def call(self, made: Made) -> Any:
+        return self.submit(made)
+
+    async def result(self, future: Any) -> Any:
+        return future
+
+    async def settle(self, future: Any) -> None:
+        """There is nothing to wait for."""
+
+    async def together(self, made: Sequence[Made]) -> list[Any]:
+        raise NotImplementedError
+
+    async def wait(self, name: str) -> Any:
+        raise NotImplementedError
 
     def map(self, name: str, rows: Sequence[tuple[str, Any]]) -> list[Any]:
         raise NotImplementedError
 
-    def as_completed(self, futures: Sequence[Any]) -> list[Any]:
+    async def completed(self, futures: Sequence[Any]) -> list[Any]:
         raise NotImplementedError
 
 
@@ -242,12 +328,16 @@ def leaves(value: Any) -> Iterator[Any]:
 
 
 def run_pipeline(
-    program: Description, inputs: Mapping[str, Any], overrides: Overrides, stale: Mapping[str, PlainCall]
+    program: Description,
+    inputs: Mapping[str, Any],
+    overrides: Overrides,
+    stale: Mapping[str, PlainCall],
+    mended: frozenset[str] = frozenset(),
 ) -> PlainRun:
     """Run a pipeline; `stale` are calls that are kept though they read an overridden input."""
     values = {**inputs, **overrides.inputs}
     graph = PlainGraph()
-    returned = Interpreter(graph, {name: Read(name) for name in values}).run(program)
+    returned = interpreted(program, graph, {name: Read(name) for name in values})
     run = PlainRun({})
 
     def known(value: Any) -> Any:
@@ -279,7 +369,7 @@ def run_pipeline(
             call.state, call.value = stale[invocation_id].state, stale[invocation_id].value
         else:
             call.inputs = known(taken)
-            call.execute()
+            call.execute(mended)
     complete = all(one.state == "completed" for one in run.calls.values())
     run.result = known(returned) if complete else None
     return run
