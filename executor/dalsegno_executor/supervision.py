@@ -13,7 +13,7 @@ from dalsegno.payloads import inline_payload
 from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_RUNTIME, Failure
 from dalsegno.v1.executor_service_pb2 import Report, TaskFailed
 from dalsegno.values import encode
-from dalsegno_executor.attempts import failed_call, failed_step, timestamp
+from dalsegno_executor.attempts import failed_call, failed_step, names_of, timestamp
 from dalsegno_executor.fleet import Fleet
 from dalsegno_executor.given import Given, Runner
 from dalsegno_executor.losses import Suspect, SuspectBody, SuspectCall, SuspectStep, judge
@@ -135,13 +135,14 @@ class Supervisor:
                 failure.message = f"{failure.message} while step {call.name!r} ran in it"
                 began = Timestamp()
                 began.CopyFrom(call.started.started_at)
-                report = Report(token=blamed.report.token, call=failed_call(call, failure, began, finished, ""))
-                self._session.report(report)
+                before = call.started.attempts_before
+                failed = failed_call(call, failure, began, finished, "", attempts_before=before)
+                self._session.report(Report(token=blamed.report.token, call=failed))
             case SuspectBody():
                 task = blamed.given.task
                 failure.message = f"{failure.message} while the body of flow {task.definition.name!r} ran in it"
-                failed = TaskFailed(failure=failure, started_at=_began(blamed.given), finished_at=finished)
-                self._session.report(Report(token=task.token, failed=failed))
+                ended = TaskFailed(failure=failure, started_at=_began(blamed.given), finished_at=finished)
+                self._session.report(Report(token=task.token, failed=ended))
 
     def _restart_delay(self, runner: Runner) -> float:
         if time.monotonic() - runner.started > _LIVED or runner.killed_for:
@@ -217,7 +218,8 @@ class Supervisor:
             exception_args=inline_payload(encode((message,))),
         )
         # The report goes first: after it nothing that the runner says of the task counts.
-        self._session.report(failed_step(task, failure, _began(given), timestamp(time.time_ns()), ""))
+        ended, raised = timestamp(time.time_ns()), names_of(TimeoutError)
+        self._session.report(failed_step(task, failure, _began(given), ended, "", raised))
         given.stopped = time.monotonic()
         if runner.exclusive:
             self._kill(runner, message)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from dalsegno.decorated import Decorated, decorated_objects, module_name
 from dalsegno.errors import UsageError
-from dalsegno.steps import Step, StepCall, StepSettings
+from dalsegno.steps import MAX_RETRY_DELAY, RETRY_DELAY, RETRY_JITTER, Exceptions, Step, StepCall, StepSettings
 
 if TYPE_CHECKING:
     from dalsegno.client.executions import Execution
@@ -179,7 +179,11 @@ def step(
     name: str | None = None,
     retries: int = 0,
     timeout: float | timedelta | None = None,
-    retry_delay: float | timedelta = 1.0,
+    retry_delay: float | timedelta = RETRY_DELAY,
+    max_retry_delay: float | timedelta = MAX_RETRY_DELAY,
+    retry_jitter: float = RETRY_JITTER,
+    retry_on: Exceptions = (),
+    no_retry_on: Exceptions = (),
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(
     function: Callable[..., Any] | None = None,
@@ -188,7 +192,11 @@ def step(
     name: str | None = None,
     retries: int = 0,
     timeout: float | timedelta | None = None,
-    retry_delay: float | timedelta = 1.0,
+    retry_delay: float | timedelta = RETRY_DELAY,
+    max_retry_delay: float | timedelta = MAX_RETRY_DELAY,
+    retry_jitter: float = RETRY_JITTER,
+    retry_on: Exceptions = (),
+    no_retry_on: Exceptions = (),
 ) -> Any:
     """Make a function a step: one durable unit of user code. ``checkpoint`` is the same decorator.
 
@@ -200,13 +208,30 @@ def step(
         retries: How often a failed attempt is tried again.
         timeout: Seconds, or a timedelta, that one attempt may take.
         retry_delay: Seconds, or a timedelta, before the first retry; doubled for each further one.
+        max_retry_delay: Seconds, or a timedelta, that a retry waits at most.
+        retry_jitter: By which part of itself each delay is longer or shorter, at random, so that what failed together
+            is not tried again together; 0 for none.
+        retry_on: The exceptions, a class or a tuple of classes, after which an attempt is tried again; all of them
+            where none are given. `TimeoutError` is also what exceeding the timeout is. It is about what the step's
+            code raises: an attempt whose process died is tried again in any case.
+        no_retry_on: Exceptions after which it is not, though `retry_on` has them.
 
     Raises:
         UsageError: If the function is a generator, or an option makes no sense.
     """
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
-        return Step(function, name, retries=retries, timeout=timeout, retry_delay=retry_delay)
+        return Step(
+            function,
+            name,
+            retries=retries,
+            timeout=timeout,
+            retry_delay=retry_delay,
+            max_retry_delay=max_retry_delay,
+            retry_jitter=retry_jitter,
+            retry_on=retry_on,
+            no_retry_on=no_retry_on,
+        )
 
     return decorate if function is None else decorate(function)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dalsegno.arguments import required_parameters, signature_of
 from dalsegno.decorators import Decorated, Flow, Pipeline, Step, StepSettings
 from dalsegno.schemas import input_schemas, output_schemas
+from dalsegno.steps import MAX_RETRY_DELAY, RETRY_DELAY, RETRY_JITTER
 
 if TYPE_CHECKING:
     from dalsegno.v1.definition_pb2 import Definition, DefinitionKind, DefinitionRef, StepOptions
-
-DEFAULT_RETRY_DELAY = 1.0
 
 
 def kind_of(decorated: Decorated[..., Any]) -> DefinitionKind.ValueType:
@@ -86,17 +85,33 @@ def step_options(settings: StepSettings) -> StepOptions:
     options = StepOptions(outputs=settings.outputs, retries=settings.retries)
     if settings.timeout is not None:
         options.timeout.CopyFrom(_duration(Duration(), settings.timeout))
-    if settings.retry_delay != DEFAULT_RETRY_DELAY:
+    if settings.retry_delay != RETRY_DELAY:
         options.retry_delay.CopyFrom(_duration(Duration(), settings.retry_delay))
+    if settings.max_retry_delay != MAX_RETRY_DELAY:
+        options.max_retry_delay.CopyFrom(_duration(Duration(), settings.max_retry_delay))
+    if settings.retry_jitter != RETRY_JITTER:
+        options.retry_jitter = settings.retry_jitter
+    options.retry_on.extend(settings.retry_on)
+    options.no_retry_on.extend(settings.no_retry_on)
     return options
 
 
 def settings_of(options: StepOptions) -> StepSettings:
     """Return the settings that a message says."""
-    timeout = options.timeout.ToNanoseconds() / 1e9 if options.HasField("timeout") else None
-    has_delay = options.HasField("retry_delay")
-    delay = options.retry_delay.ToNanoseconds() / 1e9 if has_delay else DEFAULT_RETRY_DELAY
-    return StepSettings(options.retries, timeout, delay, tuple(options.outputs) or ("output",))
+
+    def seconds(name: Literal["timeout", "retry_delay", "max_retry_delay"], default: float | None) -> Any:
+        return getattr(options, name).ToNanoseconds() / 1e9 if options.HasField(name) else default
+
+    return StepSettings(
+        options.retries,
+        seconds("timeout", None),
+        seconds("retry_delay", RETRY_DELAY),
+        tuple(options.outputs) or ("output",),
+        seconds("max_retry_delay", MAX_RETRY_DELAY),
+        options.retry_jitter if options.HasField("retry_jitter") else RETRY_JITTER,
+        tuple(options.retry_on),
+        tuple(options.no_retry_on),
+    )
 
 
 def _duration(message: Any, seconds: float) -> Any:

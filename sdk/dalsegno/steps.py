@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from dalsegno.decorated import FORBIDDEN_IN_NAMES, Decorated
 from dalsegno.durable import StepFuture, active_body, current_body, inside_step
 from dalsegno.errors import ContextError, UsageError
+from dalsegno.values.classes import exception_name
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+Exceptions: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+
+
+RETRY_DELAY = 1.0
+MAX_RETRY_DELAY = 3600.0
+RETRY_JITTER = 0.25
+"""What holds where a step says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +43,20 @@ class StepSettings:
         timeout: Seconds that one attempt may take; None sets no limit.
         retry_delay: Seconds before the first retry; doubled for each further one.
         outputs: The names of the outputs, in order.
+        max_retry_delay: Seconds that a retry waits at most.
+        retry_jitter: By which part of itself a delay is longer or shorter, at random.
+        retry_on: Names of the exceptions after which an attempt is tried again; empty for all.
+        no_retry_on: Names of the exceptions after which it is not.
     """
 
     retries: int
     timeout: float | None
     retry_delay: float
     outputs: tuple[str, ...]
+    max_retry_delay: float = MAX_RETRY_DELAY
+    retry_jitter: float = RETRY_JITTER
+    retry_on: tuple[str, ...] = ()
+    no_retry_on: tuple[str, ...] = ()
 
 
 class Step(Decorated[P, R]):
@@ -66,12 +83,20 @@ class Step(Decorated[P, R]):
         *,
         retries: int = 0,
         timeout: float | timedelta | None = None,
-        retry_delay: float | timedelta = 1.0,
+        retry_delay: float | timedelta = RETRY_DELAY,
+        max_retry_delay: float | timedelta = MAX_RETRY_DELAY,
+        retry_jitter: float = RETRY_JITTER,
+        retry_on: Exceptions = (),
+        no_retry_on: Exceptions = (),
     ) -> None:
         super().__init__(function, name)
         self._retries = _checked_retries(self.name, retries)
         self._timeout = None if timeout is None else _seconds(self.name, "timeout", timeout, least=math.ulp(0.0))
         self._retry_delay = _seconds(self.name, "retry_delay", retry_delay, least=0.0)
+        self._max_retry_delay = _seconds(self.name, "max_retry_delay", max_retry_delay, least=0.0)
+        self._retry_jitter = _checked_jitter(self.name, retry_jitter)
+        self._retry_on = _exception_names(self.name, "retry_on", retry_on)
+        self._no_retry_on = _exception_names(self.name, "no_retry_on", no_retry_on)
         parameters = inspect.signature(function).parameters
         self._call_options = frozenset({"id", "after"} - set(parameters))
 
@@ -80,7 +105,16 @@ class Step(Decorated[P, R]):
         """How it is run; the outputs come from the return annotation."""
         from dalsegno.schemas import output_names
 
-        return StepSettings(self._retries, self._timeout, self._retry_delay, tuple(output_names(self.function)))
+        return StepSettings(
+            self._retries,
+            self._timeout,
+            self._retry_delay,
+            tuple(output_names(self.function)),
+            self._max_retry_delay,
+            self._retry_jitter,
+            self._retry_on,
+            self._no_retry_on,
+        )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if inside_step.get():
@@ -238,6 +272,26 @@ def _checked_retries(step: str, retries: object) -> int:
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise UsageError(f"step {step!r}: retries={retries!r} is not a whole number from 0", reason="INVALID_OPTION")
     return retries
+
+
+def _checked_jitter(step: str, jitter: object) -> float:
+    if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter <= 1:
+        raise UsageError(
+            f"step {step!r}: retry_jitter={jitter!r} is no part of a delay; give a number from 0 to 1",
+            reason="INVALID_OPTION",
+        )
+    return float(jitter)
+
+
+def _exception_names(step: str, option: str, given: object) -> tuple[str, ...]:
+    classes = given if isinstance(given, tuple | list) else (given,)
+    wrong = [one for one in classes if not (isinstance(one, type) and issubclass(one, BaseException))]
+    if wrong:
+        raise UsageError(
+            f"step {step!r}: {option}={wrong[0]!r} is no class of exceptions; give one, or a tuple of them",
+            reason="INVALID_OPTION",
+        )
+    return tuple(exception_name(one) for one in classes)
 
 
 def _seconds(step: str, option: str, value: object, *, least: float) -> float:

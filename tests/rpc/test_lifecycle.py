@@ -104,9 +104,9 @@ async def _tasks(worker: ScriptedWorker, count: int) -> dict[str, Task]:
 
 
 async def _fail(worker: ScriptedWorker, task: Task) -> None:
-    failed = worker.report(
-        task.token, failed=executor_service_pb2.TaskFailed(failure=_failure(task.step.invocation_id))
-    )
+    failure = _failure(task.step.invocation_id)
+    failure.attempt = task.step.attempts_before + task.step.attempt
+    failed = worker.report(task.token, failed=executor_service_pb2.TaskFailed(failure=failure))
     assert (await worker.ack(failed)).status == ACK_STATUS_DURABLE
 
 
@@ -153,6 +153,7 @@ async def test_attempts_keep_their_numbers(planner: Serving) -> None:
         await _ended(planner, execution.id)
         assert await _attempts(planner, execution.id) == [(1, 1), (2, 2)]
         assert (await _invocations(planner, execution.id))["fit"].failure.attempt == 2
+        assert (await planner.get(execution.id)).failure.attempt == 2
         await _retry(planner, execution.id)
         await _fail(worker, (await _tasks(worker, 1))["fit"])
         await _ended(planner, execution.id)

@@ -60,7 +60,7 @@ def append(items: list[int], item: int) -> list[int]:
     return items
 
 
-@step(retries=1)
+@step(retries=1, retry_jitter=0)
 def unsteady() -> int:
     raise LookupError("not yet")
 

@@ -10,10 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dalsegno.decorators import step as step_decorator
+from dalsegno.definitions import settings_of, step_options
+from dalsegno.steps import MAX_RETRY_DELAY
 from dalsegno.v1.definition_pb2 import StepOptions
 from dalsegno.v1.execution_pb2 import Failure
 from dalsegno.v1.executor_service_pb2 import BodyTask, Call, Report, StepTask, Task, TaskToken
-from dalsegno_executor.attempts import LONGEST_DELAY, duration, failed_call, failed_step, retry_delay, timestamp
+from dalsegno_executor.attempts import (
+    duration,
+    failed_call,
+    failed_step,
+    may_retry,
+    names_of,
+    retry_delay,
+    timestamp,
+)
 from dalsegno_executor.framing import FrameError, FrameReader, frame
 from dalsegno_executor.given import BegunCall, Given
 from dalsegno_executor.losses import SuspectBody, SuspectCall, SuspectStep, judge
@@ -58,15 +69,68 @@ def test_the_window_is_a_fixed_time_of_work(seconds: float, window: int) -> None
     assert pace.window == window
 
 
-def options(retries: int = 0, delay: float | None = None) -> StepOptions:
-    return StepOptions(retries=retries, retry_delay=None if delay is None else duration(delay))
+def options(retries: int = 0, delay: float | None = None, most: float | None = None) -> StepOptions:
+    return StepOptions(
+        retries=retries,
+        retry_delay=None if delay is None else duration(delay),
+        max_retry_delay=None if most is None else duration(most),
+    )
 
 
 @pytest.mark.parametrize(
-    ("attempt", "delay", "expected"), [(1, None, 1.0), (3, None, 4.0), (2, 0.5, 1.0), (90, None, LONGEST_DELAY)]
+    ("attempt", "delay", "most", "expected"),
+    [(1, None, None, 1.0), (3, None, None, 4.0), (2, 0.5, None, 1.0), (90, None, None, MAX_RETRY_DELAY), (4, 1, 5, 5)],
 )
-def test_delays_double_up_to_a_limit(attempt: int, delay: float | None, expected: float) -> None:
-    assert retry_delay(options(delay=delay), attempt) == expected
+def test_delays_double_up_to_a_limit(attempt: int, delay: float | None, most: float | None, expected: float) -> None:
+    assert retry_delay(options(delay=delay, most=most), attempt, 0.5) == expected
+
+
+@pytest.mark.parametrize(
+    ("jitter", "chance", "expected"),
+    [(None, 0.0, 3.0), (None, 1.0, 5.0), (0.0, 0.0, 4.0), (1.0, 0.0, 0.0), (1.0, 1.0, 6.0)],
+)
+def test_delays_are_longer_or_shorter_by_chance(jitter: float | None, chance: float, expected: float) -> None:
+    of = options(most=6.0)
+    if jitter is not None:
+        of.retry_jitter = jitter
+    assert retry_delay(of, 3, chance) == expected
+
+
+class Late(TimeoutError):
+    """A subclass counts."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "on", "not_on", "again"),
+    [
+        (ValueError, (), (), True),
+        (ValueError, (TimeoutError,), (), False),
+        (Late, (TimeoutError, KeyError), (), True),
+        (Late, (TimeoutError,), (Late,), False),
+        (ValueError, (), (ValueError,), False),
+        (KeyError, (Exception,), (ValueError,), True),
+        (SystemExit, (Exception,), (), False),
+        (None, (TimeoutError,), (Exception,), True),
+    ],
+)
+def test_what_an_attempt_raised_says_whether_it_is_tried_again(
+    raised: type[BaseException] | None,
+    on: tuple[type[BaseException], ...],
+    not_on: tuple[type[BaseException], ...],
+    again: bool,
+) -> None:
+    function = step_decorator(retries=1, retry_on=on, no_retry_on=not_on)(test_keys_and_tokens_are_one)
+    of = step_options(function.options)
+    assert settings_of(of) == function.options
+    assert may_retry(of, () if raised is None else names_of(raised)) is again
+    names = () if raised is None else names_of(raised)
+    task = Task(step=StepTask(invocation_id="a", attempt=1, options=of, attempts_before=3))
+    report = failed_step(task, Failure(), timestamp(1), timestamp(2), "", names)
+    assert report.WhichOneof("kind") == ("attempt_failed" if again else "failed")
+    call = failed_call(Call(options=of), Failure(), timestamp(1), timestamp(2), "", names, attempts_before=3)
+    assert call.WhichOneof("action") == ("submitted" if again else "failed")
+    failures = report.attempt_failed.attempt.failure, report.failed.failure
+    assert 4 in {failure.attempt for failure in failures}
 
 
 @pytest.mark.parametrize(("attempt", "again"), [(1, True), (2, True), (3, False)])

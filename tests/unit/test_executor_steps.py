@@ -39,7 +39,7 @@ async def later(a: int) -> int:
     return a * 2
 
 
-@step(retries=1, retry_delay=0.5)
+@step(retries=1, retry_delay=0.5, retry_jitter=0.0)
 def fails(kind: str) -> None:
     if kind == "exit":
         raise SystemExit(3)

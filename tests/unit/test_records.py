@@ -122,6 +122,7 @@ EVERYTHING: dict[str, Any] = {
         "traceback": "Traceback …",
         "invocation_id": "b_2",
         "attempt": 2,
+        "reason": "STEP_TIMEOUT",
         "exception_args": {"$type": "tuple", "value": ["no luck"]},
     },
     "definitions": [
@@ -138,7 +139,20 @@ EVERYTHING: dict[str, Any] = {
         {"kind": "flow", "module": "kitchens", "name": "article", "digest": DIGEST},
     ],
     "steps": [
-        step("a", code_digest=DIGEST, module="elsewhere", options={"retries": 2, "timeout": 1.5, "retry_delay": 0.25}),
+        step(
+            "a",
+            code_digest=DIGEST,
+            module="elsewhere",
+            options={
+                "retries": 2,
+                "timeout": 1.5,
+                "retry_delay": 0.25,
+                "max_retry_delay": 9.0,
+                "retry_jitter": 0.5,
+                "retry_on": ["builtins:OSError"],
+                "no_retry_on": ["builtins:TimeoutError"],
+            },
+        ),
         step(
             "approve",
             True,

@@ -284,15 +284,15 @@ class Body:
         """Tell the stream process which call begins, so that it knows what a runner died of; return the time."""
         started = time.time_ns()
         report = Report(token=self._task.token, call=made.message)
-        report.call.started.CopyFrom(CallStarted(started_at=timestamp(started)))
         report.call.yields.extend(self._calls.completions.unrecorded())
+        report.call.started.CopyFrom(CallStarted(started_at=timestamp(started), attempts_before=_attempts_before(made)))
         self._reporting.report(report)
         return started
 
     def _writer(self, made: MadeCall) -> Writer:
         def who() -> Who:
             # Only the first attempt runs where the body runs.
-            return Who(self._task.token, made.number, made.message.invocation_id, 1)
+            return Who(self._task.token, made.number, made.message.invocation_id, _attempts_before(made) + 1)
 
         return Writer(who, self._environment.keep_line)
 
@@ -305,7 +305,8 @@ class Body:
         started, finished = timestamp(run.started), timestamp(run.finished)
         if run.outputs is None:
             assert run.failure is not None
-            call = failed_call(made.message, run.failure, started, finished, step.digest)
+            before = _attempts_before(made)
+            call = failed_call(made.message, run.failure, started, finished, step.digest, run.raised, before)
             if call.WhichOneof("action") == "failed":
                 self._inbox.set_outcome(made.number, call.failed.failure)
             return call
@@ -416,3 +417,8 @@ class Body:
         self._inbox.end(ending)
         self._on_end()
         raise ending
+
+
+def _attempts_before(made: MadeCall) -> int:
+    """Return how often a call was tried before the execution was last retried."""
+    return made.recorded.attempts_before if made.recorded is not None else 0

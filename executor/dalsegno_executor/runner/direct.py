@@ -15,7 +15,7 @@ from dalsegno.steps import Step
 from dalsegno.v1.execution_pb2 import Failure
 from dalsegno.values import decode, encode
 from dalsegno_executor.runner.environment import Environment
-from dalsegno_executor.runner.failures import BACKEND, USER_CODE, failure_of
+from dalsegno_executor.runner.failures import BACKEND, failure_of
 from dalsegno_executor.runner.log_capture import Writer
 from dalsegno_executor.runner.outputs import StoredOutputs, store_outputs
 from dalsegno_executor.runner.steps import StepFailed, call_function
@@ -25,12 +25,13 @@ _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 @dataclass(frozen=True, slots=True)
 class DirectRun:
-    """What came of it: outputs, or a failure. Times are in nanoseconds since the epoch."""
+    """What came of it: outputs, or a failure with the names of what was raised. Times are in nanoseconds."""
 
     started: int
     finished: int
     outputs: StoredOutputs | None = None
     failure: Failure | None = None
+    raised: tuple[str, ...] = ()
 
 
 def run_direct(
@@ -41,7 +42,7 @@ def run_direct(
         value = call_function(step, _copies(arguments), writer)
         return DirectRun(started, time.time_ns(), outputs=_store(step, value, environment))
     except StepFailed as failed:
-        return DirectRun(started, time.time_ns(), failure=failed.failure)
+        return DirectRun(started, time.time_ns(), failure=failed.failure, raised=failed.raised)
 
 
 async def run_direct_async(
@@ -55,7 +56,7 @@ async def run_direct_async(
         value = await asyncio.get_running_loop().create_task(_call(step, _copies(arguments), writer))
         return DirectRun(started, time.time_ns(), outputs=_store(step, value, environment))
     except StepFailed as failed:
-        return DirectRun(started, time.time_ns(), failure=failed.failure)
+        return DirectRun(started, time.time_ns(), failure=failed.failure, raised=failed.raised)
 
 
 async def _call(step: Step[..., Any], arguments: Mapping[str, object], writer: Writer) -> object:
@@ -68,7 +69,7 @@ async def _call(step: Step[..., Any], arguments: Mapping[str, object], writer: W
         # The body has given the call up. It has no outcome, and runs again when the body is recovered.
         raise
     except BaseException as error:
-        raise StepFailed(failure_of(error, USER_CODE)) from error
+        raise StepFailed.by_code(error) from error
     finally:
         writer.end()
 
@@ -84,4 +85,4 @@ def _store(step: Step[..., Any], value: object, environment: Environment) -> Sto
     except BackendError as error:
         raise StepFailed(failure_of(error, BACKEND)) from error
     except DalsegnoError as error:
-        raise StepFailed(failure_of(error, USER_CODE)) from error
+        raise StepFailed.by_code(error) from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import traceback
 from types import TracebackType
 
@@ -19,6 +17,8 @@ from dalsegno.v1.execution_pb2 import (
     FailureOrigin,
 )
 from dalsegno.values import encode
+from dalsegno.values.classes import exception_name, find_class
+from dalsegno.values.refusal import Refusal
 
 _MESSAGE_LIMIT = 64 * 1024
 _TRACEBACK_LIMIT = 256 * 1024
@@ -53,7 +53,7 @@ def failure_of(
 
 def type_name(cls: type[BaseException]) -> str:
     """Return the name under which a class is found again."""
-    return f"{cls.__module__}:{cls.__qualname__}"
+    return exception_name(cls)
 
 
 def exception_of(failure: Failure) -> Exception:
@@ -118,15 +118,11 @@ def _original(failure: Failure) -> Exception | None:
 
 
 def _class_named(name: str) -> type[Exception] | None:
-    module_name, _, qualname = name.partition(":")
-    module = sys.modules.get(module_name)
     try:
-        found: object = module or importlib.import_module(module_name)
-        for part in qualname.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError):
+        found = find_class(name)
+    except (Refusal, ValueError):
         return None
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
+    return found if issubclass(found, Exception) else None
 
 
 def _public(failure: Failure) -> errors.Failure:

@@ -12,7 +12,7 @@ from dalsegno.errors import BackendError, DalsegnoError, NotFoundError
 from dalsegno.steps import Step
 from dalsegno.v1.execution_pb2 import Failure
 from dalsegno.v1.executor_service_pb2 import Report, StepCompleted, Task
-from dalsegno_executor.attempts import failed_step, timestamp
+from dalsegno_executor.attempts import failed_step, names_of, timestamp
 from dalsegno_executor.runner.coroutines import thread_loop
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of
@@ -22,11 +22,21 @@ from dalsegno_executor.runner.resolve import Resolver
 
 
 class StepFailed(Exception):
-    """An attempt has failed; it has been decided where."""
+    """An attempt has failed; it has been decided where.
 
-    def __init__(self, failure: Failure) -> None:
+    Attributes:
+        raised: Names of what the step's code has raised; empty where it is not to blame.
+    """
+
+    def __init__(self, failure: Failure, raised: tuple[str, ...] = ()) -> None:
         super().__init__(failure.message)
         self.failure = failure
+        self.raised = raised
+
+    @classmethod
+    def by_code(cls, error: BaseException) -> StepFailed:
+        """Return the failure for what the step's code has raised."""
+        return cls(failure_of(error, USER_CODE), names_of(type(error)))
 
 
 def run_step(task: Task, step: Step[..., Any] | None, environment: Environment) -> Report:
@@ -40,7 +50,8 @@ def run_step(task: Task, step: Step[..., Any] | None, environment: Environment) 
         value = call_function(step, arguments, _writer(task, environment))
         outputs = _store(step, value, environment)
     except StepFailed as failed:
-        return failed_step(task, failed.failure, timestamp(started), timestamp(time.time_ns()), digest)
+        ended = timestamp(time.time_ns())
+        return failed_step(task, failed.failure, timestamp(started), ended, digest, failed.raised)
     return Report(
         token=task.token,
         completed=StepCompleted(
@@ -66,14 +77,15 @@ def call_function(step: Step[..., Any], arguments: Mapping[str, object], writer:
             return thread_loop.run(value) if step.is_async else value
     except BaseException as error:
         # SystemExit and KeyboardInterrupt too: user code ends itself, never the runner.
-        raise StepFailed(failure_of(error, USER_CODE)) from error
+        raise StepFailed.by_code(error) from error
     finally:
         inside_step.reset(token)
 
 
 def _writer(task: Task, environment: Environment) -> Writer:
     def who() -> Who:
-        return Who(task.token, task.token.number, task.step.invocation_id, max(1, task.step.attempt))
+        attempt = task.step.attempts_before + max(1, task.step.attempt)
+        return Who(task.token, task.token.number, task.step.invocation_id, attempt)
 
     return Writer(who, environment.keep_line)
 
@@ -108,4 +120,4 @@ def _store(step: Step[..., Any], value: object, environment: Environment) -> Any
     except BackendError as error:
         raise StepFailed(failure_of(error, BACKEND)) from error
     except DalsegnoError as error:
-        raise StepFailed(failure_of(error, USER_CODE)) from error
+        raise StepFailed.by_code(error) from error

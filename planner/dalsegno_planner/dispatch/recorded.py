@@ -55,6 +55,7 @@ def recorded_call(row: Mapping[str, Any]) -> executor_service_pb2.RecordedCall:
         override_is_new=row["override_is_new"],
         own=row["own"],
         timed_out=row["wait_state"] == "timed_out",
+        attempts_before=row["attempts_before"],
     )
     call.inputs.ParseFromString(row["inputs"])
     overridden = set(row["overridden_inputs"])

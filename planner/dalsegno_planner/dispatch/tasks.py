@@ -63,6 +63,7 @@ class ClaimedTask:
         row = self.row
         step.invocation_id = row["invocation_id"]
         step.attempt = row["attempt"]
+        step.attempts_before = row["attempts_before"]
         step.inputs.ParseFromString(row["inputs"])
         step.options.ParseFromString(row["options"])
         for number, outputs in zip(row["upstream"] or (), row["upstream_outputs"] or (), strict=True):

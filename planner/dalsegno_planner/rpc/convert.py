@@ -120,7 +120,7 @@ def invocation_message(invocation: Invocation, *, state: str = "", with_values: 
     if invocation.options:
         message.options.CopyFrom(StepOptions.FromString(invocation.options))
     if invocation.failure is not None:
-        message.failure.CopyFrom(_failure_in(invocation.failure, invocation.attempt))
+        message.failure.CopyFrom(Failure.FromString(invocation.failure))
     if with_values:
         message.inputs.CopyFrom(Inputs.FromString(invocation.inputs))
         if invocation.outputs is not None:
@@ -134,7 +134,7 @@ def attempt_message(attempt: Attempt) -> AttemptMessage:
         attempt=attempt.attempt,
         started_at=timestamp(attempt.started_at),
         finished_at=timestamp(attempt.finished_at),
-        failure=_failure_in(attempt.failure, attempt.attempt) if attempt.failure is not None else None,
+        failure=Failure.FromString(attempt.failure) if attempt.failure is not None else None,
         executor=attempt.executor,
     )
 
@@ -275,14 +275,6 @@ def invalid_page_token(token: str) -> UsageError:
 def is_name(text: str) -> bool:
     """Whether a text can be the name of something: 1 to 200 characters that print."""
     return _NAME.fullmatch(text) is not None
-
-
-def _failure_in(data: bytes, attempt: int) -> Failure:
-    """Return a failure with its attempt counted from the first run: executors count from the retry of the execution."""
-    failure = Failure.FromString(data)
-    if failure.attempt:
-        failure.attempt = max(failure.attempt, attempt)
-    return failure
 
 
 def _value_name(name: str, prefix: str) -> str:

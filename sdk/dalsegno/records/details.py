@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
@@ -19,9 +19,15 @@ from dalsegno.v1.definition_pb2 import Definition, StepOptions
 from dalsegno.v1.execution_pb2 import Failure
 from dalsegno.v1.wait_service_pb2 import Wait
 
-_FAILURE_TEXTS = ("message", "exception_type", "traceback", "invocation_id")
+_FAILURE_TEXTS = ("message", "exception_type", "traceback", "invocation_id", "reason")
 _FAILURE_KEYS = frozenset({*_FAILURE_TEXTS, "origin", "attempt", "exception_args", "divergence"})
-_OPTION_KEYS = frozenset({"outputs", "retries", "timeout", "retry_delay"})
+_OPTION_SECONDS: tuple[Literal["timeout", "retry_delay", "max_retry_delay"], ...] = (
+    "timeout",
+    "retry_delay",
+    "max_retry_delay",
+)
+_OPTION_NAMES = ("retry_on", "no_retry_on")
+_OPTION_KEYS = frozenset({"outputs", "retries", "retry_jitter", *_OPTION_SECONDS, *_OPTION_NAMES})
 _DEFINITION_KEYS = frozenset(
     {"kind", "module", "name", "digest", "input_schemas", "required_inputs", "outputs", "output_schemas"}
 )
@@ -159,7 +165,11 @@ def fill_options(message: StepOptions, value: Any) -> None:
     given = checked_dict(value, _OPTION_KEYS)
     message.outputs.extend(texts_of(given.get("outputs", ())))
     message.retries = whole_of(given.get("retries", 0))
-    for name in ("timeout", "retry_delay"):
+    for name in _OPTION_NAMES:
+        getattr(message, name).extend(texts_of(given.get(name, ())))
+    if "retry_jitter" in given:
+        message.retry_jitter = _part_of(given["retry_jitter"])
+    for name in _OPTION_SECONDS:
         seconds = given.get(name)
         if seconds is not None:
             if type(seconds) not in (int, float) or not 0 <= seconds < 1e9:
@@ -174,11 +184,17 @@ def options_form(message: StepOptions) -> dict[str, Any]:
         form["outputs"] = list(message.outputs)
     if message.retries:
         form["retries"] = message.retries
-    if message.HasField("timeout"):
-        form["timeout"] = _seconds(message.timeout)
-    if message.HasField("retry_delay"):
-        form["retry_delay"] = _seconds(message.retry_delay)
+    form |= {name: _seconds(getattr(message, name)) for name in _OPTION_SECONDS if message.HasField(name)}
+    if message.HasField("retry_jitter"):
+        form["retry_jitter"] = message.retry_jitter
+    form |= {name: list(getattr(message, name)) for name in _OPTION_NAMES if getattr(message, name)}
     return form
+
+
+def _part_of(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise Misfit(f"must be a number from 0 to 1, not {value!r}", ".retry_jitter")
+    return float(value)
 
 
 def fill_definition(message: Definition, value: Any) -> None:

@@ -186,8 +186,14 @@ class StepOptions(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    MAX_RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    RETRY_JITTER_FIELD_NUMBER: _builtins.int
+    RETRY_ON_FIELD_NUMBER: _builtins.int
+    NO_RETRY_ON_FIELD_NUMBER: _builtins.int
     retries: _builtins.int
     """How many times a failed attempt is tried again. Default 0."""
+    retry_jitter: _builtins.float
+    """By which part of itself a delay is longer or shorter, at random: from 0 to 1. Absent means 0.25."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of the outputs, in order. Empty means one output, `output`."""
@@ -200,6 +206,21 @@ class StepOptions(_message.Message):
     def retry_delay(self) -> _duration_pb2.Duration:
         """How long to wait before the first retry; doubled for each further one. Absent means 1 second."""
 
+    @_builtins.property
+    def max_retry_delay(self) -> _duration_pb2.Duration:
+        """How long a retry waits at most. Absent means 1 hour."""
+
+    @_builtins.property
+    def retry_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The exceptions after which an attempt is tried again, `module:qualname`; what is of a subclass is meant too. Empty
+        means all. Only what the step's code raises is looked at, and its timeout, which is `builtins:TimeoutError`; a
+        process that died is tried again in any case.
+        """
+
+    @_builtins.property
+    def no_retry_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The exceptions after which an attempt is not tried again, though `retry_on` names them."""
+
     def __init__(
         self,
         *,
@@ -207,11 +228,17 @@ class StepOptions(_message.Message):
         retries: _builtins.int = ...,
         timeout: _duration_pb2.Duration | None = ...,
         retry_delay: _duration_pb2.Duration | None = ...,
+        max_retry_delay: _duration_pb2.Duration | None = ...,
+        retry_jitter: _builtins.float | None = ...,
+        retry_on: _abc.Iterable[_builtins.str] | None = ...,
+        no_retry_on: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_delay", b"retry_delay", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter", "max_retry_delay", b"max_retry_delay", "retry_delay", b"retry_delay", "retry_jitter", b"retry_jitter", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outputs", b"outputs", "retries", b"retries", "retry_delay", b"retry_delay", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter", "max_retry_delay", b"max_retry_delay", "no_retry_on", b"no_retry_on", "outputs", b"outputs", "retries", b"retries", "retry_delay", b"retry_delay", "retry_jitter", b"retry_jitter", "retry_on", b"retry_on", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__retry_jitter: _TypeAlias = _typing.Literal["retry_jitter"]  # noqa: Y015
+    _WhichOneofArgType__retry_jitter: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_jitter) -> _WhichOneofReturnType__retry_jitter | None: ...
 
 Global___StepOptions: _TypeAlias = StepOptions  # noqa: Y015

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from dalsegno.v1 import definition_pb2 as _definition_pb2
 from dalsegno.v1 import value_pb2 as _value_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -352,6 +353,7 @@ class Failure(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     EXCEPTION_ARGS_FIELD_NUMBER: _builtins.int
     DIVERGENCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     origin: Global___FailureOrigin.ValueType
     """Where it was raised."""
     message: _builtins.str
@@ -364,6 +366,10 @@ class Failure(_message.Message):
     """The invocation in which it was raised; empty for the body of a flow."""
     attempt: _builtins.int
     """The attempt in which it was raised, from 1."""
+    reason: _builtins.str
+    """A stable name of the case, for programs: `EXECUTION_TIMEOUT`, `STEP_TIMEOUT`, `PROCESS_DIED`, `CANCELLED`,
+    `WAIT_ABORTED`, `EXECUTOR_LOST`. Empty where the origin and the class of the exception say it all.
+    """
     @_builtins.property
     def exception_args(self) -> _value_pb2.Payload:
         """The arguments of the exception, where they can be encoded, to build it again."""
@@ -383,14 +389,53 @@ class Failure(_message.Message):
         attempt: _builtins.int = ...,
         exception_args: _value_pb2.Payload | None = ...,
         divergence: Global___Divergence | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "exception_args", b"exception_args"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "divergence", b"divergence", "exception_args", b"exception_args", "exception_type", b"exception_type", "invocation_id", b"invocation_id", "message", b"message", "origin", b"origin", "traceback", b"traceback"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "divergence", b"divergence", "exception_args", b"exception_args", "exception_type", b"exception_type", "invocation_id", b"invocation_id", "message", b"message", "origin", b"origin", "reason", b"reason", "traceback", b"traceback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Failure: _TypeAlias = Failure  # noqa: Y015
+
+@_typing.final
+class Progress(_message.Message):
+    """How far a step has come, as its code says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    done: _builtins.float
+    """How much is done."""
+    total: _builtins.float
+    """Of how much; absent where that is not known."""
+    message: _builtins.str
+    """What is being done."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When the code said so."""
+
+    def __init__(
+        self,
+        *,
+        done: _builtins.float = ...,
+        total: _builtins.float | None = ...,
+        message: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total", b"_total", "at", b"at", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total", b"_total", "at", b"at", "done", b"done", "message", b"message", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__total: _TypeAlias = _typing.Literal["total"]  # noqa: Y015
+    _WhichOneofArgType__total: _TypeAlias = _typing.Literal["_total", b"_total"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total) -> _WhichOneofReturnType__total | None: ...
+
+Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):
@@ -463,6 +508,7 @@ class Invocation(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     OVERRIDDEN_INPUTS_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number that identifies it within its execution and in every replay of it, from 1."""
     position: _builtins.int
@@ -523,6 +569,10 @@ class Invocation(_message.Message):
     def overridden_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of its inputs that are overridden in this execution."""
 
+    @_builtins.property
+    def progress(self) -> Global___Progress:
+        """How far its last attempt had come when that was last heard of; absent where its code does not say."""
+
     def __init__(
         self,
         *,
@@ -547,10 +597,11 @@ class Invocation(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         overridden_inputs: _abc.Iterable[_builtins.str] | None = ...,
+        progress: Global___Progress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "options", b"options", "outputs", b"outputs", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "options", b"options", "outputs", b"outputs", "progress", b"progress", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt", "call_id", b"call_id", "code_digest", b"code_digest", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name", "number", b"number", "options", b"options", "original_call_id", b"original_call_id", "output_overridden", b"output_overridden", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs", "position", b"position", "stale_inputs", b"stale_inputs", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt", "call_id", b"call_id", "code_digest", b"code_digest", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name", "number", b"number", "options", b"options", "original_call_id", b"original_call_id", "output_overridden", b"output_overridden", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs", "position", b"position", "progress", b"progress", "stale_inputs", b"stale_inputs", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -583,6 +634,8 @@ class Execution(_message.Message):
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     OVERRIDDEN_INPUTS_FIELD_NUMBER: _builtins.int
     RESULT_PARTS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The UUID."""
     project: _builtins.str
@@ -645,6 +698,14 @@ class Execution(_message.Message):
         `result` cannot hold it: its shape, with a value at each leaf.
         """
 
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long it may take, from its creation or its last retry on; absent where there is no limit."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When it ends as failed unless it has ended before; absent where there is no limit."""
+
     def __init__(
         self,
         *,
@@ -669,10 +730,12 @@ class Execution(_message.Message):
         requested_by: _builtins.str = ...,
         overridden_inputs: _abc.Iterable[_builtins.str] | None = ...,
         result_parts: _value_pb2.Binding | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "result", b"result", "result_parts", b"result_parts", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "result", b"result", "result_parts", b"result_parts", "started_at", b"started_at", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "debug", b"debug", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "flow", b"flow", "id", b"id", "inputs", b"inputs", "invocation_count", b"invocation_count", "kind", b"kind", "name", b"name", "original_exec_id", b"original_exec_id", "overridden_inputs", b"overridden_inputs", "pending_reason", b"pending_reason", "project", b"project", "requested_by", b"requested_by", "result", b"result", "result_parts", b"result_parts", "single_step", b"single_step", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "debug", b"debug", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "flow", b"flow", "id", b"id", "inputs", b"inputs", "invocation_count", b"invocation_count", "kind", b"kind", "name", b"name", "original_exec_id", b"original_exec_id", "overridden_inputs", b"overridden_inputs", "pending_reason", b"pending_reason", "project", b"project", "requested_by", b"requested_by", "result", b"result", "result_parts", b"result_parts", "single_step", b"single_step", "started_at", b"started_at", "state", b"state", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

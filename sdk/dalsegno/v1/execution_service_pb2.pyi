@@ -9,6 +9,7 @@ from dalsegno.v1 import execution_pb2 as _execution_pb2
 from dalsegno.v1 import value_pb2 as _value_pb2
 from dalsegno.v1 import wait_service_pb2 as _wait_service_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -93,6 +94,7 @@ class StartHeader(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     DEBUG_FIELD_NUMBER: _builtins.int
     SHAPING_INPUTS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project; `default` where it is empty."""
     kind: _definition_pb2.DefinitionKind.ValueType
@@ -127,6 +129,12 @@ class StartHeader(_message.Message):
         from code.
         """
 
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long the execution may take, waits included. It ends as failed after that, by the database's clock. Absent means
+        without limit.
+        """
+
     def __init__(
         self,
         *,
@@ -141,10 +149,11 @@ class StartHeader(_message.Message):
         result: _value_pb2.Binding | None = ...,
         debug: _builtins.bool = ...,
         shaping_inputs: _abc.Iterable[_builtins.str] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "result", b"result", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "debug", b"debug", "definition", b"definition", "definitions", b"definitions", "inputs", b"inputs", "kind", b"kind", "name", b"name", "project", b"project", "request_id", b"request_id", "result", b"result", "shaping_inputs", b"shaping_inputs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "debug", b"debug", "definition", b"definition", "definitions", b"definitions", "inputs", b"inputs", "kind", b"kind", "name", b"name", "project", b"project", "request_id", b"request_id", "result", b"result", "shaping_inputs", b"shaping_inputs", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -403,22 +403,62 @@ class Heartbeat(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUNNING_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskToken]:
         """Tasks that have started and not ended since, so that they show as running."""
+
+    @_builtins.property
+    def progress(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepProgress]:
+        """How far steps have come since the last heartbeat: of each the latest."""
 
     def __init__(
         self,
         *,
         running: _abc.Iterable[Global___TaskToken] | None = ...,
+        progress: _abc.Iterable[Global___StepProgress] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class StepProgress(_message.Message):
+    """How far a step has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The number of the invocation."""
+    @_builtins.property
+    def token(self) -> Global___TaskToken:
+        """The task in which it runs: its own, or that of the body which runs it."""
+
+    @_builtins.property
+    def progress(self) -> _execution_pb2.Progress:
+        """How far."""
+
+    def __init__(
+        self,
+        *,
+        token: Global___TaskToken | None = ...,
+        number: _builtins.int = ...,
+        progress: _execution_pb2.Progress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "progress", b"progress", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepProgress: _TypeAlias = StepProgress  # noqa: Y015
 
 @_typing.final
 class Returned(_message.Message):
@@ -967,6 +1007,9 @@ class CallStarted(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STARTED_AT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_BEFORE_FIELD_NUMBER: _builtins.int
+    attempts_before: _builtins.int
+    """Attempts of it before the execution was last retried."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When it started."""
@@ -975,10 +1018,11 @@ class CallStarted(_message.Message):
         self,
         *,
         started_at: _timestamp_pb2.Timestamp | None = ...,
+        attempts_before: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_before", b"attempts_before", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1034,6 +1078,7 @@ class Welcome(_message.Message):
     OBJECT_STORE_URL_FIELD_NUMBER: _builtins.int
     INLINE_LIMIT_FIELD_NUMBER: _builtins.int
     PAYLOAD_LIMIT_FIELD_NUMBER: _builtins.int
+    CANCEL_GRACE_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """The version of the protocol that the planner speaks."""
     object_store_url: _builtins.str
@@ -1058,6 +1103,10 @@ class Welcome(_message.Message):
     def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskToken]:
         """The tasks in hand that are not its any more, and are to be stopped."""
 
+    @_builtins.property
+    def cancel_grace(self) -> _duration_pb2.Duration:
+        """How long a step that was told to stop may take to do so, before its process is ended. Absent means 5 seconds."""
+
     def __init__(
         self,
         *,
@@ -1069,10 +1118,11 @@ class Welcome(_message.Message):
         object_store_url: _builtins.str = ...,
         inline_limit: _builtins.int = ...,
         payload_limit: _builtins.int = ...,
+        cancel_grace: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_within", b"accept_within", "heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_within", b"accept_within", "cancel_grace", b"cancel_grace", "heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_within", b"accept_within", "heartbeat_interval", b"heartbeat_interval", "inline_limit", b"inline_limit", "lease_duration", b"lease_duration", "lost", b"lost", "object_store_url", b"object_store_url", "payload_limit", b"payload_limit", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_within", b"accept_within", "cancel_grace", b"cancel_grace", "heartbeat_interval", b"heartbeat_interval", "inline_limit", b"inline_limit", "lease_duration", b"lease_duration", "lost", b"lost", "object_store_url", b"object_store_url", "payload_limit", b"payload_limit", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1168,10 +1218,13 @@ class StepTask(_message.Message):
     FLOW_INPUTS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_BEFORE_FIELD_NUMBER: _builtins.int
     invocation_id: _builtins.str
     """The invocation ID."""
     attempt: _builtins.int
-    """The attempt, from 1."""
+    """The attempt, from 1; it counts against the retries."""
+    attempts_before: _builtins.int
+    """The attempts before the execution was last retried: what is recorded counts from the first run."""
     @_builtins.property
     def inputs(self) -> _value_pb2.Inputs:
         """The inputs."""
@@ -1197,10 +1250,11 @@ class StepTask(_message.Message):
         flow_inputs: _value_pb2.FlowInputs | None = ...,
         options: _definition_pb2.StepOptions | None = ...,
         attempt: _builtins.int = ...,
+        attempts_before: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flow_inputs", b"flow_inputs", "inputs", b"inputs", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "flow_inputs", b"flow_inputs", "inputs", b"inputs", "invocation_id", b"invocation_id", "options", b"options", "upstream", b"upstream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempts_before", b"attempts_before", "flow_inputs", b"flow_inputs", "inputs", b"inputs", "invocation_id", b"invocation_id", "options", b"options", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1357,6 +1411,7 @@ class RecordedCall(_message.Message):
     TIMED_OUT_FIELD_NUMBER: _builtins.int
     OVERRIDE_IS_NEW_FIELD_NUMBER: _builtins.int
     YIELDED_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_BEFORE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The number of the invocation."""
     position: _builtins.int
@@ -1379,6 +1434,8 @@ class RecordedCall(_message.Message):
     """Whether its output is overridden by this execution, and not by one that this one replays."""
     yielded: _builtins.int
     """At which place `as_completed` has given the body the future of this call, from 1; 0 where it has not."""
+    attempts_before: _builtins.int
+    """Attempts of a call that executes before the execution was last retried."""
     @_builtins.property
     def inputs(self) -> _value_pb2.Inputs:
         """The inputs, where values are left out and digests remain."""
@@ -1413,10 +1470,11 @@ class RecordedCall(_message.Message):
         timed_out: _builtins.bool = ...,
         override_is_new: _builtins.bool = ...,
         yielded: _builtins.int = ...,
+        attempts_before: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "inputs", b"inputs", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "failure", b"failure", "inputs", b"inputs", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name", "number", b"number", "output_overridden", b"output_overridden", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs", "override_is_new", b"override_is_new", "own", b"own", "position", b"position", "timed_out", b"timed_out", "yielded", b"yielded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempts_before", b"attempts_before", "failure", b"failure", "inputs", b"inputs", "invocation_id", b"invocation_id", "kind", b"kind", "name", b"name", "number", b"number", "output_overridden", b"output_overridden", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs", "override_is_new", b"override_is_new", "own", b"own", "position", b"position", "timed_out", b"timed_out", "yielded", b"yielded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,9 +26,10 @@ from dalsegno.v1 import definition_pb2 as dalsegno_dot_v1_dot_definition__pb2
 from dalsegno.v1 import execution_pb2 as dalsegno_dot_v1_dot_execution__pb2
 from dalsegno.v1 import execution_service_pb2 as dalsegno_dot_v1_dot_execution__service__pb2
 from dalsegno.v1 import value_pb2 as dalsegno_dot_v1_dot_value__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n dalsegno/v1/replay_service.proto\x12\x0b\x64\x61lsegno.v1\x1a\x1c\x64\x61lsegno/v1/definition.proto\x1a\x1b\x64\x61lsegno/v1/execution.proto\x1a#dalsegno/v1/execution_service.proto\x1a\x17\x64\x61lsegno/v1/value.proto\"\xcb\x05\n\nReplaySpec\x12\x11\n\texecution\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12)\n\x04\x66rom\x18\x03 \x01(\x0b\x32\x19.dalsegno.v1.SelectorListH\x00\x12)\n\x04skip\x18\x04 \x01(\x0b\x32\x19.dalsegno.v1.SelectorListH\x00\x12\x19\n\x0fskip_successful\x18\x05 \x01(\x08H\x00\x12\x14\n\neverything\x18\x06 \x01(\x08H\x00\x12\x1a\n\x12rerun_changed_code\x18\x07 \x01(\x08\x12\x33\n\x06inputs\x18\x08 \x03(\x0b\x32#.dalsegno.v1.ReplaySpec.InputsEntry\x12\x39\n\toverrides\x18\t \x03(\x0b\x32&.dalsegno.v1.ReplaySpec.OverridesEntry\x12M\n\x14step_input_overrides\x18\n \x03(\x0b\x32/.dalsegno.v1.ReplaySpec.StepInputOverridesEntry\x12&\n\x08on_stale\x18\x0b \x01(\x0e\x32\x14.dalsegno.v1.OnStale\x12&\n\x04\x63ode\x18\x0c \x01(\x0b\x32\x18.dalsegno.v1.CodeVersion\x1a\x41\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.dalsegno.v1.Value:\x02\x38\x01\x1a\x44\n\x0eOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.dalsegno.v1.Value:\x02\x38\x01\x1aV\n\x17StepInputOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.dalsegno.v1.InputOverrides:\x02\x38\x01\x42\x06\n\x04mode\"!\n\x0cSelectorList\x12\x11\n\tselectors\x18\x01 \x03(\t\"\x8c\x01\n\x0eInputOverrides\x12\x37\n\x06inputs\x18\x01 \x03(\x0b\x32\'.dalsegno.v1.InputOverrides.InputsEntry\x1a\x41\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.dalsegno.v1.Value:\x02\x38\x01\"\xe4\x01\n\x0b\x43odeVersion\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.dalsegno.v1.DefinitionRef\x12\x13\n\x0b\x63ode_digest\x18\x02 \x01(\t\x12,\n\x0b\x64\x65\x66initions\x18\x03 \x03(\x0b\x32\x17.dalsegno.v1.Definition\x12$\n\x05steps\x18\x04 \x03(\x0b\x32\x15.dalsegno.v1.StepSpec\x12$\n\x06result\x18\x05 \x01(\x0b\x32\x14.dalsegno.v1.Binding\x12\x16\n\x0eshaping_inputs\x18\x06 \x03(\t\"@\n\x06Reason\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.dalsegno.v1.RootReason\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\"\xd7\x01\n\tPlanEntry\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x15\n\rinvocation_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12)\n\x04kind\x18\x04 \x01(\x0e\x32\x1b.dalsegno.v1.InvocationKind\x12$\n\x07reasons\x18\x05 \x03(\x0b\x32\x13.dalsegno.v1.Reason\x12\x0f\n\x07\x63\x61ll_id\x18\x06 \x01(\t\x12\x18\n\x10recorded_seconds\x18\x07 \x01(\x01\x12\x19\n\x11output_overridden\x18\x08 \x01(\x08\"\x8d\x01\n\x18ReplayServicePlanRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.dalsegno.v1.ReplaySpec\x12#\n\x04view\x18\x02 \x01(\x0e\x32\x15.dalsegno.v1.PlanView\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"\xac\x02\n\x19ReplayServicePlanResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x1b\n\x13source_execution_id\x18\x02 \x01(\t\x12\x12\n\nroot_count\x18\x03 \x01(\r\x12\x16\n\x0e\x61\x66\x66\x65\x63ted_count\x18\x04 \x01(\r\x12\x14\n\x0creused_count\x18\x05 \x01(\r\x12\x10\n\x08warnings\x18\x06 \x03(\t\x12%\n\x05waits\x18\x07 \x03(\x0b\x32\x16.dalsegno.v1.PlanEntry\x12\'\n\x07\x65ntries\x18\x08 \x03(\x0b\x32\x16.dalsegno.v1.PlanEntry\x12\x17\n\x0fnext_page_token\x18\t \x01(\t\x12%\n\x05roots\x18\n \x03(\x0b\x32\x16.dalsegno.v1.PlanEntry\"\xb4\x01\n\x1aReplayServiceCreateRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.dalsegno.v1.ReplaySpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xpect_plan\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x14\n\x0crequested_by\x18\x05 \x01(\t\x12\r\n\x05\x64\x65\x62ug\x18\x06 \x01(\x08\x12\x13\n\x0bsingle_step\x18\x07 \x01(\x08\"]\n\x1bReplayServiceCreateResponse\x12)\n\texecution\x18\x01 \x01(\x0b\x32\x16.dalsegno.v1.Execution\x12\x13\n\x0bplan_digest\x18\x02 \x01(\t*^\n\x07OnStale\x12\x18\n\x14ON_STALE_UNSPECIFIED\x10\x00\x12\x12\n\x0eON_STALE_REUSE\x10\x01\x12\x12\n\x0eON_STALE_RERUN\x10\x02\x12\x11\n\rON_STALE_FAIL\x10\x03*\xbe\x02\n\nRootReason\x12\x1b\n\x17ROOT_REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10ROOT_REASON_FROM\x10\x01\x12#\n\x1fROOT_REASON_CHECKPOINT_OVERRIDE\x10\x02\x12#\n\x1fROOT_REASON_STEP_INPUT_OVERRIDE\x10\x03\x12\x1c\n\x18ROOT_REASON_CODE_CHANGED\x10\x04\x12\x1d\n\x19ROOT_REASON_NOT_COMPLETED\x10\x05\x12\x1b\n\x17ROOT_REASON_NOT_SKIPPED\x10\x06\x12\x1a\n\x16ROOT_REASON_EVERYTHING\x10\x07\x12#\n\x1fROOT_REASON_FLOW_INPUT_OVERRIDE\x10\x08\x12\x18\n\x14ROOT_REASON_NEW_STEP\x10\t*h\n\x08PlanView\x12\x19\n\x15PLAN_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fPLAN_VIEW_ROOTS\x10\x01\x12\x16\n\x12PLAN_VIEW_AFFECTED\x10\x02\x12\x14\n\x10PLAN_VIEW_REUSED\x10\x03\x32\xc3\x01\n\rReplayService\x12U\n\x04Plan\x12%.dalsegno.v1.ReplayServicePlanRequest\x1a&.dalsegno.v1.ReplayServicePlanResponse\x12[\n\x06\x43reate\x12\'.dalsegno.v1.ReplayServiceCreateRequest\x1a(.dalsegno.v1.ReplayServiceCreateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n dalsegno/v1/replay_service.proto\x12\x0b\x64\x61lsegno.v1\x1a\x1c\x64\x61lsegno/v1/definition.proto\x1a\x1b\x64\x61lsegno/v1/execution.proto\x1a#dalsegno/v1/execution_service.proto\x1a\x17\x64\x61lsegno/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcb\x05\n\nReplaySpec\x12\x11\n\texecution\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12)\n\x04\x66rom\x18\x03 \x01(\x0b\x32\x19.dalsegno.v1.SelectorListH\x00\x12)\n\x04skip\x18\x04 \x01(\x0b\x32\x19.dalsegno.v1.SelectorListH\x00\x12\x19\n\x0fskip_successful\x18\x05 \x01(\x08H\x00\x12\x14\n\neverything\x18\x06 \x01(\x08H\x00\x12\x1a\n\x12rerun_changed_code\x18\x07 \x01(\x08\x12\x33\n\x06inputs\x18\x08 \x03(\x0b\x32#.dalsegno.v1.ReplaySpec.InputsEntry\x12\x39\n\toverrides\x18\t \x03(\x0b\x32&.dalsegno.v1.ReplaySpec.OverridesEntry\x12M\n\x14step_input_overrides\x18\n \x03(\x0b\x32/.dalsegno.v1.ReplaySpec.StepInputOverridesEntry\x12&\n\x08on_stale\x18\x0b \x01(\x0e\x32\x14.dalsegno.v1.OnStale\x12&\n\x04\x63ode\x18\x0c \x01(\x0b\x32\x18.dalsegno.v1.CodeVersion\x1a\x41\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.dalsegno.v1.Value:\x02\x38\x01\x1a\x44\n\x0eOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.dalsegno.v1.Value:\x02\x38\x01\x1aV\n\x17StepInputOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.dalsegno.v1.InputOverrides:\x02\x38\x01\x42\x06\n\x04mode\"!\n\x0cSelectorList\x12\x11\n\tselectors\x18\x01 \x03(\t\"\x8c\x01\n\x0eInputOverrides\x12\x37\n\x06inputs\x18\x01 \x03(\x0b\x32\'.dalsegno.v1.InputOverrides.InputsEntry\x1a\x41\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.dalsegno.v1.Value:\x02\x38\x01\"\xe4\x01\n\x0b\x43odeVersion\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.dalsegno.v1.DefinitionRef\x12\x13\n\x0b\x63ode_digest\x18\x02 \x01(\t\x12,\n\x0b\x64\x65\x66initions\x18\x03 \x03(\x0b\x32\x17.dalsegno.v1.Definition\x12$\n\x05steps\x18\x04 \x03(\x0b\x32\x15.dalsegno.v1.StepSpec\x12$\n\x06result\x18\x05 \x01(\x0b\x32\x14.dalsegno.v1.Binding\x12\x16\n\x0eshaping_inputs\x18\x06 \x03(\t\"@\n\x06Reason\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.dalsegno.v1.RootReason\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\"\xd7\x01\n\tPlanEntry\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x15\n\rinvocation_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12)\n\x04kind\x18\x04 \x01(\x0e\x32\x1b.dalsegno.v1.InvocationKind\x12$\n\x07reasons\x18\x05 \x03(\x0b\x32\x13.dalsegno.v1.Reason\x12\x0f\n\x07\x63\x61ll_id\x18\x06 \x01(\t\x12\x18\n\x10recorded_seconds\x18\x07 \x01(\x01\x12\x19\n\x11output_overridden\x18\x08 \x01(\x08\"\x8d\x01\n\x18ReplayServicePlanRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.dalsegno.v1.ReplaySpec\x12#\n\x04view\x18\x02 \x01(\x0e\x32\x15.dalsegno.v1.PlanView\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"\xac\x02\n\x19ReplayServicePlanResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x1b\n\x13source_execution_id\x18\x02 \x01(\t\x12\x12\n\nroot_count\x18\x03 \x01(\r\x12\x16\n\x0e\x61\x66\x66\x65\x63ted_count\x18\x04 \x01(\r\x12\x14\n\x0creused_count\x18\x05 \x01(\r\x12\x10\n\x08warnings\x18\x06 \x03(\t\x12%\n\x05waits\x18\x07 \x03(\x0b\x32\x16.dalsegno.v1.PlanEntry\x12\'\n\x07\x65ntries\x18\x08 \x03(\x0b\x32\x16.dalsegno.v1.PlanEntry\x12\x17\n\x0fnext_page_token\x18\t \x01(\t\x12%\n\x05roots\x18\n \x03(\x0b\x32\x16.dalsegno.v1.PlanEntry\"\xe0\x01\n\x1aReplayServiceCreateRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.dalsegno.v1.ReplaySpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xpect_plan\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x14\n\x0crequested_by\x18\x05 \x01(\t\x12\r\n\x05\x64\x65\x62ug\x18\x06 \x01(\x08\x12\x13\n\x0bsingle_step\x18\x07 \x01(\x08\x12*\n\x07timeout\x18\x15 \x01(\x0b\x32\x19.google.protobuf.Duration\"]\n\x1bReplayServiceCreateResponse\x12)\n\texecution\x18\x01 \x01(\x0b\x32\x16.dalsegno.v1.Execution\x12\x13\n\x0bplan_digest\x18\x02 \x01(\t*^\n\x07OnStale\x12\x18\n\x14ON_STALE_UNSPECIFIED\x10\x00\x12\x12\n\x0eON_STALE_REUSE\x10\x01\x12\x12\n\x0eON_STALE_RERUN\x10\x02\x12\x11\n\rON_STALE_FAIL\x10\x03*\xbe\x02\n\nRootReason\x12\x1b\n\x17ROOT_REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10ROOT_REASON_FROM\x10\x01\x12#\n\x1fROOT_REASON_CHECKPOINT_OVERRIDE\x10\x02\x12#\n\x1fROOT_REASON_STEP_INPUT_OVERRIDE\x10\x03\x12\x1c\n\x18ROOT_REASON_CODE_CHANGED\x10\x04\x12\x1d\n\x19ROOT_REASON_NOT_COMPLETED\x10\x05\x12\x1b\n\x17ROOT_REASON_NOT_SKIPPED\x10\x06\x12\x1a\n\x16ROOT_REASON_EVERYTHING\x10\x07\x12#\n\x1fROOT_REASON_FLOW_INPUT_OVERRIDE\x10\x08\x12\x18\n\x14ROOT_REASON_NEW_STEP\x10\t*h\n\x08PlanView\x12\x19\n\x15PLAN_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fPLAN_VIEW_ROOTS\x10\x01\x12\x16\n\x12PLAN_VIEW_AFFECTED\x10\x02\x12\x14\n\x10PLAN_VIEW_REUSED\x10\x03\x32\xc3\x01\n\rReplayService\x12U\n\x04Plan\x12%.dalsegno.v1.ReplayServicePlanRequest\x1a&.dalsegno.v1.ReplayServicePlanResponse\x12[\n\x06\x43reate\x12\'.dalsegno.v1.ReplayServiceCreateRequest\x1a(.dalsegno.v1.ReplayServiceCreateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,40 +44,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLAYSPEC_STEPINPUTOVERRIDESENTRY']._serialized_options = b'8\001'
   _globals['_INPUTOVERRIDES_INPUTSENTRY']._loaded_options = None
   _globals['_INPUTOVERRIDES_INPUTSENTRY']._serialized_options = b'8\001'
-  _globals['_ONSTALE']._serialized_start=2306
-  _globals['_ONSTALE']._serialized_end=2400
-  _globals['_ROOTREASON']._serialized_start=2403
-  _globals['_ROOTREASON']._serialized_end=2721
-  _globals['_PLANVIEW']._serialized_start=2723
-  _globals['_PLANVIEW']._serialized_end=2827
-  _globals['_REPLAYSPEC']._serialized_start=171
-  _globals['_REPLAYSPEC']._serialized_end=886
-  _globals['_REPLAYSPEC_INPUTSENTRY']._serialized_start=655
-  _globals['_REPLAYSPEC_INPUTSENTRY']._serialized_end=720
-  _globals['_REPLAYSPEC_OVERRIDESENTRY']._serialized_start=722
-  _globals['_REPLAYSPEC_OVERRIDESENTRY']._serialized_end=790
-  _globals['_REPLAYSPEC_STEPINPUTOVERRIDESENTRY']._serialized_start=792
-  _globals['_REPLAYSPEC_STEPINPUTOVERRIDESENTRY']._serialized_end=878
-  _globals['_SELECTORLIST']._serialized_start=888
-  _globals['_SELECTORLIST']._serialized_end=921
-  _globals['_INPUTOVERRIDES']._serialized_start=924
-  _globals['_INPUTOVERRIDES']._serialized_end=1064
-  _globals['_INPUTOVERRIDES_INPUTSENTRY']._serialized_start=655
-  _globals['_INPUTOVERRIDES_INPUTSENTRY']._serialized_end=720
-  _globals['_CODEVERSION']._serialized_start=1067
-  _globals['_CODEVERSION']._serialized_end=1295
-  _globals['_REASON']._serialized_start=1297
-  _globals['_REASON']._serialized_end=1361
-  _globals['_PLANENTRY']._serialized_start=1364
-  _globals['_PLANENTRY']._serialized_end=1579
-  _globals['_REPLAYSERVICEPLANREQUEST']._serialized_start=1582
-  _globals['_REPLAYSERVICEPLANREQUEST']._serialized_end=1723
-  _globals['_REPLAYSERVICEPLANRESPONSE']._serialized_start=1726
-  _globals['_REPLAYSERVICEPLANRESPONSE']._serialized_end=2026
-  _globals['_REPLAYSERVICECREATEREQUEST']._serialized_start=2029
-  _globals['_REPLAYSERVICECREATEREQUEST']._serialized_end=2209
-  _globals['_REPLAYSERVICECREATERESPONSE']._serialized_start=2211
-  _globals['_REPLAYSERVICECREATERESPONSE']._serialized_end=2304
-  _globals['_REPLAYSERVICE']._serialized_start=2830
-  _globals['_REPLAYSERVICE']._serialized_end=3025
+  _globals['_ONSTALE']._serialized_start=2382
+  _globals['_ONSTALE']._serialized_end=2476
+  _globals['_ROOTREASON']._serialized_start=2479
+  _globals['_ROOTREASON']._serialized_end=2797
+  _globals['_PLANVIEW']._serialized_start=2799
+  _globals['_PLANVIEW']._serialized_end=2903
+  _globals['_REPLAYSPEC']._serialized_start=203
+  _globals['_REPLAYSPEC']._serialized_end=918
+  _globals['_REPLAYSPEC_INPUTSENTRY']._serialized_start=687
+  _globals['_REPLAYSPEC_INPUTSENTRY']._serialized_end=752
+  _globals['_REPLAYSPEC_OVERRIDESENTRY']._serialized_start=754
+  _globals['_REPLAYSPEC_OVERRIDESENTRY']._serialized_end=822
+  _globals['_REPLAYSPEC_STEPINPUTOVERRIDESENTRY']._serialized_start=824
+  _globals['_REPLAYSPEC_STEPINPUTOVERRIDESENTRY']._serialized_end=910
+  _globals['_SELECTORLIST']._serialized_start=920
+  _globals['_SELECTORLIST']._serialized_end=953
+  _globals['_INPUTOVERRIDES']._serialized_start=956
+  _globals['_INPUTOVERRIDES']._serialized_end=1096
+  _globals['_INPUTOVERRIDES_INPUTSENTRY']._serialized_start=687
+  _globals['_INPUTOVERRIDES_INPUTSENTRY']._serialized_end=752
+  _globals['_CODEVERSION']._serialized_start=1099
+  _globals['_CODEVERSION']._serialized_end=1327
+  _globals['_REASON']._serialized_start=1329
+  _globals['_REASON']._serialized_end=1393
+  _globals['_PLANENTRY']._serialized_start=1396
+  _globals['_PLANENTRY']._serialized_end=1611
+  _globals['_REPLAYSERVICEPLANREQUEST']._serialized_start=1614
+  _globals['_REPLAYSERVICEPLANREQUEST']._serialized_end=1755
+  _globals['_REPLAYSERVICEPLANRESPONSE']._serialized_start=1758
+  _globals['_REPLAYSERVICEPLANRESPONSE']._serialized_end=2058
+  _globals['_REPLAYSERVICECREATEREQUEST']._serialized_start=2061
+  _globals['_REPLAYSERVICECREATEREQUEST']._serialized_end=2285
+  _globals['_REPLAYSERVICECREATERESPONSE']._serialized_start=2287
+  _globals['_REPLAYSERVICECREATERESPONSE']._serialized_end=2380
+  _globals['_REPLAYSERVICE']._serialized_start=2906
+  _globals['_REPLAYSERVICE']._serialized_end=3101
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from dalsegno.v1 import execution_pb2 as _execution_pb2
 from dalsegno.v1 import execution_service_pb2 as _execution_service_pb2
 from dalsegno.v1 import value_pb2 as _value_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -583,6 +584,7 @@ class ReplayServiceCreateRequest(_message.Message):
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     DEBUG_FIELD_NUMBER: _builtins.int
     SINGLE_STEP_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes the request idempotent: a second request with the same one returns the first one's execution."""
     expect_plan: _builtins.str
@@ -599,6 +601,10 @@ class ReplayServiceCreateRequest(_message.Message):
     def spec(self) -> Global___ReplaySpec:
         """The replay."""
 
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long the replay may take, waits included. Absent means as long as its source."""
+
     def __init__(
         self,
         *,
@@ -609,10 +615,11 @@ class ReplayServiceCreateRequest(_message.Message):
         requested_by: _builtins.str = ...,
         debug: _builtins.bool = ...,
         single_step: _builtins.bool = ...,
+        timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["debug", b"debug", "expect_plan", b"expect_plan", "name", b"name", "request_id", b"request_id", "requested_by", b"requested_by", "single_step", b"single_step", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["debug", b"debug", "expect_plan", b"expect_plan", "name", b"name", "request_id", b"request_id", "requested_by", b"requested_by", "single_step", b"single_step", "spec", b"spec", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,6 +51,14 @@ def find_class(name: str) -> type:
     raise Refusal(f"module {module!r} has no class {qualname!r} any more", reason="CLASS_NOT_FOUND")
 
 
+def exception_name(cls: type[BaseException]) -> str:
+    """``module:qualname`` of an exception, the same in every process; it need not be importable."""
+    module = cls.__module__
+    if module == "__main__":
+        module = main_module_name() or module
+    return f"{module}:{cls.__qualname__}"
+
+
 def main_module_name() -> str | None:
     """The name under which another process can import what this one runs as ``__main__``."""
     main = sys.modules.get("__main__")

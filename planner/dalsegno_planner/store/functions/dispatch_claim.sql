@@ -79,7 +79,7 @@ BEGIN
         i.invocation_id, i.inputs,
         CASE WHEN p.number = 0 OR i.reads_inputs <> '{}' THEN e.inputs END,
         i.options, i.attempt + 1, u.numbers, u.outputs,
-        e.invocation_count, e.next_number, e.replay::text
+        e.invocation_count, e.next_number, e.replay::text, i.attempts_before
     )::claimed_task) INTO tasks
     FROM unnest(picked) p
     JOIN executions e ON e.id = p.execution_id

@@ -13,7 +13,7 @@ SELECT closed, returned FROM close_sessions($1)
 
 -- name: lost_tasks
 -- Ready tasks that have been lost with their executors too often. The number is that of the index.
-SELECT t.execution_id, t.number, t.epoch, t.losses, i.invocation_id, i.attempt
+SELECT t.execution_id, t.number, t.epoch, t.losses, i.invocation_id, i.attempts_before + i.attempt AS attempt
 FROM tasks t LEFT JOIN invocations i ON i.execution_id = t.execution_id AND i.number = t.number
 WHERE t.losses >= 5 AND t.session_id IS NULL
 ORDER BY t.execution_id, t.number LIMIT 1000
@@ -50,6 +50,7 @@ SELECT i.number, CASE WHEN i.called OR i.state <> 'not_reached' THEN i.position 
        i.override_outputs IS NOT NULL AS output_overridden,
        i.override_outputs IS NOT NULL AND e.replay -> 'overridden_numbers' @> to_jsonb(i.number) IS TRUE AS override_is_new,
        i.execution_id = $1 AND i.supplier_id IS NULL AS own,
+       CASE WHEN i.execution_id = $1 THEN i.attempts_before ELSE 0 END AS attempts_before,
        i.called AND (i.blocked_by > 0 OR t.number IS NOT NULL) AS outstanding,
        w.state AS wait_state,
        -- All of it with the first row, so that it is no query of its own.
