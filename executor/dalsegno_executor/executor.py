@@ -179,6 +179,8 @@ class Executor:
             match event:
                 case Welcomed():
                     self.fleet.welcome(event.welcome)
+                    if event.welcome.HasField("cancel_grace"):
+                        self.supervisor.stop_grace = event.welcome.cancel_grace.ToNanoseconds() / 1e9
                     self.fleet.refresh()
                 case Deliver():
                     self.fleet.place(event.tasks)

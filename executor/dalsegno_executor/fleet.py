@@ -171,10 +171,14 @@ class Fleet:
             runner.link.send(ExecutorServiceWorkResponse(drain=Drain(reason=reason)))
         self._wake()
 
+    def interrupt(self, runner: Runner, key: TaskKey, reason: str) -> None:
+        """Tell the code of a task to stop; what it says of the task does not count any more."""
+        self._cancel(runner, [key], reason)
+
     def take_back(self, runner: Runner) -> None:
         """Ask a runner for the steps that it has not started; another may be free for them."""
         waiting = itertools.islice(runner.steps, runner.step_slots, None)
-        self._cancel(runner, list(waiting), "")
+        self._cancel(runner, list(waiting), "another runner may be free for it", only_waiting=True)
 
     def refresh(self) -> None:
         """Place what waits, and offer what room there is."""
@@ -246,9 +250,9 @@ class Fleet:
         self._unplaced_alone = deque(task for task in self._unplaced_alone if key_of(task.token) != key)
         self._pages.pop(key, None)
 
-    def _cancel(self, runner: Runner, keys: Sequence[TaskKey], reason: str) -> None:
+    def _cancel(self, runner: Runner, keys: Sequence[TaskKey], reason: str, *, only_waiting: bool = False) -> None:
         if keys:
-            message = Cancel(tokens=map(token_of, keys), reason=reason)
+            message = Cancel(tokens=map(token_of, keys), reason=reason, only_waiting=only_waiting)
             runner.link.send(ExecutorServiceWorkResponse(cancel=message))
 
     # What the runners say.
@@ -262,6 +266,8 @@ class Fleet:
                     self._hear_reports(runner, message.reports.reports)
                 case "log_lines":
                     self._session.write(message.log_lines.lines)
+                case "heartbeat":
+                    self._session.progressed(message.heartbeat.progress)
                 case "returned":
                     self._hear_returned(runner, [key_of(token) for token in message.returned.tokens])
                 case "announce":

@@ -37,6 +37,7 @@ from dalsegno.v1.executor_service_pb2 import (
     Report,
     ResolvedCall,
     Returned,
+    StepProgress,
     Task,
     TaskFailed,
     TaskToken,
@@ -136,6 +137,7 @@ class _Outbox:
     accepted: list[TaskToken] = field(default_factory=list)
     returned: list[TaskToken] = field(default_factory=list)
     heartbeat: Heartbeat | None = None
+    progress: dict[tuple[TaskKey, int], StepProgress] = field(default_factory=dict)
 
 
 class Session:
@@ -228,6 +230,8 @@ class Session:
             return reports
         if outbox.heartbeat is not None:
             heartbeat, outbox.heartbeat = outbox.heartbeat, None
+            heartbeat.progress.extend(said for (key, _), said in outbox.progress.items() if self.holds(key))
+            outbox.progress = {}
             return ExecutorServiceWorkRequest(heartbeat=heartbeat)
         if self._log:
             self._written_through = self._last_report_id
@@ -289,6 +293,11 @@ class Session:
         heartbeat = self._outbox.heartbeat or Heartbeat()
         heartbeat.running.extend(token_of(key) for key in running if key in self._held)
         self._outbox.heartbeat = heartbeat
+
+    def progressed(self, progress: Iterable[StepProgress]) -> None:
+        """Take how far calls have come; of each the latest goes with the next heartbeat."""
+        for said in progress:
+            self._outbox.progress[key_of(said.token), said.number] = said
 
     def drain(self) -> None:
         """Take nothing more."""

@@ -26,7 +26,7 @@ SHOWN_AFTER = 0.2
 STUCK_AFTER = 0.1
 """Seconds after which a step keeps others that were fetched in advance from running."""
 STOP_GRACE = 5.0
-"""Seconds that a cancelled step has to end by itself."""
+"""Seconds that code has to end by itself which was told to stop, where the planner says nothing else."""
 IDLE_LIFETIME = 30.0
 """Seconds that a process for a single task stays, for the next one."""
 TICK = 0.05
@@ -51,6 +51,7 @@ class Supervisor:
         self.on_gone: Callable[[Runner, int], None] = lambda runner, code: None
         self.enforces_timeouts = True
         """False where somebody may stop at a breakpoint."""
+        self.stop_grace = STOP_GRACE
         self._session = session
         self._command = command
         self._short_lives = 0
@@ -116,7 +117,9 @@ class Supervisor:
         for given in verdict.alone:
             self.fleet.alone.add((given.task.token.execution_id, given.task.token.number))
         if verdict.blamed is not None:
-            self._report_loss(verdict.blamed, Failure(origin=FAILURE_ORIGIN_RUNTIME, message=text))
+            self._report_loss(
+                verdict.blamed, Failure(origin=FAILURE_ORIGIN_RUNTIME, message=text, reason="PROCESS_DIED")
+            )
         self._session.give_back([given.key for given in verdict.back])
         if self._session.draining:
             self._session.give_back([given.key for given in verdict.again])
@@ -199,10 +202,10 @@ class Supervisor:
             self.fleet.take_back(runner)
 
     def _end_overdue(self, runner: Runner, now: float) -> None:
-        for given in list(runner.at_work()):
+        for given in [*runner.at_work(), *runner.bodies.values()]:
             if given.stopped is not None:
-                if now - given.stopped > STOP_GRACE:
-                    self._kill(runner, f"a cancelled step did not end within {STOP_GRACE:g} s; its runner was killed")
+                if now - given.stopped > self.stop_grace:
+                    self._kill(runner, f"{_named(given)} was told to stop and did not; its process was ended")
             elif self.enforces_timeouts and given.since is not None and given.task.step.options.HasField("timeout"):
                 limit = settings_of(given.task.step.options).timeout
                 if limit is not None and now - given.since > limit:
@@ -216,6 +219,7 @@ class Supervisor:
             message=message,
             exception_type="builtins:TimeoutError",
             exception_args=inline_payload(encode((message,))),
+            reason="STEP_TIMEOUT",
         )
         # The report goes first: after it nothing that the runner says of the task counts.
         ended, raised = timestamp(time.time_ns()), names_of(TimeoutError)
@@ -223,6 +227,9 @@ class Supervisor:
         given.stopped = time.monotonic()
         if runner.exclusive:
             self._kill(runner, message)
+        else:
+            # A script's own process is not ours to end.
+            self.fleet.interrupt(runner, given.key, message)
         self.fleet.refresh()
 
     def _kill(self, runner: Runner, reason: str) -> None:
@@ -235,6 +242,11 @@ class Supervisor:
         if idle and now - runner.idle_since > IDLE_LIFETIME:
             runner.killed_for = "idle"
             runner.link.close()
+
+
+def _named(given: Given) -> str:
+    kind = "body of flow" if given.task.HasField("body") else "step"
+    return f"{kind} {given.task.definition.name!r}"
 
 
 def _began(given: Given) -> Timestamp:

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
         default=15.0, gt=0, description="Seconds after an executor's last sign of life until others get its tasks."
     )
     accept_within: float = Field(default=5.0, gt=0, description="Seconds within which a task is to be accepted.")
+    cancel_grace: float = Field(
+        default=5.0, ge=0, description="Seconds that a step has to stop that was told to, before its process is ended."
+    )
     pool_size: int = Field(default=10, ge=1, description="Database connections of the services, at most.")
     dispatch_pool_size: int = Field(default=3, ge=1, description="Database connections of the dispatcher, at most.")
     poll_interval: float = Field(

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         WaitValidationError,
     )
     from dalsegno.states import ExecutionState, InvocationState
+    from dalsegno.step_context import StepCancelled, cancelled, progress
     from dalsegno.values import register_codec
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "Plan",
     "Problem",
     "StateError",
+    "StepCancelled",
     "StepFuture",
     "UsageError",
     "UserCodeError",
@@ -85,9 +87,11 @@ __all__ = [
     "WaitTimeoutError",
     "WaitValidationError",
     "as_completed",
+    "cancelled",
     "checkpoint",
     "flow",
     "pipeline",
+    "progress",
     "register_codec",
     "step",
     "wait",
@@ -103,12 +107,15 @@ _MODULES = {
     "ExecutionState": "dalsegno.states",
     "InvocationState": "dalsegno.states",
     "Plan": "dalsegno.client.plans",
+    "StepCancelled": "dalsegno.step_context",
     "StepFuture": "dalsegno.durable",
     "Wait": "dalsegno.client.waits",
     "as_completed": "dalsegno.durable",
+    "cancelled": "dalsegno.step_context",
     "checkpoint": "dalsegno.decorators",
     "flow": "dalsegno.decorators",
     "pipeline": "dalsegno.decorators",
+    "progress": "dalsegno.step_context",
     "register_codec": "dalsegno.values",
     "step": "dalsegno.decorators",
     "wait": "dalsegno.durable",

@@ -14,6 +14,8 @@ TABLE = {
     "cancel": ["cancelled", "cancelled", "cancelled", None, None, "cancelled"],
     "answer": [None, "running", "running", None, None, None],
     "abort_wait": [None, "cancelled", "cancelled", None, None, "cancelled"],
+    "expire_wait": [None, "running", "running", None, None, None],
+    "time_out": ["failed", "failed", "failed", None, None, None],
 }
 CELLS = [
     (operation, state, after) for operation, row in TABLE.items() for state, after in zip(STATES, row, strict=True)

@@ -14,6 +14,7 @@ from dalsegno_executor.runner.channel import Channel
 from dalsegno_executor.runner.engine import Runner
 from dalsegno_executor.runner.loader import load_target
 from dalsegno_executor.runner.parent import die_with_parent, leave_signals_to_parent
+from dalsegno_executor.runner.running import answer_wake_ups
 
 IMPORT_FAILED = 2
 """Exit code of a runner whose code cannot be loaded."""
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     die_with_parent(options.parent)
     leave_signals_to_parent()
+    answer_wake_ups()
     _show_lines_at_once()
     channel = Channel(socket.socket(fileno=options.fd))
     runner = Runner(channel, body_threads=options.bodies)

@@ -32,6 +32,7 @@ from dalsegno_executor.runner.inbox import Inbox, Outcome
 from dalsegno_executor.runner.log_capture import Who, Writer
 from dalsegno_executor.runner.matching import Await, Execute, Reuse
 from dalsegno_executor.runner.outputs import StoredOutputs, joined, read_outputs
+from dalsegno_executor.runner.running import RunningCall
 from dalsegno_executor.runner.turns import Turns
 from dalsegno_executor.runner.waits import aborted, answer_of, json_text, schema_text, timed_out
 
@@ -90,7 +91,8 @@ class Body:
         """Make a call and return its value."""
         made = self._make(step, args, kwargs, id, after)
         if self._runs_here(step, made):
-            run = run_direct(step, made.arguments, self._environment, self._begin(made), self._writer(made))
+            begun, writer, running = self._begin(made), self._writer(made), self._running(made)
+            run = run_direct(step, made.arguments, self._environment, begun, writer, running)
             outputs = self._conclude(step, made, run)
             if outputs is not None:
                 return self._hand_out(made.number, outputs)
@@ -296,6 +298,9 @@ class Body:
 
         return Writer(who, self._environment.keep_line)
 
+    def _running(self, made: MadeCall) -> RunningCall:
+        return self._environment.running.call(self._task.token, made.number)
+
     def _conclude(self, step: Step[..., Any], made: MadeCall, run: DirectRun) -> StoredOutputs | None:
         """Report how a call that ran here has ended, and wait until that is durable; None where it has failed."""
         self._report_durably(self._ended(step, made, run))
@@ -322,8 +327,8 @@ class Body:
         turn = self._turns.join()
         try:
             self._check()
-            begun, writer = self._begin(made), self._writer(made)
-            run = await run_direct_async(step, made.arguments, self._environment, begun, writer)
+            begun, writer, running = self._begin(made), self._writer(made), self._running(made)
+            run = await run_direct_async(step, made.arguments, self._environment, begun, writer, running)
             report_id = self._report_expected(self._ended(step, made, run))
             await self._inbox.until_durable(report_id)
             if run.outputs is None:

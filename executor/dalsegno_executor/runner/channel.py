@@ -11,10 +11,13 @@ from typing import TypeAlias
 from dalsegno.v1.executor_service_pb2 import (
     ExecutorServiceWorkRequest,
     ExecutorServiceWorkResponse,
+    Heartbeat,
     Report,
+    StepProgress,
 )
 from dalsegno_executor.framing import FrameReader, frame
 from dalsegno_executor.runner.log_buffer import LogBuffer
+from dalsegno_executor.tokens import TaskKey, key_of
 
 _READ_SIZE = 256 * 1024
 SOCKET_BUFFER = 4 * 1024 * 1024
@@ -36,6 +39,8 @@ class Channel:
         self._socket = sock
         self._lock = threading.Lock()
         self._items: list[_Item] = []
+        # Of each call the latest.
+        self._progress: dict[tuple[TaskKey, int], StepProgress] = {}
         self._writing = False
         self._closed = False
 
@@ -54,14 +59,24 @@ class Channel:
         self.add(item)
         self.flush()
 
+    def keep_progress(self, progress: StepProgress) -> None:
+        """Keep how far a call has come; it goes with what is sent next, or before long."""
+        with self._lock:
+            self._progress[key_of(progress.token), progress.number] = progress
+        self.log.set_due()
+
     def flush(self) -> None:
         """Send what is queued; returns at once where another thread does so already."""
         while True:
             with self._lock:
-                if self._writing or not (self._items or self.log):
+                if self._writing or not (self._items or self.log or self._progress):
                     return
                 self._writing = True
                 items, self._items = self._items, []
+                if self._progress:
+                    heartbeat = Heartbeat(progress=self._progress.values())
+                    self._progress.clear()
+                    items.insert(0, ExecutorServiceWorkRequest(heartbeat=heartbeat))
                 if self.log:
                     items.insert(0, ExecutorServiceWorkRequest(log_lines=self.log.take()))
             try:

@@ -18,6 +18,7 @@ from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, failure_of
 from dalsegno_executor.runner.log_capture import Writer
 from dalsegno_executor.runner.outputs import StoredOutputs, store_outputs
+from dalsegno_executor.runner.running import RunningCall
 from dalsegno_executor.runner.steps import StepFailed, call_function
 
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -35,36 +36,48 @@ class DirectRun:
 
 
 def run_direct(
-    step: Step[..., Any], arguments: Mapping[str, object], environment: Environment, started: int, writer: Writer
+    step: Step[..., Any],
+    arguments: Mapping[str, object],
+    environment: Environment,
+    started: int,
+    writer: Writer,
+    call: RunningCall,
 ) -> DirectRun:
     """Call the function of a step and store what it returns."""
     try:
-        value = call_function(step, _copies(arguments), writer)
+        with call:
+            value = call_function(step, _copies(arguments), writer, call)
         return DirectRun(started, time.time_ns(), outputs=_store(step, value, environment))
     except StepFailed as failed:
         return DirectRun(started, time.time_ns(), failure=failed.failure, raised=failed.raised)
 
 
 async def run_direct_async(
-    step: Step[..., Any], arguments: Mapping[str, object], environment: Environment, started: int, writer: Writer
+    step: Step[..., Any],
+    arguments: Mapping[str, object],
+    environment: Environment,
+    started: int,
+    writer: Writer,
+    call: RunningCall,
 ) -> DirectRun:
     """Await the function of a step on the body's loop and store what it returns.
 
     It gets a task of its own, so that nothing of the body's context is changed while it runs.
     """
     try:
-        value = await asyncio.get_running_loop().create_task(_call(step, _copies(arguments), writer))
+        value = await asyncio.get_running_loop().create_task(_call(step, _copies(arguments), writer, call))
         return DirectRun(started, time.time_ns(), outputs=_store(step, value, environment))
     except StepFailed as failed:
         return DirectRun(started, time.time_ns(), failure=failed.failure, raised=failed.raised)
 
 
-async def _call(step: Step[..., Any], arguments: Mapping[str, object], writer: Writer) -> object:
+async def _call(step: Step[..., Any], arguments: Mapping[str, object], writer: Writer, call: RunningCall) -> object:
     inside_step.set(True)
     writer.begin()
     try:
         args, kwargs = call_arguments(step.function, arguments)
-        return await step.function(*args, **kwargs)
+        with call:
+            return await call.run_async(step.function(*args, **kwargs))
     except asyncio.CancelledError:
         # The body has given the call up. It has no outcome, and runs again when the body is recovered.
         raise

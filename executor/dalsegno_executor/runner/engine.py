@@ -11,6 +11,7 @@ from dalsegno.definitions import definition_of
 from dalsegno.v1.executor_service_pb2 import (
     Ack,
     Announce,
+    Cancel,
     Credit,
     ExecutorServiceWorkRequest,
     ExecutorServiceWorkResponse,
@@ -19,7 +20,6 @@ from dalsegno.v1.executor_service_pb2 import (
     ResolvedCall,
     Returned,
     Task,
-    TaskToken,
 )
 from dalsegno_executor.runner.body_tasks import BodyTaskRun
 from dalsegno_executor.runner.channel import Channel
@@ -28,6 +28,7 @@ from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.inbox import Inbox
 from dalsegno_executor.runner.log_capture import capture
 from dalsegno_executor.runner.registry import Registry
+from dalsegno_executor.runner.running import RunningCalls
 from dalsegno_executor.runner.started_threads import mark_threads
 from dalsegno_executor.runner.step_threads import StepThreads
 from dalsegno_executor.runner.steps import run_step
@@ -56,7 +57,9 @@ class Runner:
         capture()
         channel.log.start()
         self._channel = channel
-        self._environment = Environment(keep_line=channel.log.keep)
+        self._environment = Environment(
+            keep_line=channel.log.keep, running=RunningCalls(keep_progress=channel.keep_progress)
+        )
         self._registry = Registry()
         self.steps = StepThreads(channel, self._run_step)
         self._body_threads = Workers("body", max(1, body_threads))
@@ -115,11 +118,11 @@ class Runner:
             case "resolved":
                 self._resolve(message.resolved.calls)
             case "cancel":
-                self._cancel(message.cancel.tokens, message.cancel.reason)
+                self._cancel(message.cancel)
             case "drain":
                 self._hand_back(message.drain.reason)
             case "welcome":
-                self._environment = Environment.told_by(message.welcome, self._channel.log.keep)
+                self._environment = self._environment.told_by(message.welcome)
 
     def _take(self, task: Task) -> None:
         match task.WhichOneof("work"):
@@ -147,19 +150,20 @@ class Runner:
             if inbox is not None:
                 inbox.post(call)
 
-    def _cancel(self, tokens: Sequence[TaskToken], reason: str) -> None:
-        """End bodies at their next durable call, and return the steps that have not started."""
-        steps = set()
-        for token in tokens:
-            key = key_of(token)
+    def _cancel(self, cancel: Cancel) -> None:
+        """Stop tasks: those that have not started go back, code that runs is told, bodies end at their next call."""
+        keys = [key_of(token) for token in cancel.tokens]
+        for key in keys:
             inbox = self._bodies.get(key)
             if inbox is not None:
-                inbox.post(HandedBack(reason))
-            elif token.number != BODY:
-                steps.add(key)
+                inbox.post(HandedBack(cancel.reason))
+        steps = {key for key in keys if key not in self._bodies and key[1] != BODY}
         if steps:
             returned = Returned(tokens=self.steps.take_waiting(steps))
             self._channel.send(ExecutorServiceWorkRequest(returned=returned))
+        if not cancel.only_waiting:
+            for key in keys:
+                self._environment.running.stop(key)
 
     def _hand_back(self, reason: str) -> None:
         """Return what has not started; bodies leave at their next durable call."""

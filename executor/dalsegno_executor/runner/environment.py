@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dalsegno.object_store import ObjectStore, UrlObjectStore
@@ -11,26 +11,27 @@ from dalsegno.payloads import DEFAULT_INLINE_LIMIT, encode_named, from_payload, 
 from dalsegno.v1.executor_service_pb2 import Welcome, WrittenLine
 from dalsegno.v1.value_pb2 import Payload
 from dalsegno.values import Encoded
+from dalsegno_executor.runner.running import RunningCalls
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where values are kept, how large they may be, and who keeps what user code writes."""
+    """Where values are kept, how large they may be, who keeps what user code writes, and which of it runs."""
 
     store: ObjectStore | None = None
     inline_limit: int = DEFAULT_INLINE_LIMIT
     payload_limit: int | None = None
     keep_line: Callable[[WrittenLine], object] = lambda line: None
+    running: RunningCalls = field(default_factory=RunningCalls)
 
-    @classmethod
-    def told_by(cls, welcome: Welcome, keep_line: Callable[[WrittenLine], object]) -> Environment:
+    def told_by(self, welcome: Welcome) -> Environment:
         """Return the environment that a planner has told."""
         url = welcome.object_store_url
-        return cls(
-            UrlObjectStore(url) if url else None,
-            welcome.inline_limit or DEFAULT_INLINE_LIMIT,
-            welcome.payload_limit or None,
-            keep_line,
+        return replace(
+            self,
+            store=UrlObjectStore(url) if url else None,
+            inline_limit=welcome.inline_limit or DEFAULT_INLINE_LIMIT,
+            payload_limit=welcome.payload_limit or None,
         )
 
     def read(self, payload: Payload) -> Any:

@@ -44,9 +44,15 @@ class LogBuffer:
         """Add a line."""
         with self._lock:
             self._queue.add([line])
+            self.set_due()
+
+    def set_due(self) -> None:
+        """Have something sent before long."""
+        with self._lock:
             if not self._is_due:
-                self._is_due = True
+                # In this order: code that is stopped between the two has something sent once too often.
                 self._due.put(True)
+                self._is_due = True
 
     def take(self) -> LogLines:
         """Return what there is."""

@@ -19,6 +19,7 @@ from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failu
 from dalsegno_executor.runner.log_capture import Who, Writer
 from dalsegno_executor.runner.outputs import store_outputs
 from dalsegno_executor.runner.resolve import Resolver
+from dalsegno_executor.runner.running import RunningCall
 
 
 class StepFailed(Exception):
@@ -47,7 +48,8 @@ def run_step(task: Task, step: Step[..., Any] | None, environment: Environment) 
         step = _the_step(task, step)
         digest = step.digest
         arguments = _read_arguments(task, environment)
-        value = call_function(step, arguments, _writer(task, environment))
+        with environment.running.call(task.token, task.token.number) as call:
+            value = call_function(step, arguments, _writer(task, environment), call)
         outputs = _store(step, value, environment)
     except StepFailed as failed:
         ended = timestamp(time.time_ns())
@@ -63,7 +65,7 @@ def run_step(task: Task, step: Step[..., Any] | None, environment: Environment) 
     )
 
 
-def call_function(step: Step[..., Any], arguments: Mapping[str, object], writer: Writer) -> object:
+def call_function(step: Step[..., Any], arguments: Mapping[str, object], writer: Writer, call: RunningCall) -> object:
     """Call a step's function, to its end if it is an ``async def``.
 
     Raises:
@@ -73,8 +75,9 @@ def call_function(step: Step[..., Any], arguments: Mapping[str, object], writer:
     try:
         args, kwargs = call_arguments(step.function, arguments)
         with writer:
-            value = step.function(*args, **kwargs)
-            return thread_loop.run(value) if step.is_async else value
+            if step.is_async:
+                return thread_loop.run(call.run_async(step.function(*args, **kwargs)))
+            return call.run(lambda: step.function(*args, **kwargs))
     except BaseException as error:
         # SystemExit and KeyboardInterrupt too: user code ends itself, never the runner.
         raise StepFailed.by_code(error) from error

@@ -93,6 +93,7 @@ class NewExecution:
     inputs: bytes = b""
     result_binding: bytes | None = None
     shaping_inputs: tuple[str, ...] = ()
+    time_limit: float | None = None
 
     @property
     def route(self) -> str:
@@ -113,7 +114,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One run. `inputs` is a FlowInputs, `result` a Payload, `failure` a Failure, `result_binding` a Binding."""
+    """One run. `inputs` is a FlowInputs, `result` a Payload, `failure` a Failure, `result_binding` a Binding.
+
+    `time_limit` is in seconds; the `deadline` is that long after the creation, or the last retry.
+    """
 
     id: ExecutionId
     project: str
@@ -137,6 +141,8 @@ class Execution:
     failure: bytes | None
     result_binding: bytes | None
     replay: Mapping[str, object] | None
+    time_limit: float | None
+    deadline: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +157,7 @@ class StateSummary:
 class Invocation:
     """An invocation as an execution sees it: the row of the nearest execution in its lineage that has one.
 
-    `inputs`, `outputs` (what consumers receive), `failure` and `options` are serialized messages.
+    `inputs`, `outputs` (what consumers receive), `failure`, `options` and `progress` are serialized messages.
     """
 
     execution_id: ExecutionId
@@ -177,6 +183,7 @@ class Invocation:
     outputs: bytes | None
     failure: bytes | None
     options: bytes
+    progress: bytes | None
 
     @property
     def reused(self) -> bool:

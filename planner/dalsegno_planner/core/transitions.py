@@ -1,4 +1,4 @@
-"""Which operation is legal from which state of an execution, and where it leads. What runs by itself is not here.
+"""Which operation is legal from which state of an execution, and where it leads.
 
 =============  =======  =======  =======  =========  =======  =========
 operation      pending  running  waiting  completed  failed   cancelled
@@ -8,10 +8,13 @@ resume         pending  running  running  –          –        –
 cancel         ends     ends     ends     –          –        cancelled
 answer         –        running  running  –          –        –
 abort_wait     –        ends     ends     –          –        cancelled
+expire_wait    –        running  running  –          –        –
+time_out       failed   failed   failed   –          –        –
 =============  =======  =======  =======  =========  =======  =========
 
 An operation that leads to the state that there is already has nothing to do, so that it can be repeated. `ends` is
-the state ``cancelled``.
+the state ``cancelled``. The last two are the database's clock's; all others are somebody's. What executors bring about
+is in `BY_ITSELF`.
 """
 
 from __future__ import annotations
@@ -28,13 +31,15 @@ _CANCELLED, _FAILED = ExecutionState.CANCELLED, ExecutionState.FAILED
 
 
 class Operation(StrEnum):
-    """What a user does to an execution that is there."""
+    """What is done to an execution that is there."""
 
     RETRY = "retry"
     RESUME = "resume"
     CANCEL = "cancel"
     ANSWER = "answer"
     ABORT_WAIT = "abort_wait"
+    EXPIRE_WAIT = "expire_wait"
+    TIME_OUT = "time_out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,17 @@ TRANSITIONS: Mapping[Operation, Mapping[ExecutionState, ExecutionState]] = {
     },
     Operation.ANSWER: {_RUNNING: _RUNNING, _WAITING: _RUNNING},
     Operation.ABORT_WAIT: {_RUNNING: _CANCELLED, _WAITING: _CANCELLED, _CANCELLED: _CANCELLED},
+    Operation.EXPIRE_WAIT: {_RUNNING: _RUNNING, _WAITING: _RUNNING},
+    Operation.TIME_OUT: {_PENDING: _FAILED, _RUNNING: _FAILED, _WAITING: _FAILED},
 }
+
+BY_ITSELF: Mapping[ExecutionState, frozenset[ExecutionState]] = {
+    # An executor takes it; a pipeline without affected steps has nothing to run.
+    _PENDING: frozenset({_RUNNING}),
+    # The body waits and nothing else runs, or it ends; a pipeline ends with its last step.
+    _RUNNING: frozenset({_WAITING, ExecutionState.COMPLETED, _FAILED}),
+}
+"""Where what executors report leads."""
 
 
 def transition(operation: Operation, state: ExecutionState) -> ExecutionState | Refusal:
@@ -74,7 +89,9 @@ def _refusal(operation: Operation, state: ExecutionState) -> Refusal:
             return Refusal(reason, f"is {state}, so there is nothing to resume; {again}")
         case Operation.CANCEL:
             return Refusal(reason, f"is {state} already, so there is nothing to cancel")
-        case Operation.ANSWER | Operation.ABORT_WAIT:
+        case Operation.TIME_OUT:
+            return Refusal(reason, f"is {state} already, so that its deadline means nothing")
+        case Operation.ANSWER | Operation.ABORT_WAIT | Operation.EXPIRE_WAIT:
             return Refusal("NO_PENDING_WAIT", f"is {state}, and no wait of it is pending")
     assert_never(operation)
 

@@ -59,7 +59,7 @@ class Dispatcher:
         self._outcomes = Outcomes(self.sessions, self._deliver_resolved, settings.poll_interval)
         self._housekeeping = Housekeeping(self.sessions, bus, self._commit_loop, self._outcomes, settings)
         self._log_writer = LogWriter()
-        self._notifier = Notifier(settings.database_url, bus, self._changed_elsewhere)
+        self._notifier = Notifier(settings.database_url, bus, self._changed_elsewhere, self._stop_held)
         self._pool: asyncpg.Pool[Any] | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
         self.broken = asyncio.Event()
@@ -143,6 +143,7 @@ class Dispatcher:
                     session.unaccepted.pop(Token.of(token), None)
             case "heartbeat":
                 self._housekeeping.alive(session, map(Token.of, message.heartbeat.running))
+                self._housekeeping.progressed(session, message.heartbeat.progress)
             case "log_lines":
                 session.lines_stored = self._log_writer.add(message.log_lines.lines)
             case "announce":
@@ -187,6 +188,7 @@ class Dispatcher:
             heartbeat_interval=_duration(self.settings.heartbeat_interval),
             lease_duration=_duration(self.settings.lease_duration),
             accept_within=_duration(self.settings.accept_within),
+            cancel_grace=_duration(self.settings.cancel_grace),
             lost=[token.message() for token in lost],
             object_store_url=self.settings.object_store,
             inline_limit=self.settings.inline_limit,
@@ -295,15 +297,13 @@ class Dispatcher:
         self._commit_loop.wake()
 
     def _cancelled(self, execution_id: UUID) -> None:
+        self._stop_held(execution_id)
+        self._notifier.announce_ended(execution_id)
+
+    def _stop_held(self, execution_id: UUID) -> None:
         for session in self.sessions:
             tokens = [Token(*key, epoch) for key, epoch in session.held.items() if key[0] == execution_id]
-            if tokens:
-                cancel = executor_service_pb2.Cancel(
-                    tokens=[token.message() for token in tokens], reason="the execution was cancelled"
-                )
-                session.send(Message(cancel=cancel))
-                for token in tokens:
-                    session.ended(token)
+            session.stop(tokens, "the execution has ended")
 
     def _loop_ended(self, loop: asyncio.Task[None]) -> None:
         if not loop.cancelled() and (error := loop.exception()) is not None:

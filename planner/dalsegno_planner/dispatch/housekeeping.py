@@ -1,6 +1,7 @@
-"""What happens now and then: leases are extended and expire, unaccepted tasks go back, waits time out.
+"""What happens now and then: leases are extended and expire, unaccepted tasks go back, waits and executions time out.
 
-Tasks that are lost with their executors again and again are given up.
+Tasks that are lost with their executors again and again are given up. Executors are told of tasks that they still run
+and that are not theirs any more, wherever that was decided.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.dispatch.commit import CommitLoop
 from dalsegno_planner.dispatch.lost_tasks import rows_of_lost
 from dalsegno_planner.dispatch.outcomes import Outcomes
-from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token
+from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
 from dalsegno_planner.settings import Settings
+from dalsegno_planner.store import executions
 from dalsegno_planner.store.pool import DATABASE_FAILED
 from dalsegno_planner.store.sql import load
 from dalsegno_planner.store.waits import expire_waits
@@ -42,6 +44,9 @@ class Housekeeping:
         self._settings = settings
         self._alive: set[Session] = set()
         self._running: set[tuple[Session, Token]] = set()
+        # Of each call the latest.
+        self._progress: dict[tuple[Session, Token, int], bytes] = {}
+        self._looked_for_lost = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self, pool: asyncpg.Pool[Any]) -> asyncio.Task[None]:
@@ -61,6 +66,11 @@ class Housekeeping:
         self._alive.add(session)
         self._running.update((session, token) for token in running)
 
+    def progressed(self, session: Session, progress: Iterable[executor_service_pb2.StepProgress]) -> None:
+        """Note how far calls have come."""
+        for said in progress:
+            self._progress[session, Token.of(said.token), said.number] = said.progress.SerializeToString()
+
     async def _run(self, pool: asyncpg.Pool[Any]) -> None:
         interval = min(self._settings.poll_interval, self._settings.heartbeat_interval / 2)
         while True:
@@ -70,7 +80,9 @@ class Housekeeping:
                 async with pool.acquire() as connection:
                     await self._extend_leases(connection)
                     await self._mark_running(connection)
+                    await self._record_progress(connection)
                     await self._expire(connection)
+                    await self._stop_lost(connection)
                     await self._outcomes.look(connection)
             except DATABASE_FAILED as error:
                 log.warning("housekeeping_delayed", error=str(error))
@@ -83,12 +95,7 @@ class Housekeeping:
             overdue = session.overdue(now)
             if overdue:
                 log.warning("tasks_not_accepted", executor=session.executor, tasks=len(overdue))
-                cancel = executor_service_pb2.Cancel(
-                    tokens=[token.message() for token in overdue], reason="it was not accepted in time"
-                )
-                session.send(Message(cancel=cancel))
-                for token in overdue:
-                    session.ended(token)
+                session.stop(overdue, "it was not accepted in time")
                 self._commit_loop.give_back(session, overdue)
 
     async def _extend_leases(self, connection: Any) -> None:
@@ -111,12 +118,36 @@ class Housekeeping:
             for row in await connection.fetch(_QUERIES["mark_running"], tokens):
                 self._bus.execution_changed(row["execution_id"])
 
+    async def _record_progress(self, connection: Any) -> None:
+        progress, self._progress = self._progress, {}
+        if progress:
+            tokens = [(*token, session.id) for session, token, _ in progress]
+            numbers = [number for _, _, number in progress]
+            for row in await connection.fetch(_QUERIES["record_progress"], tokens, numbers, list(progress.values())):
+                self._bus.execution_changed(row["execution_id"], steps_only=True)
+
+    async def _stop_lost(self, connection: Any) -> None:
+        """Have executors stop what is not theirs any more: another planner has ended the execution, or it failed."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_for_lost < self._settings.heartbeat_interval:
+            return
+        self._looked_for_lost = now
+        for session in self._sessions:
+            held = [(*key, epoch, session.id) for key, epoch in session.held.items()]
+            if held:
+                lost = await connection.fetch(_QUERIES["lost_by_session"], held)
+                session.stop([Token(*row) for row in lost], "it is not this executor's any more")
+
     async def _expire(self, connection: Any) -> None:
         row = await connection.fetchrow(_QUERIES["close_sessions"], None)
         if row["closed"]:
             log.warning("leases_expired", executors=row["closed"], tasks=row["returned"])
         await self._end_lost(connection)
         for execution_id in await expire_waits(connection):
+            self._bus.execution_changed(execution_id)
+        for execution_id in await executions.time_out(connection):
+            log.info("execution_timed_out", execution=str(execution_id))
+            self._bus.cancelled(execution_id)
             self._bus.execution_changed(execution_id)
 
     async def _end_lost(self, connection: Any) -> None:

@@ -36,6 +36,7 @@ def _failure(row: Mapping[str, Any]) -> Failure:
         message=f"{what} was lost {row['losses']} times with the executor that ran it, and is not run again by itself: "
         "see why executors end, then retry the execution",
         exception_type="dalsegno.errors:ExecutionError",
+        reason="EXECUTOR_LOST",
         invocation_id=row["invocation_id"] or "",
         attempt=0 if row["number"] == BODY else row["attempt"] + 1,
     )

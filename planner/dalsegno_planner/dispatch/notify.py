@@ -23,18 +23,28 @@ from dalsegno_planner.store.sql import load
 _CHANNEL = "dalsegno_executions"
 _GATHER_SECONDS = 0.01
 _RECONNECT_SECONDS = 1.0
+_ENDED = "ended:"
+"""In front of an execution of which nothing may run any more; a planner that does not know this word ignores it."""
 _QUERIES = load("dispatch")
 
 log = structlog.get_logger(__name__)
 
 
 class Notifier:
-    """Tells other planners what changed, and wakes this one's waiters when others do."""
+    """Tells other planners what changed, and wakes this one's waiters when others do.
 
-    def __init__(self, dsn: str, bus: Bus, heard: Callable[[UUID], None]) -> None:
+    Args:
+        dsn: The database.
+        bus: Wakes this planner's waiters.
+        heard: Called with each execution that another planner has changed.
+        heard_of_end: Called with each of which another planner says that nothing may run any more.
+    """
+
+    def __init__(self, dsn: str, bus: Bus, heard: Callable[[UUID], None], heard_of_end: Callable[[UUID], None]) -> None:
         self._dsn = dsn
         self._bus = bus
         self._heard_of = heard
+        self._heard_of_end = heard_of_end
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -56,6 +66,11 @@ class Notifier:
         if changed:
             self._changed.update(str(execution_id) for execution_id in changed)
             self._wake.set()
+
+    def announce_ended(self, execution_id: UUID) -> None:
+        """Tell the other planners to stop what runs of an execution."""
+        self._changed.add(f"{_ENDED}{execution_id}")
+        self._wake.set()
 
     async def _run(self) -> None:
         while True:
@@ -89,7 +104,10 @@ class Notifier:
 
     def _heard(self, connection: object, pid: int, channel: object, payload: object) -> None:
         with suppress(ValueError):
-            execution_id = UUID(str(payload))
+            execution_id = UUID(str(payload).removeprefix(_ENDED))
             self._bus.execution_changed(execution_id)
-            self._heard_of(execution_id)
+            if str(payload).startswith(_ENDED):
+                self._heard_of_end(execution_id)
+            else:
+                self._heard_of(execution_id)
         self._bus.work_ready()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
@@ -121,6 +121,14 @@ class Session:
         awaited = self.awaiting.get(execution_id)
         if awaited is not None:
             awaited.numbers.discard(number)
+
+    def stop(self, tokens: Sequence[Token], reason: str) -> None:
+        """Have the executor stop tasks that are not its any more."""
+        if tokens:
+            messages = [token.message() for token in tokens]
+            self.send(Message(cancel=executor_service_pb2.Cancel(tokens=messages, reason=reason)))
+            for token in tokens:
+                self.ended(token)
 
     def overdue(self, now: float) -> list[Token]:
         """Return the tasks that were not accepted in time."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dalsegno.errors import UsageError
@@ -16,7 +17,7 @@ from dalsegno.v1.definition_pb2 import DefinitionKind, DefinitionRef, StepOption
 from dalsegno.v1.execution_pb2 import Attempt as AttemptMessage
 from dalsegno.v1.execution_pb2 import Execution as ExecutionMessage
 from dalsegno.v1.execution_pb2 import ExecutionState as ExecutionStateMessage
-from dalsegno.v1.execution_pb2 import Failure
+from dalsegno.v1.execution_pb2 import Failure, Progress
 from dalsegno.v1.execution_pb2 import Invocation as InvocationMessage
 from dalsegno.v1.execution_pb2 import InvocationKind as InvocationKindMessage
 from dalsegno.v1.execution_pb2 import InvocationState as InvocationStateMessage
@@ -34,6 +35,8 @@ from dalsegno_planner.core.execution import (
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LONGEST_TIMEOUT = 1e9
+"""Seconds."""
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 
 EXECUTION_KINDS: Mapping[DefinitionKind.ValueType, ExecutionKind] = {
@@ -82,6 +85,10 @@ def execution_message(
         message.result_parts.CopyFrom(result)
     if execution.failure is not None:
         message.failure.CopyFrom(Failure.FromString(execution.failure))
+    if execution.time_limit is not None:
+        message.timeout.FromNanoseconds(round(execution.time_limit * 1e9))
+    if execution.deadline is not None:
+        message.deadline.FromDatetime(execution.deadline)
     overridden = (execution.replay or {}).get("inputs")
     if isinstance(overridden, list):
         message.overridden_inputs.extend(str(name) for name in overridden)
@@ -121,6 +128,8 @@ def invocation_message(invocation: Invocation, *, state: str = "", with_values: 
         message.options.CopyFrom(StepOptions.FromString(invocation.options))
     if invocation.failure is not None:
         message.failure.CopyFrom(Failure.FromString(invocation.failure))
+    if invocation.progress is not None and not invocation.reused:
+        message.progress.CopyFrom(Progress.FromString(invocation.progress))
     if with_values:
         message.inputs.CopyFrom(Inputs.FromString(invocation.inputs))
         if invocation.outputs is not None:
@@ -197,6 +206,22 @@ def moment(message: Timestamp) -> datetime:
         return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1_000)
     except OverflowError as error:
         raise UsageError(f"a timestamp is out of range: {error}", reason="INVALID_TIMESTAMP") from None
+
+
+def time_limit(message: Duration) -> float:
+    """Return how many seconds an execution may take.
+
+    Raises:
+        UsageError: None, or more than there are in thirty years.
+    """
+    seconds = message.ToNanoseconds() / 1e9
+    if not 0 < seconds < LONGEST_TIMEOUT:
+        raise UsageError(
+            f"timeout is {seconds:g} s; give a time from 0 to {LONGEST_TIMEOUT:g} s, or leave it out for no limit",
+            reason="INVALID_TIMEOUT",
+            fields={"field": "timeout"},
+        )
+    return seconds
 
 
 def optional_uuid(text: str, field: str) -> UUID | None:

@@ -141,7 +141,7 @@ class ExecutionServicer(ExecutionServiceServicer):
     ) -> messages.ExecutionServiceCancelResponse:
         execution = await self._reader.find(request.execution, request.project)
         text = f"cancelled: {request.reason}" if request.reason else "cancelled"
-        failure = Failure(origin=FAILURE_ORIGIN_UNKNOWN, message=text).SerializeToString()
+        failure = Failure(origin=FAILURE_ORIGIN_UNKNOWN, message=text, reason="CANCELLED").SerializeToString()
 
         async def cancel(connection: Connection) -> bool:
             return await executions.cancel(connection, execution.id, failure)

@@ -16,7 +16,7 @@ from dalsegno_planner.core.overrides import input_field, override_field, step_in
 from dalsegno_planner.core.plan import Mode, OnStale, PlanEntry
 from dalsegno_planner.core.problems import Problem, usage
 from dalsegno_planner.entropy import new_execution_id
-from dalsegno_planner.rpc.convert import is_name, optional_uuid
+from dalsegno_planner.rpc.convert import is_name, optional_uuid, time_limit
 from dalsegno_planner.rpc.graphs import GraphReader
 from dalsegno_planner.rpc.values import ValueReader, encode_json, payload_of
 from dalsegno_planner.store.bindings import leaves, references
@@ -167,6 +167,7 @@ def creation(request: messages.ReplayServiceCreateRequest) -> Creation:
         name=request.name,
         requested_by=request.requested_by,
         debug=request.debug,
+        time_limit=time_limit(request.timeout) if request.HasField("timeout") else None,
     )
 
 

@@ -11,6 +11,7 @@ from dalsegno.v1.execution_service_pb2 import ExecutionServiceStartRequest, Star
 from dalsegno.v1.value_pb2 import FlowInputs
 from dalsegno_planner.core.execution import Execution, ExecutionKind, NewExecution
 from dalsegno_planner.dispatch.bus import Bus
+from dalsegno_planner.rpc.convert import time_limit
 from dalsegno_planner.rpc.graphs import GraphReader
 from dalsegno_planner.rpc.headers import definition_rows, first_message, new_execution
 from dalsegno_planner.rpc.streams import AlreadyCreated, gather, insert_graph, refuse_repeated
@@ -45,6 +46,7 @@ class Starter:
             code_digest=header.code_digest,
             debug=header.debug,
             shaping_inputs=tuple(header.shaping_inputs),
+            time_limit=time_limit(header.timeout) if header.HasField("timeout") else None,
         )
         _check_types(header, inputs)
         code = definition_rows(new.project, header.definitions)

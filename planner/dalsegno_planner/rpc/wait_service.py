@@ -108,6 +108,7 @@ class WaitServicer(WaitServiceServicer):
                 origin=FAILURE_ORIGIN_UNKNOWN,
                 message=f"cancelled: the wait {wait.invocation_id!r} was aborted{by}",
                 invocation_id=wait.invocation_id,
+                reason="WAIT_ABORTED",
             )
             return wait.number, await executions.cancel(connection, execution.id, failure.SerializeToString())
 

@@ -7,13 +7,13 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from asyncpg import Record
 
 from dalsegno.errors import BackendError, NotFoundError, StateError, UsageError
+from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_RUNTIME, Failure
 from dalsegno_planner.core import run_names
 from dalsegno_planner.core.execution import (
     DEFAULT_PROJECT,
@@ -25,13 +25,15 @@ from dalsegno_planner.core.execution import (
     StateSummary,
 )
 from dalsegno_planner.core.ids import ExecutionId, parse_id
-from dalsegno_planner.core.transitions import Operation
+from dalsegno_planner.core.transitions import Operation, Refusal, transition
 from dalsegno_planner.store.legality import check_transition
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.sql import load
 
 SQL = load("executions")
 
+EXECUTION_TIMEOUT = "EXECUTION_TIMEOUT"
+"""The reason of the failure of an execution whose deadline has passed."""
 SHORTEST_PART = 4
 """Hexadecimal digits that a shortened ID has at least."""
 
@@ -109,8 +111,8 @@ async def start_flow(connection: Connection, new: NewExecution) -> Execution:
     """
 
     async def insert(named: NewExecution) -> Execution | None:
-        created_at = await connection.fetchval(SQL["start_flow"], *_columns(named), named.route)
-        return _pending(named, created_at) if created_at is not None else None
+        row = await connection.fetchrow(SQL["start_flow"], *_columns(named), named.route, named.time_limit)
+        return _pending(named, row) if row is not None else None
 
     return await _create(connection, new, insert)
 
@@ -123,7 +125,7 @@ async def start_pipeline(connection: Connection, new: NewExecution, step_count: 
     """
 
     async def insert(named: NewExecution) -> Execution | None:
-        created_at = await connection.fetchval(SQL["start_pipeline"], *_columns(named), step_count)
+        created_at = await connection.fetchval(SQL["start_pipeline"], *_columns(named), step_count, named.time_limit)
         return await get(connection, named.id) if created_at is not None else None
 
     return await _create(connection, new, insert)
@@ -169,23 +171,63 @@ async def cancel(connection: Connection, execution_id: UUID, failure: bytes) -> 
     # Tasks first, as the commits of executors do: a report that is being written ends before this goes on.
     tasks = await connection.fetch(SQL["delete_tasks"], execution_id)
     state = ExecutionState(await connection.fetchval(SQL["lock_state"], execution_id))
-    if check_transition(Operation.CANCEL, execution_id, state) is state:
+    ended = check_transition(Operation.CANCEL, execution_id, state)
+    if ended is state:
         return False
-    tasks += await connection.fetch(SQL["delete_tasks"], execution_id)
+    await _end(connection, execution_id, ended, failure, tasks)
+    return True
+
+
+async def time_out(connection: Connection) -> list[UUID]:
+    """End the executions whose deadline has passed by the database's clock, and what they hold.
+
+    Returns:
+        Those that it has ended.
+    """
+    ended = []
+    for due in await connection.fetch(SQL["due"]):
+        async with connection.transaction():
+            if await _time_out(connection, due["id"]):
+                ended.append(due["id"])
+    return ended
+
+
+async def _time_out(connection: Connection, execution_id: UUID) -> bool:
+    tasks = await connection.fetch(SQL["delete_tasks"], execution_id)
+    state = ExecutionState(await connection.fetchval(SQL["lock_state"], execution_id))
+    outcome = transition(Operation.TIME_OUT, state)
+    execution = await get(connection, execution_id)
+    if isinstance(outcome, Refusal) or execution is None:
+        return False
+    failure = Failure(
+        origin=FAILURE_ORIGIN_RUNTIME,
+        message=f"{execution.kind} {execution.flow!r} exceeded its timeout of {execution.time_limit:g} s",
+        exception_type="dalsegno.errors:ExecutionError",
+        reason=EXECUTION_TIMEOUT,
+    )
+    await _end(connection, execution_id, outcome, failure.SerializeToString(), tasks)
+    return True
+
+
+async def _end(
+    connection: Connection, execution_id: UUID, state: ExecutionState, failure: bytes, deleted: Sequence[Record]
+) -> None:
+    """End an execution whose row is locked, with all that it has under way; `deleted` are tasks that it had."""
+    tasks = [*deleted, *await connection.fetch(SQL["delete_tasks"], execution_id)]
     given_out = [task["number"] for task in tasks if task["given_out"]]
     numbers, epochs = [task["number"] for task in tasks], [task["epoch"] for task in tasks]
     await connection.execute(SQL["fence_invocations"], execution_id, numbers, epochs)
     changed = await connection.fetch(SQL["cancel_invocations"], execution_id, given_out)
     await connection.execute(SQL["abort_waits"], execution_id)
     await connection.execute(
-        SQL["cancel"],
+        SQL["end"],
         execution_id,
         failure,
         [row["number"] for row in changed],
         [row["state"] for row in changed],
         max((task["epoch"] for task in tasks if task["number"] == 0), default=0),
+        state.value,
     )
-    return True
 
 
 async def _create(
@@ -203,7 +245,7 @@ async def _create(
     raise BackendError("no free run name was found; give the run a name of its own", reason="NO_FREE_NAME")
 
 
-def _pending(new: NewExecution, created_at: datetime) -> Execution:
+def _pending(new: NewExecution, row: Record) -> Execution:
     return Execution(
         id=new.id,
         project=new.project,
@@ -219,7 +261,7 @@ def _pending(new: NewExecution, created_at: datetime) -> Execution:
         requested_by="",
         invocation_count=0,
         last_event=1,
-        created_at=created_at,
+        created_at=row["created_at"],
         started_at=None,
         finished_at=None,
         inputs=new.inputs,
@@ -227,6 +269,8 @@ def _pending(new: NewExecution, created_at: datetime) -> Execution:
         failure=None,
         result_binding=new.result_binding,
         replay=None,
+        time_limit=new.time_limit,
+        deadline=row["deadline"],
     )
 
 

@@ -178,6 +178,7 @@ def _from_row(execution_id: ExecutionId, kind: ExecutionKind, row: Record) -> In
         outputs=row["outputs"],
         failure=row["failure"],
         options=row["options"],
+        progress=row["progress"],
     )
 
 

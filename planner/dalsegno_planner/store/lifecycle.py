@@ -13,6 +13,7 @@ from dalsegno.errors import NotFoundError
 from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_DIVERGENCE, Failure
 from dalsegno_planner.core.execution import ExecutionKind, ExecutionState
 from dalsegno_planner.core.transitions import Operation
+from dalsegno_planner.store.executions import EXECUTION_TIMEOUT
 from dalsegno_planner.store.legality import check_transition, refused
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.sql import load
@@ -122,8 +123,9 @@ async def _reset_pipeline(connection: Connection, execution_id: UUID, pins: Sequ
 
 async def _reset_flow(connection: Connection, execution_id: UUID, row: Record) -> list[int]:
     failure = Failure.FromString(row["failure"] or b"")
-    # A body that has diverged was stopped: which failures it would have caught is not known.
-    by_itself = failure.origin != FAILURE_ORIGIN_DIVERGENCE and row["state"] == ExecutionState.FAILED
+    # A body that has diverged, or ran out of time, was stopped: which failures it would have caught is not known.
+    stopped = failure.origin == FAILURE_ORIGIN_DIVERGENCE or failure.reason == EXECUTION_TIMEOUT
+    by_itself = row["state"] == ExecutionState.FAILED and not stopped
     failed = await connection.fetch(SQL["failures_to_repeat"], execution_id, failure.invocation_id, by_itself)
     await connection.execute(SQL["forget_tombstones"], execution_id, list(row["roots"]))
     await connection.execute(SQL["reuse_again"], execution_id)

@@ -92,6 +92,7 @@ class Creation:
         request_digest: Of the whole request, to tell a repeat from another one with the same ID.
         expected_plan: The digest that was agreed to; empty for any.
         name: The run name; empty to be given one.
+        time_limit: How many seconds it may take; None for as many as its source.
     """
 
     request_id: UUID | None = None
@@ -100,3 +101,4 @@ class Creation:
     name: str = ""
     requested_by: str = ""
     debug: bool = False
+    time_limit: float | None = None

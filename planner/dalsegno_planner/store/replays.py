@@ -149,6 +149,7 @@ class _Writing:
                 if code is not None and code.steps is not None
                 else plan.resolved.facts.shaping_inputs
             ),
+            self._creation.time_limit if self._creation.time_limit is not None else source.time_limit,
         )
         for _ in range(_NAME_TRIES):
             name = self._creation.name or run_names.run_name(secrets.randbits(run_names.BITS))

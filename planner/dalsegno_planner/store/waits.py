@@ -10,6 +10,7 @@ from asyncpg import Record
 from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_RUNTIME, Failure
 from dalsegno.v1.value_pb2 import Output, Outputs, Payload
 from dalsegno_planner.core.execution import ExecutionState, Wait, WaitState
+from dalsegno_planner.core.transitions import Operation, Refusal, transition
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.sql import load
 
@@ -75,7 +76,8 @@ async def expire_waits(connection: Connection) -> list[UUID]:
         async with connection.transaction():
             state = await lock_execution(connection, execution_id)
             running = state is ExecutionState.RUNNING
-            if not state.finished and await _settle(connection, execution_id, due["number"], stored, running):
+            legal = not isinstance(transition(Operation.EXPIRE_WAIT, state), Refusal)
+            if legal and await _settle(connection, execution_id, due["number"], stored, running):
                 changed.append(execution_id)
     return changed
 

@@ -1608,8 +1608,11 @@ class Cancel(_message.Message):
 
     TOKENS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ONLY_WAITING_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why."""
+    only_waiting: _builtins.bool
+    """Whether only those are meant that have not started."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskToken]:
         """Their tokens."""
@@ -1619,10 +1622,11 @@ class Cancel(_message.Message):
         *,
         tokens: _abc.Iterable[Global___TaskToken] | None = ...,
         reason: _builtins.str = ...,
+        only_waiting: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["only_waiting", b"only_waiting", "reason", b"reason", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

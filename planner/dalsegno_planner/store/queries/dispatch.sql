@@ -42,6 +42,49 @@ WITH started AS (
 )
 SELECT DISTINCT execution_id FROM started
 
+-- name: record_progress
+-- How far calls have come: $1 tokens of the tasks in which they run, $2 numbers of the calls, $3 what they say.
+-- Rows that a commit has locked are left to it: they are about to end.
+WITH said AS (
+    SELECT k.execution_id, k.number AS task, k.epoch, k.session_id, n.number, p.progress
+    FROM unnest($1::task_token[]) WITH ORDINALITY AS k (execution_id, number, epoch, session_id, place)
+    JOIN unnest($2::integer[]) WITH ORDINALITY AS n (number, place) ON n.place = k.place
+    JOIN unnest($3::bytea[]) WITH ORDINALITY AS p (progress, place) ON p.place = k.place
+), held AS (
+    SELECT call.address, s.progress FROM (SELECT * FROM said ORDER BY execution_id, number) s
+    CROSS JOIN LATERAL (
+        SELECT FROM tasks t
+        WHERE t.execution_id = s.execution_id AND t.number = s.task AND t.epoch = s.epoch AND t.session_id = s.session_id
+        OFFSET 0) task
+    CROSS JOIN LATERAL (
+        SELECT i.ctid AS address FROM invocations i
+        WHERE i.execution_id = s.execution_id AND i.number = s.number AND i.state = 'pending'
+          AND i.progress IS DISTINCT FROM s.progress
+        FOR UPDATE SKIP LOCKED OFFSET 0) call
+), written AS (
+    UPDATE invocations i SET progress = held.progress FROM held WHERE i.ctid = held.address
+    RETURNING i.execution_id, i.number
+), counts AS (
+    SELECT e.id, w.count FROM (SELECT execution_id, count(*) FROM written GROUP BY execution_id ORDER BY execution_id) w
+    CROSS JOIN LATERAL (SELECT x.id FROM executions x WHERE x.id = w.execution_id FOR UPDATE OFFSET 0) e
+), counted AS (
+    UPDATE executions e SET last_event = e.last_event + c.count FROM counts c WHERE e.id = c.id
+    RETURNING e.id, e.last_event - c.count AS before
+), recorded AS (
+    INSERT INTO events (execution_id, event, number, state)
+    SELECT w.execution_id, c.before + row_number() OVER (PARTITION BY w.execution_id ORDER BY w.number), w.number, 'running'
+    FROM written w JOIN counted c ON c.id = w.execution_id
+)
+SELECT DISTINCT execution_id FROM written
+
+-- name: lost_by_session
+-- Of the tasks that an executor holds ($1), those that are not its any more.
+SELECT k.execution_id, k.number, k.epoch FROM unnest($1::task_token[]) k
+WHERE NOT EXISTS (
+    SELECT FROM tasks t
+    WHERE t.execution_id = k.execution_id AND t.number = k.number AND t.epoch = k.epoch AND t.session_id = k.session_id
+    OFFSET 0)
+
 -- name: recorded_calls
 -- What a body finds recorded, in the order of the calls. Waits that an ancestor recorded are asked again. A call that was
 -- not made has no position; what is overridden of it is so wherever it is made.

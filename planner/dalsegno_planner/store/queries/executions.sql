@@ -2,17 +2,20 @@
 
 -- name: get
 SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
-       invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay
+       invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay,
+       time_limit, deadline
 FROM executions WHERE id = $1;
 
 -- name: get_by_request
 SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
-       invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay
+       invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay,
+       time_limit, deadline
 FROM executions WHERE request_id = $1;
 
 -- name: get_by_name
 SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
-       invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay
+       invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay,
+       time_limit, deadline
 FROM executions WHERE project = $1 AND name = $2;
 
 -- name: name_taken
@@ -35,7 +38,7 @@ SELECT name FROM executions WHERE project = $1 ORDER BY id DESC LIMIT 200;
 -- Messages stay in the table: $1 project, $2 flow, $3 states, $4 source, $5 before this ID, $6 how many.
 SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
        invocation_count, last_event, created_at, started_at, finished_at, ''::bytea AS inputs, NULL::bytea AS result,
-       failure, NULL::bytea AS result_binding, replay
+       failure, NULL::bytea AS result_binding, replay, time_limit, deadline
 FROM executions
 WHERE ($1 = '' OR project = $1)
   AND ($2 = '' OR flow = $2)
@@ -52,10 +55,11 @@ SELECT id, state, last_event FROM executions WHERE id = ANY ($1::uuid[]);
 -- Everything that a flow needs to run, in one round trip. No row comes back where the name or the request is taken.
 WITH execution AS (
     INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, debug, request_id,
-                            inputs, result_binding, shaping_inputs, last_event)
-    VALUES ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11, $12, $13, 1)
+                            inputs, result_binding, shaping_inputs, last_event, time_limit, deadline)
+    VALUES ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11, $12, $13, 1, $15,
+            clock_timestamp() + make_interval(secs => $15))
     ON CONFLICT DO NOTHING
-    RETURNING id, created_at
+    RETURNING id, created_at, deadline
 ), own_lineage AS (
     INSERT INTO lineage (execution_id, depth, ancestor_id, number_limit)
     SELECT id, 0, id, 2147483647 FROM execution
@@ -64,17 +68,18 @@ WITH execution AS (
 ), event AS (
     INSERT INTO events (execution_id, event, number, state, at) SELECT id, 1, 0, 'pending', created_at FROM execution
 )
-SELECT created_at FROM execution;
+SELECT created_at, deadline FROM execution;
 
 -- name: start_pipeline
 -- The row of an execution whose graph is already there. No row comes back where the name or the request is taken.
 WITH execution AS (
     INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, debug, request_id,
                             inputs, result_binding, shaping_inputs, last_event, next_number, invocation_count, unfinished,
-                            started_at, finished_at)
+                            started_at, finished_at, time_limit, deadline)
     VALUES ($1, $2, $3, $4, $5, CASE WHEN $14 = 0 THEN 'completed' ELSE 'pending' END, $6, $7, $8, $9, $10, $11, $12, $13,
             CASE WHEN $14 = 0 THEN 2 ELSE 1 END, $14 + 1, $14, $14,
-            CASE WHEN $14 = 0 THEN clock_timestamp() END, CASE WHEN $14 = 0 THEN clock_timestamp() END)
+            CASE WHEN $14 = 0 THEN clock_timestamp() END, CASE WHEN $14 = 0 THEN clock_timestamp() END,
+            $15, clock_timestamp() + make_interval(secs => $15))
     ON CONFLICT DO NOTHING
     RETURNING id, created_at
 ), own_lineage AS (
@@ -160,11 +165,17 @@ DELETE FROM tasks WHERE execution_id = $1 RETURNING number, epoch, session_id IS
 -- name: abort_waits
 UPDATE waits SET state = 'aborted' WHERE execution_id = $1 AND state = 'pending';
 
--- name: cancel
--- $3 and $4 are the numbers and states of the invocations that changed with it.
+-- name: due
+-- Executions whose deadline has passed.
+SELECT id FROM executions
+WHERE state IN ('pending', 'running', 'waiting') AND deadline IS NOT NULL AND deadline <= clock_timestamp()
+ORDER BY deadline LIMIT 100;
+
+-- name: end
+-- $2 failure, $3 and $4 numbers and states of the invocations that changed with it, $5 the epoch of the body's task, $6 state.
 WITH execution AS (
     UPDATE executions
-    SET state = 'cancelled', finished_at = clock_timestamp(), failure = $2, unfinished = 0,
+    SET state = $6, finished_at = clock_timestamp(), failure = $2, unfinished = 0,
         body_epoch = greatest(body_epoch, $5), last_event = last_event + cardinality($3::integer[]) + 1
     WHERE id = $1
     RETURNING id, last_event
@@ -173,4 +184,4 @@ INSERT INTO events (execution_id, event, number, state)
 SELECT id, last_event - cardinality($3) - 1 + place, number, state
 FROM execution, unnest($3::integer[], $4::text[]) WITH ORDINALITY AS changed (number, state, place)
 UNION ALL
-SELECT id, last_event, 0, 'cancelled' FROM execution;
+SELECT id, last_event, 0, $6 FROM execution;

@@ -55,7 +55,7 @@ ON CONFLICT DO NOTHING;
 -- What failed and what never ran: $1 execution, pinned code ($2 modules, $3 names, $4 digests).
 UPDATE invocations AS i
 SET state = 'pending', attempts_before = i.attempts_before + i.attempt, attempt = 0, started_at = NULL, finished_at = NULL,
-    outputs = NULL, failure = NULL,
+    outputs = NULL, failure = NULL, progress = NULL,
     pinned_digest = coalesce((
         SELECT pin.digest FROM unnest($2::text[], $3::text[], $4::text[]) AS pin (module, name, digest)
         WHERE pin.module = i.module AND pin.name = i.name LIMIT 1), '')
@@ -124,7 +124,7 @@ WHERE execution_id = $1 AND state = 'not_reached' AND NOT called AND supplier_id
 -- What the body is to call again: $1 execution, $2 numbers of calls that failed.
 UPDATE invocations AS i
 SET state = 'pending', called = false, blocked_by = 0, attempts_before = i.attempts_before + i.attempt, attempt = 0,
-    started_at = NULL, finished_at = NULL, outputs = NULL, failure = NULL
+    started_at = NULL, finished_at = NULL, outputs = NULL, failure = NULL, progress = NULL
 WHERE i.execution_id = $1 AND i.position > 0
   AND (i.number = ANY ($2::integer[]) OR i.state = 'cancelled' OR (i.state = 'not_reached' AND i.failure IS NULL))
 RETURNING i.number;
@@ -145,6 +145,7 @@ WITH left_over AS (
     SET state = 'running', started_at = coalesce(e.started_at, clock_timestamp()), finished_at = NULL, failure = NULL,
         result = NULL, unfinished = CASE e.kind WHEN 'pipeline' THEN left_over.pending ELSE 0 END,
         failures = left_over.failed, pinned_digest = $3, retry_request_id = $4,
+        deadline = clock_timestamp() + make_interval(secs => e.time_limit),
         last_event = e.last_event + cardinality($2::integer[]) + 1
     FROM left_over WHERE e.id = $1
     RETURNING e.id, e.last_event

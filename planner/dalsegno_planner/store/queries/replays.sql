@@ -441,10 +441,11 @@ WHERE EXISTS (
 WITH execution AS (
     INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, source_id, debug,
                             single_step, requested_by, request_id, next_number, invocation_count, unfinished, last_event,
-                            started_at, finished_at, inputs, result_binding, replay, shaping_inputs)
+                            started_at, finished_at, inputs, result_binding, replay, shaping_inputs, time_limit, deadline)
     VALUES ($1, $3, $4, $5, $6, CASE WHEN $17 THEN 'completed' ELSE 'pending' END, $7, $8, $9, $2, $10, $11, $12, $13,
             $14, $15, $18, CASE WHEN $17 THEN 2 ELSE 1 END,
-            CASE WHEN $17 THEN clock_timestamp() END, CASE WHEN $17 THEN clock_timestamp() END, $16, $19, $20, $23)
+            CASE WHEN $17 THEN clock_timestamp() END, CASE WHEN $17 THEN clock_timestamp() END, $16, $19, $20, $23,
+            $24, clock_timestamp() + make_interval(secs => $24))
     ON CONFLICT DO NOTHING
     RETURNING id, created_at
 ), own_lineage AS (
