@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from dalsegno.decorated import Decorated, decorated_objects, module_name
 from dalsegno.errors import UsageError
 from dalsegno.steps import MAX_RETRY_DELAY, RETRY_DELAY, RETRY_JITTER, Exceptions, Step, StepCall, StepSettings
+from dalsegno.timeouts import checked_timeout
 
 if TYPE_CHECKING:
     from dalsegno.client.executions import Execution
@@ -36,7 +37,25 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Flow(Decorated[P, R]):
+class _Runnable(Decorated[P, R]):
+    """What an execution is one run of.
+
+    Attributes:
+        timeout: Seconds that an execution may take, waits included; None sets no limit.
+    """
+
+    def __init__(
+        self, function: Callable[P, R], name: str | None = None, *, timeout: float | timedelta | None = None
+    ) -> None:
+        super().__init__(function, name)
+        self.timeout = checked_timeout(f"{self.kind} {self.name!r}", timeout)
+
+    def _timeout_or(self, timeout: float | timedelta | None) -> float | None:
+        given = checked_timeout(f"the replay of {self.kind} {self.name!r}", timeout)
+        return self.timeout if given is None else given
+
+
+class Flow(_Runnable[P, R]):
     """A function whose body runs on an executor and makes durable calls as it goes."""
 
     kind = "flow"
@@ -65,6 +84,15 @@ class Flow(Decorated[P, R]):
 
         return starts.start_flow(self, args, kwargs)
 
+    def with_options(self, *, name: str | None = None, timeout: float | timedelta | None = None) -> FlowRun[P, R]:
+        """Give options to a single run: ``article.with_options(timeout=60).run("kitchens")``.
+
+        Args:
+            name: The name of the run, unique in its project; one is made up where none is given.
+            timeout: Seconds, or a timedelta, that it may take, instead of the flow's own.
+        """
+        return FlowRun(self, name, checked_timeout(f"flow {self.name!r}", timeout))
+
     def replay(
         self,
         exec_id: object,
@@ -78,10 +106,13 @@ class Flow(Decorated[P, R]):
         on_stale: str | None = None,
         expect_plan: str | None = None,
         inputs: Mapping[str, object] | None = None,
+        timeout: float | timedelta | None = None,
         debug: bool = False,
         **flow_inputs: object,
     ) -> ExecutionHandle[Any]:
         """Replay an execution of this flow with the code as it is here; see ``Client.executions.replay``.
+
+        With `timeout`, the replay may take that long; else as long as the flow has, or as its source had.
 
         With ``debug=True`` the body and its steps run in the calling thread of this process, so that breakpoints
         work, and the replay has ended when this returns. Timeouts of steps are not enforced then.
@@ -103,11 +134,29 @@ class Flow(Decorated[P, R]):
             expect_plan=expect_plan,
             inputs=inputs,
             flow_inputs=flow_inputs,
+            timeout=self._timeout_or(timeout),
         )
         return starts.replay_flow(self, exec_id, request, debug=debug)
 
 
-class Pipeline(Decorated[P, R]):
+class FlowRun(Generic[P, R]):
+    """A flow with the options of one run."""
+
+    __slots__ = ("_flow", "_name", "_timeout")
+
+    def __init__(self, flow: Flow[P, R], name: str | None, timeout: float | None) -> None:
+        self._flow = flow
+        self._name = name
+        self._timeout = timeout
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> ExecutionHandle[R]:
+        """Start an execution and return its handle; see `Flow.run`."""
+        from dalsegno.client import starts
+
+        return starts.start_flow(self._flow, args, kwargs, name=self._name, timeout=self._timeout)
+
+
+class Pipeline(_Runnable[P, R]):
     """A function whose body is traced once into a fixed graph, which then runs."""
 
     kind = "pipeline"
@@ -121,6 +170,15 @@ class Pipeline(Decorated[P, R]):
         from dalsegno.client import starts
 
         return starts.run_pipeline(self, args, kwargs)
+
+    def with_options(self, *, name: str | None = None, timeout: float | timedelta | None = None) -> PipelineRun[P, R]:
+        """Give options to a single run: ``training.with_options(timeout=3600)(rate=0.1)``.
+
+        Args:
+            name: The name of the run, unique in its project; one is made up where none is given.
+            timeout: Seconds, or a timedelta, that it may take, instead of the pipeline's own.
+        """
+        return PipelineRun(self, name, checked_timeout(f"pipeline {self.name!r}", timeout))
 
     def trace(self, *args: P.args, **kwargs: P.kwargs) -> Graph:
         """Return the graph that a run with these arguments would have; nothing runs."""
@@ -139,6 +197,7 @@ class Pipeline(Decorated[P, R]):
         step_input_overrides: Mapping[str, Mapping[str, object]] | None = None,
         rerun_changed_code: bool = False,
         expect_plan: str | None = None,
+        timeout: float | timedelta | None = None,
         debug: bool = False,
     ) -> Execution:
         """Replay a run with the code as it is here, wait, and return the new execution.
@@ -153,6 +212,8 @@ class Pipeline(Decorated[P, R]):
             step_input_overrides: Inputs of single invocations that are replaced.
             rerun_changed_code: Re-execute steps whose code has changed, also among what would be reused.
             expect_plan: The digest of the plan that was agreed to.
+            timeout: Seconds, or a timedelta, that the replay may take; else as long as the pipeline has, or as its
+                source had.
             debug: Run the steps in the calling thread of this process, so that breakpoints work. Timeouts of steps
                 are not enforced then.
         """
@@ -167,8 +228,26 @@ class Pipeline(Decorated[P, R]):
             expect_plan=expect_plan,
             inputs=input_overrides,
             everything=skip is None and not skip_successful_steps,
+            timeout=self._timeout_or(timeout),
         )
         return pipeline_replays.replay_pipeline(self, pipeline_run, pipeline, request, debug=debug)
+
+
+class PipelineRun(Generic[P, R]):
+    """A pipeline with the options of one run."""
+
+    __slots__ = ("_name", "_pipeline", "_timeout")
+
+    def __init__(self, pipeline: Pipeline[P, R], name: str | None, timeout: float | None) -> None:
+        self._pipeline = pipeline
+        self._name = name
+        self._timeout = timeout
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Execution:
+        """Trace, run, wait, and return the execution; see `Pipeline`."""
+        from dalsegno.client import starts
+
+        return starts.run_pipeline(self._pipeline, args, kwargs, name=self._name, timeout=self._timeout)
 
 
 @overload
@@ -242,20 +321,30 @@ checkpoint = step
 @overload
 def flow(function: Callable[P, R], /) -> Flow[P, R]: ...
 @overload
-def flow(*, name: str | None = None) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
-def flow(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+def flow(
+    *, name: str | None = None, timeout: float | timedelta | None = None
+) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+def flow(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout: float | timedelta | None = None,
+) -> Any:
     """Make a function a flow: its body runs on an executor, and the steps that it calls are recorded.
 
     Args:
         function: The function, where the decorator is used without parentheses.
         name: Its name in executions; the function's own where none is given.
+        timeout: Seconds, or a timedelta, that an execution may take, waits included. One that takes longer ends as
+            failed, with the reason ``EXECUTION_TIMEOUT``, and what runs of it is stopped.
 
     Raises:
         UsageError: If the function is a generator.
     """
 
     def decorate(function: Callable[..., Any]) -> Flow[..., Any]:
-        return Flow(function, name)
+        return Flow(function, name, timeout=timeout)
 
     return decorate if function is None else decorate(function)
 
@@ -263,13 +352,23 @@ def flow(function: Callable[..., Any] | None = None, /, *, name: str | None = No
 @overload
 def pipeline(function: Callable[P, R], /) -> Pipeline[P, R]: ...
 @overload
-def pipeline(*, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
-def pipeline(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+def pipeline(
+    *, name: str | None = None, timeout: float | timedelta | None = None
+) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
+def pipeline(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout: float | timedelta | None = None,
+) -> Any:
     """Make a function a pipeline: its body is traced once into a fixed graph before anything runs.
 
     Args:
         function: The function, where the decorator is used without parentheses.
         name: Its name in executions; the function's own where none is given.
+        timeout: Seconds, or a timedelta, that an execution may take, waits included. One that takes longer ends as
+            failed, with the reason ``EXECUTION_TIMEOUT``, and what runs of it is stopped.
 
     Raises:
         UsageError: If the function is a generator, or an ``async def``.
@@ -282,6 +381,6 @@ def pipeline(function: Callable[..., Any] | None = None, /, *, name: str | None 
                 "plain def (its steps may be async)",
                 reason="ASYNC_PIPELINE",
             )
-        return Pipeline(function, name)
+        return Pipeline(function, name, timeout=timeout)
 
     return decorate if function is None else decorate(function)

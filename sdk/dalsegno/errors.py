@@ -139,6 +139,8 @@ class Failure:
     invocation_id: str | None = None
     attempt: int | None = None
     divergence: Divergence | None = None
+    reason: str | None = None
+    """A stable name of the case where there is one, such as ``STEP_TIMEOUT`` or ``PROCESS_DIED``."""
 
 
 class DalsegnoError(Exception):

@@ -31,6 +31,7 @@ def failure_of(message: execution_pb2.Failure) -> Failure:
         invocation_id=message.invocation_id or None,
         attempt=message.attempt or None,
         divergence=divergence_of(message.divergence) if message.HasField("divergence") else None,
+        reason=message.reason or None,
     )
 
 
@@ -56,7 +57,7 @@ def _error(message: execution_pb2.Failure, failure: Failure, exec_id: str, text:
         case FailureOrigin.DIVERGENCE:
             return _divergence_error(failure, exec_id, text)
         case _:
-            return ExecutionError(text, exec_id=exec_id, failure=failure)
+            return ExecutionError(text, reason=failure.reason, exec_id=exec_id, failure=failure)
 
 
 def _divergence_error(failure: Failure, exec_id: str, text: str) -> DivergenceError:

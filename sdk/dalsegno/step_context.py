@@ -5,8 +5,10 @@ Outside of a run on an executor both do nothing, so that a step is still its pla
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Protocol
 
 from dalsegno.errors import UsageError
@@ -18,6 +20,20 @@ class StepCancelled(BaseException):
     It is no `Exception`, so that only ``finally`` and context managers see it. Code that goes on all the same is ended
     with its process, after a grace period. An ``async def`` step gets `asyncio.CancelledError` instead.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a step had come, by what its code said; ``total`` is None where that is not known."""
+
+    done: float
+    total: float | None = None
+    message: str = ""
+    at: dt.datetime | None = None
+
+    def __str__(self) -> str:
+        done = f"{self.done:g}" if self.total is None else f"{self.done:g}/{self.total:g}"
+        return f"{done} {self.message}" if self.message else done
 
 
 class StepContext(Protocol):

@@ -135,6 +135,7 @@ def _public(failure: Failure) -> errors.Failure:
         traceback=failure.traceback or None,
         invocation_id=failure.invocation_id or None,
         attempt=failure.attempt or None,
+        reason=failure.reason or None,
     )
 
 

@@ -149,7 +149,7 @@ class _Writing:
                 if code is not None and code.steps is not None
                 else plan.resolved.facts.shaping_inputs
             ),
-            self._creation.time_limit if self._creation.time_limit is not None else source.time_limit,
+            self._time_limit(),
         )
         for _ in range(_NAME_TRIES):
             name = self._creation.name or run_names.run_name(secrets.randbits(run_names.BITS))
@@ -173,6 +173,11 @@ class _Writing:
         ]
         several = Binding(tuple=BindingList(items=outputs))
         return (outputs[0] if len(outputs) == 1 else several).SerializeToString()
+
+    def _time_limit(self) -> float | None:
+        given = self._creation
+        # Somebody who stops at a breakpoint is not timed, unless asked for.
+        return given.time_limit if given.time_limit is not None or given.debug else self._source.time_limit
 
     def _inputs(self) -> bytes:
         inputs = FlowInputs.FromString(self._source.inputs)

@@ -8,6 +8,7 @@ from datetime import datetime
 from dalsegno.cli.value_text import json_form
 from dalsegno.cli.views import ExecutionView, Fate, PlannedView, PlanView, StepView, WaitView
 from dalsegno.errors import Divergence, DivergentCall, Failure
+from dalsegno.step_context import Progress
 
 Document = dict[str, object]
 
@@ -31,6 +32,7 @@ def execution_document(execution: ExecutionView) -> Document:
         "failure": failure_document(execution.failure),
         "pending_reason": execution.pending_reason,
         "step_count": execution.step_count,
+        "deadline": _time(execution.deadline),
     }
 
 
@@ -52,6 +54,7 @@ def step_document(step: StepView) -> Document:
         "overridden_inputs": list(step.overridden_inputs),
         "stale_inputs": step.stale_inputs,
         "failure": failure_document(step.failure),
+        "progress": _progress_document(step.progress),
     }
 
 
@@ -129,6 +132,7 @@ def failure_document(failure: Failure | None) -> Document | None:
         "traceback": failure.traceback,
         "invocation_id": failure.invocation_id,
         "attempt": failure.attempt,
+        "reason": failure.reason,
         "divergence": _divergence_document(failure.divergence),
     }
 
@@ -157,6 +161,12 @@ def _divergent_call_document(call: DivergentCall | None) -> Document | None:
         "position": call.position,
         "digests": dict(call.digests),
     }
+
+
+def _progress_document(progress: Progress | None) -> Document | None:
+    if progress is None:
+        return None
+    return {"done": progress.done, "total": progress.total, "message": progress.message, "at": _time(progress.at)}
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -58,7 +58,7 @@ class Progress:
 
     def __init__(self, execution: ExecutionView) -> None:
         self._execution = execution
-        self._running: dict[str, None] = {}
+        self._running: dict[str, str] = {}
         self._done = 0
         self._lines = 0
         self._waiting_said = True
@@ -73,7 +73,7 @@ class Progress:
         """Return the state of affairs in a line."""
         if self._execution.pending_reason:
             return self._execution.pending_reason
-        named = ", ".join(list(self._running)[:_NAMED])
+        named = ", ".join(f"{name} {how_far}".rstrip() for name, how_far in list(self._running.items())[:_NAMED])
         more = len(self._running) - _NAMED
         now = f": {named}" + (f" and {more} more" if more > 0 else "") if named else ""
         done = f", {count_text(self._done, 'step')} done" if self._done else ""
@@ -95,9 +95,11 @@ class Progress:
 
     def _take_step(self, event: StepView) -> str:
         if not event.state.finished:
-            if event.state is InvocationState.RUNNING:
-                self._running[event.invocation_id] = None
-            return ""
+            if event.state is not InvocationState.RUNNING:
+                return ""
+            how_far = "" if event.progress is None else str(event.progress)
+            said, self._running[event.invocation_id] = self._running.get(event.invocation_id, ""), how_far
+            return f"{event.invocation_id} {state_text(event.state)}: {how_far}" if how_far not in ("", said) else ""
         self._running.pop(event.invocation_id, None)
         self._done += 1
         self._lines += 1

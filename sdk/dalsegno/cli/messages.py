@@ -47,6 +47,7 @@ def execution_view(message: execution_pb2.Execution, decode: Decode) -> Executio
         failure=failure_of(message.failure) if message.HasField("failure") else None,
         pending_reason=message.pending_reason or None,
         step_count=message.invocation_count,
+        deadline=_moment(message, "deadline", message.deadline),
     )
 
 
@@ -58,6 +59,7 @@ def step_views(messages: Sequence[execution_pb2.Invocation]) -> list[StepView]:
 
 def step_view(message: execution_pb2.Invocation, names: Mapping[int, str]) -> StepView:
     """Convert one invocation; `names` has the invocation IDs of others by their number."""
+    from dalsegno.client.progress import progress_of
     from dalsegno.v1 import execution_pb2
 
     upstream = dict.fromkeys((*_taken(message.inputs), *message.after))
@@ -76,6 +78,7 @@ def step_view(message: execution_pb2.Invocation, names: Mapping[int, str]) -> St
         stale_inputs=message.stale_inputs,
         attempt=message.attempt,
         failure=failure_of(message.failure) if message.HasField("failure") else None,
+        progress=progress_of(message),
     )
 
 

@@ -33,4 +33,8 @@ Project = Annotated[
 Execution = Annotated[
     str, typer.Argument(metavar="ID", help="An execution: its run name, its ID, or a unique prefix or suffix.")
 ]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", help="How long the execution may take, waits included."),
+]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many are shown at most.")]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dalsegno.cli.options import Address, Execution, Limit, Output, Project
+from dalsegno.cli.options import Address, Execution, Limit, Output, Project, Timeout
 from dalsegno.cli.reporting import OutputFormat, Report
 
 
@@ -42,6 +42,7 @@ def replay(
     expect_plan: Annotated[
         str | None, typer.Option(metavar="DIGEST", help="Refuse if the plan is not the one of this digest.")
     ] = None,
+    timeout: Timeout = None,
     limit: Limit = 100,
     address: Address = None,
     project: Project = None,
@@ -69,4 +70,4 @@ def replay(
     with Session(address, project) as session:
         if dry_run:
             return show_plan(session, execution, request, report, limit=limit)
-        return make_replay(session, execution, request, report, wait=wait, limit=limit)
+        return make_replay(session, execution, {**request, "timeout": timeout}, report, wait=wait, limit=limit)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dalsegno.cli.options import Address, Limit, Output, Project
+from dalsegno.cli.options import Address, Limit, Output, Project, Timeout
 from dalsegno.cli.reporting import OutputFormat, Report
 
 
@@ -21,6 +21,7 @@ def run_flow(
         str | None, typer.Option("--name", metavar="NAME", help="The run's name; chosen where none is given.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end, or return at once.")] = True,
+    timeout: Timeout = None,
     limit: Limit = 100,
     address: Address = None,
     project: Project = None,
@@ -35,4 +36,6 @@ def run_flow(
     arguments = json_object("--args", args)
     runnable = load_runnable(target)
     with Session(address, project) as session:
-        return start_and_follow(session, runnable, arguments, Report(output), name=name, wait=wait, limit=limit)
+        return start_and_follow(
+            session, runnable, arguments, Report(output), name=name, timeout=timeout, wait=wait, limit=limit
+        )

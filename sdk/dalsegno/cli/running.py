@@ -13,6 +13,7 @@ from dalsegno.cli.outcome import exit_code_for, show_execution
 from dalsegno.cli.reporting import Report
 from dalsegno.cli.session import Session
 from dalsegno.decorators import Flow, Pipeline
+from dalsegno.timeouts import checked_timeout
 
 
 def start_and_follow(
@@ -22,11 +23,12 @@ def start_and_follow(
     report: Report,
     *,
     name: str | None,
+    timeout: float | None,
     wait: bool,
     limit: int,
 ) -> ExitCode:
     """Start an execution, and follow it to its end where that is asked for."""
-    started = session.execution(_start(session, runnable, arguments, name))
+    started = session.execution(_start(session, runnable, arguments, name, timeout))
     if not wait:
         report.document(execution_document(started))
         report.show(f"{started.name} is started: dalsegno executions get {started.name}")
@@ -40,12 +42,15 @@ def start_and_follow(
     return exit_code_for(ended)
 
 
-def _start(session: Session, runnable: Runnable, arguments: Mapping[str, object], name: str | None) -> str:
+def _start(
+    session: Session, runnable: Runnable, arguments: Mapping[str, object], name: str | None, timeout: float | None
+) -> str:
+    limit = checked_timeout("the run", timeout)
     from dalsegno.client.starts import start_flow, start_pipeline
 
     match runnable:
         case Flow():
-            return start_flow(runnable, (), arguments, session.client, name=name).exec_id
+            return start_flow(runnable, (), arguments, session.client, name=name, timeout=limit).exec_id
         case Pipeline():
-            return start_pipeline(runnable, (), arguments, session.client.reach, name=name).exec_id
+            return start_pipeline(runnable, (), arguments, session.client.reach, name=name, timeout=limit).exec_id
     assert_never(runnable)

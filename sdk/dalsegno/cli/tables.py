@@ -91,6 +91,8 @@ def _facts(execution: ExecutionView) -> RenderableType:
         facts.add_row(f"input {name}", Text(f"{value_line(value)}{changed}"))
     if execution.result is not None:
         facts.add_row("result", Text(value_line(execution.result, width=200)))
+    if execution.deadline is not None and not execution.state.finished:
+        facts.add_row("deadline", time_text(execution.deadline))
     if execution.pending_reason:
         facts.add_row("held up by", Text(execution.pending_reason, style="yellow"))
     return indented(facts)
@@ -131,6 +133,8 @@ def _notes(step: StepView) -> list[str]:
         notes.append("stale inputs")
     if step.attempt > 1:
         notes.append(f"attempt {step.attempt}")
+    if step.progress is not None and step.state is not InvocationState.COMPLETED:
+        notes.append(str(step.progress))
     if step.failure is not None:
         notes.append(_first_line(step.failure.message))
     return notes

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from dalsegno.errors import Failure
 from dalsegno.states import ExecutionState, InvocationState
+from dalsegno.step_context import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class ExecutionView:
         original_name: Its name, where that was looked up.
         overridden_inputs: For a replay, the inputs that it changes.
         pending_reason: Why it does not go on where nothing can run it, and what to do.
+        deadline: When it ends as failed unless it has ended before.
     """
 
     exec_id: str
@@ -41,6 +43,7 @@ class ExecutionView:
     failure: Failure | None = None
     pending_reason: str | None = None
     step_count: int = 0
+    deadline: datetime | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -57,6 +60,7 @@ class StepView:
         upstream: Invocation IDs that it takes something from, or comes after.
         output_overridden: Whether a replay replaced its output.
         stale_inputs: Whether it was reused although its inputs would be others now.
+        progress: How far it had come when that was last heard of.
     """
 
     invocation_id: str
@@ -73,6 +77,7 @@ class StepView:
     stale_inputs: bool = False
     attempt: int = 1
     failure: Failure | None = None
+    progress: Progress | None = None
 
     @property
     def seconds(self) -> float | None:

@@ -10,11 +10,13 @@ from uuid import UUID
 
 from dalsegno.client.artifacts import Artifact
 from dalsegno.client.identity import call_in_execution, output_id
+from dalsegno.client.progress import progress_of
 from dalsegno.client.sequences import NamedSequence
 from dalsegno.client.times import moment
 from dalsegno.errors import Failure, NotFoundError
 from dalsegno.failures import failure_of
 from dalsegno.states import InvocationState
+from dalsegno.step_context import Progress
 from dalsegno.v1 import execution_pb2
 from dalsegno.v1.execution_service_pb2 import ExecutionServiceListAttemptsRequest
 
@@ -84,6 +86,11 @@ class Checkpoint:
     def attempt(self) -> int:
         """The attempts used so far."""
         return self._message.attempt
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far its last attempt had come when that was last heard of; None where its code does not say."""
+        return progress_of(self._message)
 
     @property
     def failure(self) -> Failure | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -21,6 +22,7 @@ from dalsegno.client.waits import Wait
 from dalsegno.decorators import Flow, Pipeline
 from dalsegno.errors import StateError, UsageError
 from dalsegno.states import ExecutionState
+from dalsegno.timeouts import checked_timeout
 from dalsegno.v1 import execution_pb2, log_service_pb2, wait_service_pb2
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceCancelRequest,
@@ -115,6 +117,7 @@ class Executions:
         on_stale: str | None = None,
         expect_plan: str | None = None,
         inputs: Mapping[str, object] | None = None,
+        timeout: float | timedelta | None = None,
         **flow_inputs: object,
     ) -> Execution:
         """Create a replay, and return it without waiting for it.
@@ -138,6 +141,8 @@ class Executions:
                     ``"fail"`` refuses.
             expect_plan: The digest of the plan that was agreed to; another plan is refused.
             inputs: Flow inputs that are replaced; all others are carried over as recorded.
+            timeout: Seconds, or a timedelta, that the replay may take, waits included; as long as its source where
+                none is given.
             **flow_inputs: The same, where no argument of this method has the name.
 
         Raises:
@@ -157,6 +162,7 @@ class Executions:
             expect_plan=expect_plan,
             inputs=inputs,
             flow_inputs=flow_inputs,
+            timeout=checked_timeout("the replay", timeout),
         )
         return self.replay_request(exec_id, request)
 
@@ -200,7 +206,7 @@ class Executions:
         here = code_here.for_source(self._reach, exec_id, pin=True)
         uploads = Uploads(self._reach.storage)
         spec = checked_spec(self._reach, request, execution_text(exec_id), uploads, types=here.types, code=here.code)
-        return create_replay(self._reach, spec, uploads, expect_plan=request.expect_plan)
+        return create_replay(self._reach, spec, uploads, expect_plan=request.expect_plan, timeout=request.timeout)
 
     def wait(self, exec_id: object, timeout: float | None = None) -> Execution:
         """Wait until an execution has ended, and return it, whether it failed or not.

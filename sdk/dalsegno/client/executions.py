@@ -98,6 +98,16 @@ class Execution:
         return moment(self._message, "finished_at")
 
     @property
+    def timeout(self) -> float | None:
+        """How many seconds it may take, from its creation or its last retry on; None where there is no limit."""
+        return self._message.timeout.ToNanoseconds() / 1e9 if self._message.HasField("timeout") else None
+
+    @property
+    def deadline(self) -> dt.datetime | None:
+        """When it ends as failed unless it has ended before."""
+        return moment(self._message, "deadline")
+
+    @property
     def debug(self) -> bool:
         """Whether it ran in a client's own process."""
         return self._message.debug

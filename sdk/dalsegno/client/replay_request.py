@@ -44,6 +44,7 @@ class ReplayRequest:
         expect_plan: The digest of the plan that was agreed to.
         inputs: Flow inputs that are replaced.
         flow_inputs: The same, given as keyword arguments.
+        timeout: Seconds that the replay may take; None for as many as its source.
     """
 
     from_: str | Sequence[str] | None = None
@@ -57,6 +58,7 @@ class ReplayRequest:
     expect_plan: str | None = None
     inputs: Mapping[str, object] | None = None
     flow_inputs: Mapping[str, object] = field(default_factory=dict)
+    timeout: float | None = None
 
     def all_inputs(self) -> dict[str, object]:
         """Return the flow inputs, in whichever way they were given.

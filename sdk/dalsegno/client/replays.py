@@ -11,6 +11,7 @@ from dalsegno.client.connection import new_request_id
 from dalsegno.client.executions import Execution
 from dalsegno.client.plans import Plan
 from dalsegno.client.storage import Uploads
+from dalsegno.timeouts import duration
 from dalsegno.v1.replay_service_pb2 import (
     PLAN_VIEW_ROOTS,
     ReplayServiceCreateRequest,
@@ -35,6 +36,7 @@ def create_replay(
     expect_plan: str | None = None,
     single_step: bool = False,
     debug: bool = False,
+    timeout: float | None = None,
 ) -> Execution:
     """Create a replay.
 
@@ -45,6 +47,7 @@ def create_replay(
         expect_plan: The digest of the plan that was agreed to.
         single_step: Whether nothing but the one invocation that it names is to run.
         debug: Whether this process runs it, and nobody else.
+        timeout: Seconds that it may take; None for as many as its source.
     """
     # The plan of a single step is not asked for beforehand: what it would refuse, the creation refuses.
     if uploads and not single_step:
@@ -58,6 +61,7 @@ def create_replay(
         requested_by=who_asks(),
         single_step=single_step,
         debug=debug,
+        timeout=duration(timeout),
     )
     response = reach.connection.call(lambda stubs: stubs.replays.Create, request)
     return Execution(response.execution, reach)

@@ -18,6 +18,7 @@ from dalsegno.client.storage import Uploads
 from dalsegno.definitions import definition_ref, kind_of
 from dalsegno.durable import refuse_inside
 from dalsegno.errors import UsageError
+from dalsegno.timeouts import duration
 from dalsegno.tracing import Graph, trace
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceStartRequest,
@@ -41,11 +42,12 @@ def start_flow(
     kwargs: Mapping[str, object],
     client: Client | None = None,
     name: str | None = None,
+    timeout: float | None = None,
 ) -> ExecutionHandle[Any]:
-    """Start an execution of a flow, under a run name of its own where one is given."""
+    """Start an execution of a flow, under a run name and with a timeout of its own where these are given."""
     refuse_in_body(flow, "run")
     reach = reach_of(client)
-    return ExecutionHandle(start_flow_on(reach, flow, args, kwargs, name), reach)
+    return ExecutionHandle(start_flow_on(reach, flow, args, kwargs, name, timeout), reach)
 
 
 def start_flow_on(
@@ -54,6 +56,7 @@ def start_flow_on(
     args: tuple[object, ...],
     kwargs: Mapping[str, object],
     name: str | None = None,
+    timeout: float | None = None,
 ) -> Execution:
     """Start an execution of a flow on a planner."""
     refuse_in_body(flow, "run")
@@ -63,7 +66,7 @@ def start_flow_on(
         name: Value(payload=uploads.encoded(value, f"argument {name!r} of flow {flow.name!r}"))
         for name, value in arguments.items()
     }
-    header = _header(reach, flow, inputs, name)
+    header = _header(reach, flow, inputs, name, timeout)
     uploads.send()
     return _start(reach, header, ())
 
@@ -81,11 +84,17 @@ def flow_value_async(
     return value()
 
 
-def run_pipeline(pipeline: Pipeline[..., Any], args: tuple[object, ...], kwargs: Mapping[str, object]) -> Execution:
+def run_pipeline(
+    pipeline: Pipeline[..., Any],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    name: str | None = None,
+    timeout: float | None = None,
+) -> Execution:
     """Trace a pipeline, run it, and return the execution once it has ended well."""
     refuse_in_body(pipeline, "run")
     reach = reach_of(None)
-    return ended_well(reach, start_pipeline(pipeline, args, kwargs, reach))
+    return ended_well(reach, start_pipeline(pipeline, args, kwargs, reach, name, timeout))
 
 
 def start_pipeline(
@@ -94,8 +103,9 @@ def start_pipeline(
     kwargs: Mapping[str, object],
     reach: Reach,
     name: str | None = None,
+    timeout: float | None = None,
 ) -> Execution:
-    """Trace a pipeline and start it, under a run name of its own where one is given."""
+    """Trace a pipeline and start it, under a run name and with a timeout of its own where these are given."""
     refuse_in_body(pipeline, "run")
     uploads = Uploads(reach.storage)
     pinned = joined(reach, pipeline)
@@ -104,7 +114,7 @@ def start_pipeline(
         name: Value(payload=uploads.payload(value, f"argument {name!r} of pipeline {pipeline.name!r}"))
         for name, value in graph.inputs.items()
     }
-    header = _header(reach, pipeline, inputs, name, graph)
+    header = _header(reach, pipeline, inputs, name, timeout, graph)
     uploads.send()
     return _start(reach, header, graph.steps)
 
@@ -141,7 +151,8 @@ def replay_source(
 
     def create() -> Execution:
         spec = checked_spec(reach, request, source.exec_id, given, types=here.types, code=here.code)
-        return create_replay(reach, spec, given, expect_plan=request.expect_plan, debug=debug)
+        agreed, timeout = request.expect_plan, request.timeout
+        return create_replay(reach, spec, given, expect_plan=agreed, debug=debug, timeout=timeout)
 
     if not debug:
         return create()
@@ -156,6 +167,7 @@ def _header(
     decorated: Flow[..., Any] | Pipeline[..., Any],
     inputs: Mapping[str, Value],
     name: str | None,
+    timeout: float | None,
     graph: Graph | None = None,
 ) -> StartHeader:
     return StartHeader(
@@ -169,6 +181,7 @@ def _header(
         definitions=definitions([decorated, *(graph.definitions if graph is not None else ())]),
         result=graph.result if graph is not None else None,
         shaping_inputs=sorted(graph.shaped_by) if graph is not None else (),
+        timeout=duration(decorated.timeout if timeout is None else timeout),
     )
 
 
