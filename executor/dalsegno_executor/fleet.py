@@ -76,6 +76,8 @@ class Fleet:
         self._unplaced_alone: deque[Task] = deque()
         # Further pages of the recorded calls of bodies that wait for a runner.
         self._pages: dict[TaskKey, list[Task]] = {}
+        # Outcomes of calls for them.
+        self._outcomes: dict[TaskKey, list[ResolvedCall]] = {}
 
     # Runners.
 
@@ -130,6 +132,8 @@ class Fleet:
                 given.extend(self._pages.pop(key, ()))
         for runner_id, batch in batches.items():
             self.runners[runner_id].link.send(ExecutorServiceWorkResponse(tasks=batch))
+            for task in batch.tasks if self._outcomes else ():
+                self.resolve(self._outcomes.pop(key_of(task.token), ()))
 
     def answer(self, runner_id: RunnerId, acks: Sequence[Ack]) -> None:
         """Pass acknowledgements on to the runner that waits for them."""
@@ -140,8 +144,11 @@ class Fleet:
     def resolve(self, calls: Sequence[ResolvedCall]) -> None:
         """Pass outcomes on to the bodies that have submitted the calls."""
         for call in calls:
-            runner = self._holders.get(key_of(call.body))
-            if runner is not None:
+            key = key_of(call.body)
+            runner = self._holders.get(key)
+            if runner is None and self._session.holds(key):
+                self._outcomes.setdefault(key, []).append(call)
+            elif runner is not None:
                 message = ExecutorServiceWorkResponse()
                 message.resolved.calls.append(call)
                 runner.link.send(message)
@@ -167,6 +174,7 @@ class Fleet:
         self._unplaced.clear()
         self._unplaced_alone.clear()
         self._pages.clear()
+        self._outcomes.clear()
         for runner in self.runners.values():
             runner.link.send(ExecutorServiceWorkResponse(drain=Drain(reason=reason)))
         self._wake()
@@ -249,6 +257,7 @@ class Fleet:
         self._unplaced = deque(task for task in self._unplaced if key_of(task.token) != key)
         self._unplaced_alone = deque(task for task in self._unplaced_alone if key_of(task.token) != key)
         self._pages.pop(key, None)
+        self._outcomes.pop(key, None)
 
     def _cancel(self, runner: Runner, keys: Sequence[TaskKey], reason: str, *, only_waiting: bool = False) -> None:
         if keys:

@@ -181,6 +181,14 @@ async def test_tasks_wait_for_a_runner_and_pages_wait_with_their_body(office: Of
     assert kinds == ["step", "body", "recorded"]
 
 
+async def test_outcomes_wait_with_their_body_for_a_runner(office: Office) -> None:
+    office.give(body())
+    office.fleet.resolve([ResolvedCall(body=body().token, number=3)])
+    runner = await office.hire()
+    assert await runner.tasks(1) == [0]
+    assert (await runner.next("resolved")).resolved.calls[0].number == 3
+
+
 async def test_short_steps_open_the_window_and_a_stuck_one_gives_the_others_back(office: Office) -> None:
     runner = await office.hire()
     assert (await office.says("credit")).credit.steps == 1

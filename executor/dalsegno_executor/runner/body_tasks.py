@@ -29,7 +29,7 @@ from dalsegno_executor.runner.calls import Calls
 from dalsegno_executor.runner.control import BodyEnd, Diverged, HandedBack, Refused, Suspension
 from dalsegno_executor.runner.divergence import divergence_failure
 from dalsegno_executor.runner.environment import Environment
-from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of, type_name
+from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of
 from dalsegno_executor.runner.inbox import Inbox
 from dalsegno_executor.runner.log_capture import Who, Writer
 from dalsegno_executor.runner.turns import BodyLoop, Turns
@@ -148,7 +148,6 @@ class BodyTaskRun:
             return self._failed(failure_of(error, USER_CODE))
         failure = Failure()
         failure.CopyFrom(known)
-        failure.exception_type = known.exception_type or type_name(type(error))
         return self._failed(failure)
 
     def _ended(self, ending: BodyEnd) -> ExecutorServiceWorkRequest | Report:

@@ -59,10 +59,13 @@ def type_name(cls: type[BaseException]) -> str:
 def exception_of(failure: Failure) -> Exception:
     """Return the exception that a failure was, as near as it can be rebuilt.
 
-    It is of the original class where that can be imported and takes the recorded arguments, and a `UserCodeError`
-    otherwise. The recorded traceback is added as a note.
+    It is of the original class where that can be imported and takes the recorded arguments. Otherwise it is a
+    `UserCodeError`, and an `ExecutionError` where it was not the step's code that raised it, as where its process died.
+    The recorded traceback is added as a note.
     """
-    error = _original(failure) or UserCodeError(failure.message, failure=_public(failure))
+    by_code = failure.origin == FAILURE_ORIGIN_USER_CODE
+    kind = UserCodeError if by_code else errors.ExecutionError
+    error = _original(failure) or kind(failure.message, failure=_public(failure), reason=failure.reason or None)
     if failure.traceback:
         error.add_note(f"recorded in {_place(failure)}:\n{failure.traceback.rstrip()}")
     return error
