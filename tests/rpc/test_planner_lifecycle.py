@@ -30,8 +30,8 @@ from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE
 from dalsegno_planner.addresses import AddressError
 from dalsegno_planner.server import SERVICES, Planner
 from dalsegno_planner.settings import Settings
-from dalsegno_planner.store.pool import Connection
-from tests.doors import Doors
+from dalsegno_planner.store.pool import Connection, open_pool
+from tests.doors import Door, Doors
 from tests.postgres import EMBEDDED_MAJOR, PostgresServer, find_postgres, running_postgres
 from tests.rpc.scripted_worker import scripted_worker
 from tests.rpc.serving import Serving, flow_header, pipeline_header, serving, step, told
@@ -260,6 +260,27 @@ async def test_an_error_that_nobody_foresaw_is_internal_and_says_nothing_of_the_
     assert "flow" not in told(error).message
 
 
+async def test_a_cut_connection_to_the_database_is_noticed(postgres: PostgresServer, database: str) -> None:
+    """The kernel asks whether the other side is still there, and ends the connection where nobody answers."""
+    doors = Doors()
+    try:
+        door = doors.open(postgres.server.socket_dir / SOCKET_NAME)
+        pool = await open_pool(through(door, database), max_size=1)
+        async with pool.acquire() as connection:
+            connected = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+            assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert 0 < connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 30_000
+        await pool.close()
+    finally:
+        doors.close()
+
+
+def through(door: Door, database: str) -> str:
+    """The same database, reached through a door."""
+    name = database.split("?")[0].rpartition("/")[2]
+    return f"postgresql://{SUPERUSER}@127.0.0.1:{door.port}/{name}"
+
+
 _WORDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
 _LAST_WORDS = b"E" + struct.pack("!i", len(_WORDS) + 4) + _WORDS
 
@@ -271,8 +292,7 @@ async def test_the_last_words_of_the_database_are_no_fault_of_requests(
     doors = Doors()
     try:
         door = doors.open(postgres.server.socket_dir / SOCKET_NAME)
-        name = database.split("?")[0].rpartition("/")[2]
-        async with serving(f"postgresql://{SUPERUSER}@127.0.0.1:{door.port}/{name}", tmp_path) as planner:
+        async with serving(through(door, database), tmp_path) as planner:
             execution = await planner.start(pipeline_header(), [step("work")])
             async with scripted_worker(planner.channel) as worker:
                 await worker.hello()

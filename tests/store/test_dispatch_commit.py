@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from tests.store.ledger import Held, Ledger
+from tests.store.ledger import QUERIES, Held, Ledger
 
 
 @pytest.fixture
@@ -132,6 +134,43 @@ async def test_an_older_stream_claims_nothing(ledger: Ledger) -> None:
     await ledger.session(key=session)
     assert (await ledger.commit(claims=[(session, 1, 0)], generation=1)).claimed == []
     assert len((await ledger.commit(claims=[(session, 1, 0)], generation=2)).claimed) == 1
+
+
+@pytest.mark.parametrize("ended_by", ["reopening", "closing"])
+async def test_who_ends_a_session_finds_what_is_claimed_for_it_at_that_moment(
+    ledger: Ledger, database: str, ended_by: str
+) -> None:
+    """Otherwise the task would be leased to a session that is no more, or that does not know of it: for ever."""
+    execution = await ledger.pipeline({1: []})
+    session = await ledger.session()
+    other = await Ledger.open(database)
+    async with ledger.connection.transaction():
+        assert len((await ledger.commit(claims=[(session, 1, 0)])).claimed) == 1
+        ending: asyncio.Future[Any]
+        if ended_by == "reopening":
+            ending = asyncio.ensure_future(other.session(key=session))
+        else:
+            ending = asyncio.ensure_future(other.connection.fetchrow(QUERIES["close_sessions"], [session]))
+        # It waits for this transaction, or has ended too soon: a backend that waits for a lock says so.
+        while not ending.done() and not await ledger.connection.fetchval(_WAITS):
+            pass
+    await ending
+    holder = await ledger.connection.fetchrow("SELECT session_id FROM tasks WHERE execution_id = $1", execution)
+    assert holder is not None
+    assert holder["session_id"] is None
+    await other.connection.close()
+
+
+_WAITS = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+async def test_a_goodbye_ends_no_newer_stream_of_the_executor(ledger: Ledger) -> None:
+    session = await ledger.session()
+    await ledger.session(key=session)
+    for generation, closed in ((1, 0), (2, 1)):
+        row = await ledger.connection.fetchrow(QUERIES["close_stream"], session, generation)
+        assert row is not None
+        assert row["closed"] == closed
 
 
 async def test_returned_tasks_are_given_again_with_a_new_token(ledger: Ledger) -> None:

@@ -17,7 +17,7 @@ import asyncpg
 import structlog
 
 from dalsegno_planner.dispatch.bus import Bus
-from dalsegno_planner.store.pool import DATABASE_FAILED
+from dalsegno_planner.store.pool import DATABASE_FAILED, prepare_connection
 from dalsegno_planner.store.sql import load
 
 _CHANNEL = "dalsegno_executions"
@@ -79,6 +79,7 @@ class Notifier:
                     self._dsn, timeout=10, server_settings={"application_name": "dalsegno-notify"}
                 )
                 try:
+                    await prepare_connection(connection)
                     await connection.add_listener(_CHANNEL, self._heard)
                     await self._send(connection)
                 finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias, TypeVar
 
@@ -30,6 +31,8 @@ DATABASE_FAILED: tuple[type[Exception], ...] = (asyncpg.PostgresError, *DATABASE
 """Whatever the database raises."""
 
 _CONNECT_TIMEOUT = 10.0
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
+"""Seconds until silence is probed, between probes, how many; milliseconds that what is sent may stay unheard."""
 
 
 async def open_pool(dsn: str, *, max_size: int, application_name: str = "dalsegno-planner") -> Pool:
@@ -46,8 +49,20 @@ async def open_pool(dsn: str, *, max_size: int, application_name: str = "dalsegn
 
 
 async def prepare_connection(connection: Connection) -> None:
-    """Make a new connection read and write jsonb as Python values."""
+    """Make a new connection read and write jsonb as Python values, and notice when nothing comes through any more."""
+    # asyncpg has neither an option for this nor another way to the socket.
+    _keep_alive(connection._transport.get_extra_info("socket"))  # type: ignore[union-attr]
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+def _keep_alive(connected: socket.socket) -> None:
+    """Have the kernel end a connection on which the other side is silent: without it, a cut is noticed after hours."""
+    if connected.family == socket.AF_UNIX:
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):  # not every system has all of them
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _leave_as_it_is(connection: Connection) -> None:

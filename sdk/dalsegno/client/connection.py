@@ -26,6 +26,7 @@ ADDRESS_SETTING = "DALSEGNO_ADDRESS"
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 CALL_TIMEOUT_S = 120.0
 RETRY_FOR_S = 6.0
+KEEPALIVE_MS = 10_000
 
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response", covariant=True)
@@ -221,6 +222,10 @@ def _channel(address: str) -> grpc.Channel:
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_reconnect_backoff_ms", 1_000),
+        # Who waits for an execution notices when nothing comes through any more, though nobody closes the connection.
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+        ("grpc.http2.max_pings_without_data", 0),
     ]
     if address.startswith("https://"):
         return grpc.secure_channel(address.removeprefix("https://"), grpc.ssl_channel_credentials(), options=options)

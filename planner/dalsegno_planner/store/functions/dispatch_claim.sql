@@ -14,8 +14,10 @@ DECLARE
 BEGIN
     FOREACH wanted IN ARRAY claims LOOP
         WITH session AS (
+            -- Locked until this is committed: who ends or reopens the session meanwhile finds what is claimed here.
             SELECT s.id FROM sessions s
             WHERE s.id = wanted.session_id AND s.generation = wanted.generation
+            FOR SHARE
         ), ready AS (
             SELECT kind.is_body, route.route, kind.quota
             FROM (VALUES (false, wanted.steps), (true, wanted.bodies)) kind(is_body, quota)

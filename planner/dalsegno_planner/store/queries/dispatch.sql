@@ -11,6 +11,11 @@ INSERT INTO session_routes (route, session_id) SELECT route, $2 FROM unnest($1::
 -- name: close_sessions
 SELECT closed, returned FROM close_sessions($1)
 
+-- name: close_stream
+-- Ends a session whose executor has said goodbye on the stream of this generation, unless it has opened another since.
+SELECT closed, returned
+FROM close_sessions(ARRAY(SELECT s.id FROM sessions s WHERE s.id = $1 AND s.generation = $2 FOR UPDATE))
+
 -- name: lost_tasks
 -- Ready tasks that have been lost with their executors too often. The number is that of the index.
 SELECT t.execution_id, t.number, t.epoch, t.losses, i.invocation_id, i.attempts_before + i.attempt AS attempt
