@@ -11,7 +11,14 @@ import asyncpg
 import pytest
 
 from dalsegno.v1 import execution_pb2, executor_service_pb2
-from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, ACK_STATUS_REJECTED, Report, StepCompleted, TaskFailed
+from dalsegno.v1.executor_service_pb2 import (
+    ACK_STATUS_DURABLE,
+    ACK_STATUS_FENCED,
+    ACK_STATUS_REJECTED,
+    Report,
+    StepCompleted,
+    TaskFailed,
+)
 from dalsegno_planner.dispatch.batch import Reported
 from dalsegno_planner.dispatch.commit import CommitLoop
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
@@ -133,6 +140,72 @@ async def test_a_number_that_cannot_be_sent_to_postgres_is_a_report_that_cannot_
         assert state == "running"
         await asyncio.sleep(0)
     assert bench.told.lost == 0
+
+
+def call(number: int, action: str) -> executor_service_pb2.Call:
+    made = executor_service_pb2.Call(number=number, position=number, name="s", invocation_id=f"s_{number}")
+    getattr(made, action).SetInParent()
+    return made
+
+
+async def test_a_late_call_of_a_lost_body_does_not_stand_in_for_that_of_the_body_that_took_over(bench: Bench) -> None:
+    """Also where both come in one batch, whichever is first."""
+    flow = await bench.ledger.flow()
+    asleep = Session(await bench.ledger.session(), "asleep", "default", False, 1, set(ROUTES))
+    (lost,) = (await bench.ledger.commit(claims=[(asleep.id, 0, 1)])).claimed
+    await bench.ledger.connection.fetch("SELECT close_sessions($1)", [asleep.id])
+    (held,) = (await bench.ledger.commit(claims=[(bench.session.id, 0, 1)])).claimed
+    for report_id, first in ((1, True), (2, False)):
+        late = Report(report_id=9, token=Token(flow, 0, lost.epoch).message(), call=call(report_id, "completed"))
+        valid = Report(
+            report_id=report_id, token=Token(flow, 0, held.epoch).message(), call=call(report_id, "completed")
+        )
+        both = [Reported.of(asleep, late), Reported.of(bench.session, valid)]
+        await bench.loop.report(both if first else both[::-1])
+    bench.loop.start()
+    assert await bench.acks(2) == {1: ACK_STATUS_DURABLE, 2: ACK_STATUS_DURABLE}
+    late_acks = await asyncio.wait_for(asleep.outgoing.get(), 10)
+    assert late_acks is not None
+    assert {ack.status for ack in late_acks.acks.acks} == {ACK_STATUS_FENCED}
+
+
+async def test_who_lies_about_another_ones_task_does_not_fence_its_holder(bench: Bench) -> None:
+    liar = Session(await bench.ledger.session(), "liar", "default", False, 1, set(ROUTES))
+    lie = Report(report_id=9, token=bench.token(0).message(), completed=StepCompleted())
+    await bench.loop.report([Reported.of(liar, lie)])
+    await bench.report(1, 0, completed=StepCompleted())
+    bench.loop.start()
+    assert await bench.acks(1) == {1: ACK_STATUS_DURABLE}
+    assert (await bench.states())[1] == "completed"
+
+
+async def test_what_came_of_a_call_counts_however_often_it_is_said_to_begin(bench: Bench) -> None:
+    flow = await bench.ledger.flow()
+    (held,) = (await bench.ledger.commit(claims=[(bench.session.id, 0, 1)])).claimed
+    token = Token(flow, 0, held.epoch).message()
+    for report_id, action in enumerate(("started", "started", "completed", "started", "completed"), start=1):
+        report = Report(report_id=report_id, token=token, call=call(1, action))
+        await bench.loop.report([Reported.of(bench.session, report)])
+    bench.loop.start()
+    assert await bench.acks(5) == dict.fromkeys(range(1, 6), ACK_STATUS_DURABLE)
+    sql = "SELECT state FROM invocations WHERE execution_id = $1"
+    assert await bench.ledger.connection.fetchval(sql, flow) == "completed"
+
+
+@pytest.mark.parametrize("kind", ["completed", "attempt_failed", "returned", "suspended", "call"])
+async def test_a_report_of_another_kind_than_its_token_is_for_changes_nothing(bench: Bench, kind: str) -> None:
+    flow = await bench.ledger.flow()
+    (body,) = (await bench.ledger.commit(claims=[(bench.session.id, 0, 1)])).claimed
+    about_body = kind in ("completed", "attempt_failed")
+    token = Token(flow, 0, body.epoch) if about_body else Token(flow, 1, body.epoch)
+    report = Report(report_id=1, token=token.message())
+    getattr(report, kind).SetInParent()
+    await bench.loop.report([Reported.of(bench.session, report)])
+    bench.loop.start()
+    assert await bench.acks(1) == {1: ACK_STATUS_FENCED}
+    task = "SELECT epoch FROM tasks WHERE execution_id = $1 AND number = 0 AND session_id = $2"
+    assert await bench.ledger.connection.fetchval(task, flow, bench.session.id) == body.epoch
+    assert await bench.ledger.connection.fetchval("SELECT state FROM executions WHERE id = $1", flow) == "running"
 
 
 async def test_times_out_of_all_range_are_left_out(bench: Bench) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from dalsegno.v1 import execution_pb2, executor_service_pb2, value_pb2
+from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.dispatch.sessions import Session, Token
 
 Row = tuple[object, ...]
@@ -57,6 +58,17 @@ class Reported:
         return Reported(self.session, report, self.token)
 
     @property
+    def subject(self) -> tuple[UUID, Token, int | None]:
+        """What it is about, and who says so: of one subject only one report counts in a batch."""
+        is_call = self.report.WhichOneof("kind") == "call"
+        return self.session.id, self.token, self.report.call.number if is_call else None
+
+    @property
+    def only_begins(self) -> bool:
+        """Whether it says that a call has started, which is worth nothing beside what came of it."""
+        return self.report.call.HasField("started")
+
+    @property
     def ends_task(self) -> bool:
         """Whether the task of the token has ended, as far as the executor is concerned."""
         return self.report.WhichOneof("kind") != "call"
@@ -74,27 +86,21 @@ class Batch:
     returned: list[Row] = field(default_factory=list)
     given_back: Sequence[tuple[Session, Token]] = ()
     superseded: dict[int, int] = field(default_factory=dict)
-    """Reports that a later one of the same batch makes needless, with that one."""
+    """Reports that another one of the same batch makes needless, with that one."""
 
     @classmethod
     def of(cls, items: list[Reported], returned: Sequence[tuple[Session, Token]] = ()) -> Batch:
         """Convert reports into rows."""
         batch = cls(items, given_back=returned)
-        last_call: dict[tuple[UUID, int], int] = {}
-        last_result: dict[Token, int] = {}
+        chosen: dict[tuple[UUID, Token, int | None], int] = {}
         for item, reported in enumerate(items):
-            kind = reported.report.WhichOneof("kind")
-            if kind == "call":
-                key = (reported.token.execution_id, reported.report.call.number)
-                if key in last_call:
-                    batch.superseded[last_call[key]] = item
-                last_call[key] = item
-            elif reported.token in last_result:
-                batch.superseded[item] = last_result[reported.token]
+            present = chosen.get(reported.subject)
+            if present is None or items[present].only_begins:
+                chosen[reported.subject] = item
+        for item, reported in enumerate(items):
+            if (counted := chosen[reported.subject]) != item:
+                batch.superseded[item] = counted
             else:
-                last_result[reported.token] = item
-        for item, reported in enumerate(items):
-            if item not in batch.superseded:
                 batch._add(item, reported)
         batch.returned = [(*token, session.id) for session, token in returned]
         return batch
@@ -116,14 +122,14 @@ class Batch:
                 yield Batch.of(items)
 
     def _add(self, item: int, reported: Reported) -> None:
+        """Add a report. One of another kind than its token is for gets no row, so that it is answered `fenced`."""
+        is_body = reported.token.number == BODY
         match reported.report.WhichOneof("kind"):
-            case "call":
+            case "call" if is_body:
                 self._add_call(item, reported)
-            case "completed" | "attempt_failed":
+            case "completed" | "attempt_failed" | "failed" if not is_body:
                 self.results.append(_result_row(item, reported))
-            case "failed" if reported.token.number != 0:
-                self.results.append(_result_row(item, reported))
-            case "failed" | "returned" | "suspended":
+            case "failed" | "returned" | "suspended" if is_body:
                 self.ends.append(_end_row(item, reported))
             case _:
                 pass

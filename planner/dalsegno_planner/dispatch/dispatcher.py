@@ -44,6 +44,8 @@ DISPATCH_SETTINGS = {
     "application_name": "dalsegno-dispatch",
 }
 
+_MERGED_BYTES = 1 << 20
+
 log = structlog.get_logger(__name__)
 
 
@@ -135,8 +137,7 @@ class Dispatcher:
                 self._note_submitted(reported)
                 await self._commit_loop.report(reported)
             case "credit":
-                session.steps_credit += message.credit.steps
-                session.bodies_credit += message.credit.bodies
+                session.add_credit(message.credit.steps, message.credit.bodies)
                 self._commit_loop.wake()
             case "accepted":
                 for token in message.accepted.tokens:
@@ -159,7 +160,7 @@ class Dispatcher:
         log.info("executor_disconnected", executor=session.executor, gracefully=gracefully)
         if gracefully and self._pool is not None and not self._pool.is_closing():
             async with self._pool.acquire() as connection:
-                await connection.fetchrow(_QUERIES["close_sessions"], [session.id])
+                await connection.fetchrow(_QUERIES["close_stream"], session.id, session.generation)
             self._bus.work_ready()
 
     async def _announce(self, session: Session, announce: executor_service_pb2.Announce) -> None:
@@ -348,9 +349,11 @@ async def outgoing_messages(session: Session) -> AsyncIterator[Message]:
 
 
 def _merged(message: Message, following: Message) -> bool:
-    """Append `following` to `message` where both are acks, or both outcomes."""
+    """Append `following` to `message` where both are acks, or both outcomes of no great size."""
     kind = message.WhichOneof("message")
     if kind != following.WhichOneof("message") or kind not in ("acks", "resolved"):
+        return False
+    if kind == "resolved" and message.ByteSize() > _MERGED_BYTES:
         return False
     message.MergeFrom(following)
     return True

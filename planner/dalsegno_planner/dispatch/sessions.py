@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
+from dalsegno.errors import UsageError
 from dalsegno.v1 import definition_pb2, executor_service_pb2
 from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.store.definitions import DefinitionKey, DefinitionRow
@@ -20,6 +21,7 @@ _KINDS = {
 
 _MOST = 2**31 - 1
 """No number of a call is above this; what comes from outside may be."""
+_MOST_CREDIT = 1_000_000
 
 Message = executor_service_pb2.ExecutorServiceWorkResponse
 
@@ -33,7 +35,13 @@ class Token(NamedTuple):
 
     @classmethod
     def of(cls, message: executor_service_pb2.TaskToken) -> Token:
-        """Read a token from its message."""
+        """Read a token from its message.
+
+        Raises:
+            UsageError: If it cannot be one.
+        """
+        if len(message.execution_id) != 16 or max(message.number, message.epoch) > _MOST:
+            raise UsageError("a message names a task by a token that no planner has given", reason="INVALID_TOKEN")
         return cls(UUID(bytes=message.execution_id), message.number, message.epoch)
 
     def message(self) -> executor_service_pb2.TaskToken:
@@ -92,6 +100,11 @@ class Session:
     def close(self) -> None:
         """End the stream after what is queued."""
         self.outgoing.put_nowait(None)
+
+    def add_credit(self, steps: int, bodies: int) -> None:
+        """Note free slots. No executor has more of them than this takes note of."""
+        self.steps_credit = min(self.steps_credit + steps, _MOST_CREDIT)
+        self.bodies_credit = min(self.bodies_credit + bodies, _MOST_CREDIT)
 
     def wants_work(self) -> bool:
         """Whether a claim for this session may find something."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from grpc import aio
 
-from dalsegno.errors import UsageError
+from dalsegno.errors import DalsegnoError, UsageError
 from dalsegno.v1 import executor_service_pb2, executor_service_pb2_grpc
 from dalsegno_planner.dispatch.dispatcher import PROTOCOL_VERSION, Dispatcher, outgoing_messages
 from dalsegno_planner.dispatch.sessions import Session
@@ -31,6 +31,8 @@ class ExecutorServicer(executor_service_pb2_grpc.ExecutorServiceServicer):
         try:
             async for message in outgoing_messages(session):
                 yield message
+            if reader.done() and isinstance(error := reader.exception(), DalsegnoError):
+                raise error
         finally:
             said_goodbye = reader.done() and not reader.cancelled() and reader.exception() is None
             reader.cancel()
