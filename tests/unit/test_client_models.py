@@ -43,9 +43,9 @@ ARTIFACT = UUID("01890000-0000-7000-8000-000000000001")
 
 def spec_of(request: ReplayRequest, types: KnownTypes | None = None) -> ReplaySpec:
     uploads = Uploads(Storage(Connection("localhost:1", "tests")))
-    spec, problems = request.draft("source", "tests", uploads, types=types)
-    if problems:
-        raise UsageError("wrong", problems=problems)
+    spec, wrong = request.draft("source", "tests", uploads, types=types)
+    if wrong.problems:
+        raise UsageError("wrong", reason=wrong.reason, problems=wrong.problems)
     return spec
 
 
@@ -149,7 +149,7 @@ def test_a_run_configuration_is_a_request() -> None:
     assert request_of_configuration(None).everything
     assert request_of_configuration({"skip_successful_steps": True}).skip_successful_steps
     with pytest.raises(UsageError, match="steps_to_skip") as caught:
-        request_of_configuration({"skip": [], "cache": True})
+        spec_of(request_of_configuration({"skip": [], "cache": True}))
     assert len(caught.value.problems) == 2
 
 

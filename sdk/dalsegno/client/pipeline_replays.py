@@ -14,7 +14,7 @@ from dalsegno.client.execution_api import Executions
 from dalsegno.client.executions import Execution
 from dalsegno.client.given_values import KnownTypes, loaded
 from dalsegno.client.identity import execution_text
-from dalsegno.client.replay_request import ReplayRequest
+from dalsegno.client.replay_request import ReplayRequest, Wrong
 from dalsegno.client.replay_specs import refusal
 from dalsegno.client.starts import ended_well, reach_of, refuse_in_body, replay_source
 from dalsegno.client.storage import Uploads
@@ -123,8 +123,8 @@ def _todays_graph(
     overrides = request.all_inputs()
     problems = _input_problems(pipeline, overrides, here.types)
     if problems:
-        spec, more = request.draft(source.exec_id, reach.project, uploads, code=here.code, without_inputs=True)
-        raise refusal(reach, spec, [*problems, *more])
+        spec, wrong = request.draft(source.exec_id, reach.project, uploads, code=here.code, without_inputs=True)
+        raise refusal(reach, spec, Wrong([*problems, *wrong.problems]))
     values = {name: value for name, value in source.inputs.items() if name not in overrides}
     values |= _loaded_overrides(reach, overrides, here.types)
     _check_signature(pipeline, source, values)

@@ -45,6 +45,7 @@ class ReplayRequest:
         inputs: Flow inputs that are replaced.
         flow_inputs: The same, given as keyword arguments.
         timeout: Seconds that the replay may take; None for as many as its source.
+        problems: What is known to be wrong with the request already.
     """
 
     from_: str | Sequence[str] | None = None
@@ -59,6 +60,7 @@ class ReplayRequest:
     inputs: Mapping[str, object] | None = None
     flow_inputs: Mapping[str, object] = field(default_factory=dict)
     timeout: float | None = None
+    problems: tuple[Problem, ...] = ()
 
     def all_inputs(self) -> dict[str, object]:
         """Return the flow inputs, in whichever way they were given.
@@ -85,7 +87,7 @@ class ReplayRequest:
         types: KnownTypes | None = None,
         code: CodeVersion | None = None,
         without_inputs: bool = False,
-    ) -> tuple[ReplaySpec, list[Problem]]:
+    ) -> tuple[ReplaySpec, Wrong]:
         """Return the message without what cannot be sent, and everything that is wrong as far as that shows here.
 
         Args:
@@ -97,7 +99,7 @@ class ReplayRequest:
             without_inputs: Whether flow inputs are left out, having been found wrong already.
         """
         types = types or KnownTypes(None)
-        wrong = Wrong(self._mode_problems())
+        wrong = Wrong([*self.problems, *self._mode_problems()])
         if self.on_stale not in _ON_STALE:
             wrong.add("on_stale", f"{self.on_stale!r} is none of 'reuse', 'rerun' and 'fail'")
         spec = ReplaySpec(
@@ -111,7 +113,7 @@ class ReplayRequest:
         if not without_inputs:
             self._add_inputs(spec, uploads, types, wrong)
         self._add_overrides(spec, uploads, wrong)
-        return spec, wrong.problems
+        return spec, wrong
 
     def _mode_problems(self) -> list[Problem]:
         given = [
@@ -177,9 +179,10 @@ class ReplayRequest:
 
 @dataclass(slots=True)
 class Wrong:
-    """Everything that is wrong with a request."""
+    """Everything that is wrong with a request; `reason` is that of the first thing."""
 
     problems: list[Problem]
+    reason: str = "INVALID_REPLAY"
 
     def add(self, field: str, description: str) -> None:
         """Note one thing."""
@@ -191,17 +194,19 @@ class Wrong:
         try:
             yield field
         except UsageError as error:
+            if not self.problems:
+                self.reason = error.reason
             self.problems += error.problems or [Problem(field, error.message)]
 
 
 def request_of_configuration(configuration: Mapping[str, Any] | None) -> ReplayRequest:
-    """Return the request that a run configuration stands for.
+    """Return the request that a run configuration stands for; what is wrong with it is told with all the rest.
 
     Args:
         configuration: ``steps_to_skip``, ``skip_successful_steps``, ``parameters``, ``step_input_overrides``.
 
     Raises:
-        UsageError: If it has other keys.
+        UsageError: If it is no dict.
     """
     configuration = require_names(configuration, "run_configuration")
     problems = [_unknown_key(key) for key in configuration if key not in _CONFIGURATION]
@@ -209,19 +214,19 @@ def request_of_configuration(configuration: Mapping[str, Any] | None) -> ReplayR
     if skip is not None and not _are_selectors(skip):
         where = 'run_configuration["steps_to_skip"]'
         problems.append(Problem(where, f"must be an invocation ID or a list of them, not {skip!r}"))
+        skip = []
     successful = configuration.get("skip_successful_steps")
     if successful not in (None, True, False):
         where = 'run_configuration["skip_successful_steps"]'
         problems.append(Problem(where, f"must be true or false, not {successful!r}"))
-    if problems:
-        raise UsageError("the run configuration cannot be used", reason="UNKNOWN_CONFIGURATION", problems=problems)
     step_inputs: Any = configuration.get("step_input_overrides")
     return ReplayRequest(
         skip=skip,
-        skip_successful_steps=bool(successful),
+        skip_successful_steps=successful is True,
         everything=skip is None and not successful,
         inputs=require_names(configuration.get("parameters"), 'run_configuration["parameters"]'),
         step_input_overrides=step_inputs,
+        problems=tuple(problems),
     )
 
 

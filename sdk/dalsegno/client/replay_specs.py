@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dalsegno.client.given_values import KnownTypes
-from dalsegno.client.replay_request import ReplayRequest
+from dalsegno.client.replay_request import ReplayRequest, Wrong
 from dalsegno.errors import AuthError, BackendError, DalsegnoError, Problem, UsageError
 from dalsegno.v1.replay_service_pb2 import CodeVersion, ReplayServicePlanRequest, ReplaySpec
 
@@ -29,23 +29,22 @@ def checked_spec(
     Raises:
         UsageError: If something is wrong that shows here; then with what the planner finds wrong as well.
     """
-    spec, problems = request.draft(execution, reach.project, uploads, types=types, code=code)
-    if problems:
-        raise refusal(reach, spec, problems)
+    spec, wrong = request.draft(execution, reach.project, uploads, types=types, code=code)
+    if wrong.problems:
+        raise refusal(reach, spec, wrong)
     return spec
 
 
-def refusal(reach: Reach, spec: ReplaySpec, problems: Sequence[Problem]) -> UsageError:
+def refusal(reach: Reach, spec: ReplaySpec, wrong: Wrong) -> UsageError:
     """Return the error for a request that is wrong.
 
     Args:
         reach: The planner, which is asked about the rest.
         spec: The request without what is known to be wrong.
-        problems: What that is.
+        wrong: What that is.
     """
-    return UsageError(
-        "the replay cannot be made", reason="INVALID_REPLAY", problems=[*problems, *_told_by_planner(reach, spec)]
-    )
+    problems = [*wrong.problems, *_told_by_planner(reach, spec)]
+    return UsageError("the replay cannot be made", reason=wrong.reason, problems=problems)
 
 
 def _told_by_planner(reach: Reach, spec: ReplaySpec) -> Sequence[Problem]:

@@ -138,7 +138,8 @@ class Uploads:
         """
         encoded = encode_named(value, what)
         fits = self._inline_bytes + encoded.size <= INLINE_BYTES_IN_REQUEST
-        if checked and fits and encoded.size <= LARGEST_CHECKED and encoded.codec in _CHECKED_CODECS:
+        is_large = DEFAULT_INLINE_LIMIT < encoded.size <= LARGEST_CHECKED
+        if checked and is_large and fits and encoded.codec in _CHECKED_CODECS:
             check_size(encoded, self._storage.limits.payload_limit or None, what=what)
             self._inline_bytes += encoded.size
             return inline_payload(encoded)

@@ -265,6 +265,23 @@ def test_all_problems_come_in_one_error_and_nothing_is_left(
     assert not ran
 
 
+@pytest.mark.semantics("3", "All problems of a request come in one error.", "skip=[…] / steps_to_skip")
+def test_problems_of_a_run_configuration_come_in_one_error(client: Client, pipeline_run: Execution) -> None:
+    configuration = {
+        "steps_to_skp": [],
+        "steps_to_skip": ["laod"],
+        "parameters": {"pth": 1},
+        "step_input_overrides": {"own": {"b": 1}},
+    }
+    with pytest.raises(UsageError) as refused:
+        client.replay_pipeline_run(pipeline_run.name, configuration)
+    for part in ("did you mean 'steps_to_skip'", "did you mean 'load'", "did you mean 'path'", "did you mean 'by'"):
+        assert part in str(refused.value)
+    skipped = client.replay_pipeline_run(pipeline_run.name, {"steps_to_skip": ["load", "all:work"]})
+    statuses = {one.invocation_id: one.status for one in client.executions.wait(skipped, 60).checkpoints}
+    assert [one for one, status in statuses.items() if status == "reused"] == ["load", "work", "work_2", "own"]
+
+
 def objects(client: Client) -> int:
     """How many objects are in the store."""
     folder = Path(urlsplit(client.reach.storage.limits.url).path)
