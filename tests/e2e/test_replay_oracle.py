@@ -1,7 +1,7 @@
 """Random flows and pipelines are run and replayed; a plain-Python run of the same program says what has to come.
 
 Everything runs for real, on one engine and in this process. `DALSEGNO_ORACLE_EXAMPLES` raises the number of programs,
-`DALSEGNO_ORACLE_RANDOM` takes others at every run, and `DALSEGNO_ORACLE_SHRINK` looks for the smallest that fails.
+and `DALSEGNO_ORACLE_SHRINK` looks for the smallest that fails.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ from dalsegno.local.home import HOME_VARIABLE, EngineHome
 from dalsegno.local.state import EngineState
 from dalsegno_planner.store.replays import DEEPEST_LINEAGE
 from tests.e2e.oracle.checks import check_flow, check_pipeline_scenario, finished, shown
-from tests.e2e.oracle.plain import Overrides, run_flow, run_pipeline
+from tests.e2e.oracle.plain import Circumstances, Overrides, run_flow, run_pipeline
 from tests.e2e.oracle.programs import Description, generated_flow, generated_pipeline
 from tests.e2e.oracle.scenarios import INPUTS, Asked, Replay, Scenario, flow_scenarios, pipeline_scenarios
-from tests.e2e.oracle.steps import compute, mix, ran
+from tests.e2e.oracle.steps import compute, mix, number_of, ran
 from tests.e2e.oracle.tables import Tables
 from tests.postgres import reachable_folder
 
 EXAMPLES = int(os.environ.get("DALSEGNO_ORACLE_EXAMPLES", "40"))
 oracle = settings(
     max_examples=EXAMPLES,
-    derandomize="DALSEGNO_ORACLE_RANDOM" not in os.environ,
     database=None,
     # Shrinking runs hundreds of programs more.
     phases=[Phase.explicit, Phase.generate, *([Phase.shrink] if "DALSEGNO_ORACLE_SHRINK" in os.environ else [])],
@@ -281,6 +280,29 @@ def test_an_answer_to_the_source_changes_no_replay(tables: Tables) -> None:
         client.executions.input(replay.exec_id, value="for the replay")
         result = finished(client, replay).result
         assert result == [ended.result[0], compute("mix", "b", {"first": "for the replay", "second": None})]
+
+
+def test_an_answer_to_a_replay_changes_none_of_its_own(tables: Tables) -> None:
+    """A replay that waits has yet to find out what it reuses; its replays see what it showed when they were made (§3)."""
+    answers = Circumstances(0), Circumstances(1)
+    name = next(
+        name for name in map("ask{}".format, range(99)) if [number_of(2, one.answer(name)) for one in answers] == [1, 0]
+    )
+    asks = {"do": "wait", "name": name, "into": "answer"}
+    made = {"do": "branch", "of": ["variable", "answer"], "body": [call("gather", "b", parts=["input", "x"])]}
+    description = {
+        "body": [call("mix", "a", first=["input", "x"]), asks, {**made, "otherwise": []}],
+        "returns": ["variable", "b"],
+    }
+    nothing = Overrides()
+    source = run_flow(description, INPUTS, nothing)
+    first, second = (run_flow(description, INPUTS, nothing, Circumstances(number, 0)) for number in (1, 2))
+    assert set(source.calls) - set(first.calls) == {"gather"}
+    first.unmade = second.unmade = {"gather": source.calls["gather"]}
+    after = run_flow(description, INPUTS, nothing, Circumstances(1))
+    again = Replay(asked("from", "mix"), second, Circumstances(2, 0), source_after=after, goes_on=Circumstances(1))
+    replays = [Replay(asked("from", "mix"), first, Circumstances(1, 0)), again]
+    check_flow(tables, Scenario(description, source, replays=replays))
 
 
 def waiting(execution: Execution | ExecutionHandle[Any]) -> None:

@@ -10,7 +10,7 @@ from dalsegno.errors import BackendError, StateError, UsageError
 from dalsegno.v1.definition_pb2 import StepOptions
 from dalsegno.v1.value_pb2 import Binding, BindingList, FlowInputs, Inputs, OutputRef, Payload
 from dalsegno_planner.core import run_names
-from dalsegno_planner.core.execution import Execution, ExecutionKind, route
+from dalsegno_planner.core.execution import Execution, ExecutionKind, ExecutionState, route
 from dalsegno_planner.core.ids import Number
 from dalsegno_planner.core.overrides import DEFAULT_OUTPUT
 from dalsegno_planner.core.plan import Mode, OnStale
@@ -25,7 +25,10 @@ from dalsegno_planner.store.replay_resolution import Resolved, StepInputs
 from dalsegno_planner.store.replay_values import FoundValue
 
 DEEPEST_LINEAGE = 16
-"""A replay of an execution with so many entries in its lineage gets copies of what it reuses, and no ancestors."""
+"""A replay of an execution with so many entries in its lineage gets copies of what it reuses, and no ancestors.
+
+So does a replay of one that waits and is a replay itself.
+"""
 
 _NAME_TRIES = 20
 _MOST_ROOTS = 10_000
@@ -103,7 +106,9 @@ class _Writing:
 
     async def run(self) -> Execution:
         depth: int = await self._connection.fetchval(SQL["lineage_length"], self._source.id)
-        self._detached = depth >= DEEPEST_LINEAGE
+        # A replay that waits has yet to find out which calls it reuses: what it writes of them then must not show here.
+        goes_on = self._source.state is ExecutionState.WAITING and self._source.source_id is not None
+        self._detached = depth >= DEEPEST_LINEAGE or goes_on
         if not await self._insert_execution(await self._record()):
             # The same request, made twice at once: the other one has been committed while this one waited.
             existing = await find_request(self._connection, self._creation)

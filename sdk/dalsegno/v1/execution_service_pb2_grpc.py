@@ -172,7 +172,9 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused.
+        """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused:
+        `EXECUTION_IN_USE`. A replay reads from its source and from that one's sources, up to the sixteenth generation, which
+        has copies of all that it shows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

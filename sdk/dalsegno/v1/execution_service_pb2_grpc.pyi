@@ -61,7 +61,10 @@ class ExecutionServiceStub:
     that does is no error.
     """
     Delete: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceDeleteRequest, _execution_service_pb2.ExecutionServiceDeleteResponse]
-    """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused."""
+    """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused:
+    `EXECUTION_IN_USE`. A replay reads from its source and from that one's sources, up to the sixteenth generation, which
+    has copies of all that it shows.
+    """
     Import: _grpc.StreamUnaryMultiCallable[_execution_service_pb2.ExecutionServiceImportRequest, _execution_service_pb2.ExecutionServiceImportResponse]
     """Creates a finished execution from a record. The first message is the header; its steps follow in any number of
     messages, each step after those that it refers to. Nothing is stored unless all of it is right.
@@ -104,7 +107,10 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     that does is no error.
     """
     Delete: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ExecutionServiceDeleteRequest, _execution_service_pb2.ExecutionServiceDeleteResponse]  # type: ignore[assignment]
-    """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused."""
+    """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused:
+    `EXECUTION_IN_USE`. A replay reads from its source and from that one's sources, up to the sixteenth generation, which
+    has copies of all that it shows.
+    """
     Import: _aio.StreamUnaryMultiCallable[_execution_service_pb2.ExecutionServiceImportRequest, _execution_service_pb2.ExecutionServiceImportResponse]  # type: ignore[assignment]
     """Creates a finished execution from a record. The first message is the header; its steps follow in any number of
     messages, each step after those that it refers to. Nothing is stored unless all of it is right.
@@ -204,7 +210,10 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_service_pb2.ExecutionServiceDeleteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.ExecutionServiceDeleteResponse, _abc.Awaitable[_execution_service_pb2.ExecutionServiceDeleteResponse]]:
-        """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused."""
+        """Deletes an execution that has ended, with everything recorded of it. One that replays still read from is refused:
+        `EXECUTION_IN_USE`. A replay reads from its source and from that one's sources, up to the sixteenth generation, which
+        has copies of all that it shows.
+        """
 
     @_abc_1.abstractmethod
     def Import(
