@@ -33,6 +33,7 @@ from tests.e2e.oracle.tables import Tables
 from tests.postgres import reachable_folder
 
 EXAMPLES = int(os.environ.get("DALSEGNO_ORACLE_EXAMPLES", "40"))
+pytestmark = pytest.mark.timeout(300 + 5 * EXAMPLES)
 oracle = settings(
     max_examples=EXAMPLES,
     database=None,
@@ -61,19 +62,30 @@ def tables() -> Iterator[Tables]:
         down()
 
 
+@pytest.mark.semantics("3", "in a flow the plan is a lower bound, and §5 says what else can")
+@pytest.mark.semantics(
+    "5",
+    "the body has received something new → the call is affected after all, and re-executes",
+    "Affected calls, and calls never recorded, execute.",
+    "Reused calls return the recorded output (or its override) without executing.",
+    "never leaves a stale result behind, though no edge says so",
+    "calls are numbered on the body's loop as they are created; asyncio.gather works",
+)
 @oracle
 @given(flow_scenarios())
 def test_flows(tables: Tables, scenario: Scenario) -> None:
     check_flow(tables, scenario)
 
 
+@pytest.mark.semantics("3", "In a pipeline nothing else re-executes")
+@pytest.mark.semantics("5", "A pipeline replays its recorded graph on the server with no body.")
 @oracle
 @given(pipeline_scenarios())
 def test_pipelines(tables: Tables, scenario: Scenario) -> None:
     check_pipeline_scenario(tables, scenario)
 
 
-deep = settings(oracle, max_examples=max(2, EXAMPLES // 20))
+deep = settings(oracle, max_examples=max(1, EXAMPLES // 40))
 
 
 @deep
@@ -138,6 +150,7 @@ def test_a_step_may_come_after_what_it_takes(tables: Tables) -> None:
     check_pipeline_scenario(tables, Scenario(description, run_pipeline(description, INPUTS, Overrides(), {})))
 
 
+@pytest.mark.semantics("4", "and as what the flow body receives from that call")
 @pytest.mark.parametrize("do", ["call", "submit"])
 def test_a_body_receives_the_override_of_a_call_that_executes(tables: Tables, do: str) -> None:
     """An override is what the flow body receives from that call (§4), whatever else happens to it."""
@@ -185,6 +198,7 @@ def test_overrides_stay_where_calls_execute_after_all(tables: Tables, override: 
     )
 
 
+@pytest.mark.semantics("4", "replaying that replay starts from the overridden value")
 @pytest.mark.parametrize("between", [1, DEEPEST_LINEAGE - 2], ids=["near", "compacted"])
 def test_overrides_stay_with_calls_that_are_not_made(tables: Tables, between: int) -> None:
     """Replaying a replay starts from the overridden value (§4), also where its body ended before the call."""
@@ -242,6 +256,7 @@ def test_a_refused_replay_leaves_no_trace(tables: Tables, kind: Any, request_: d
         assert not ran
 
 
+@pytest.mark.semantics("3", "refuses with StateError if the plan is no longer that one")
 def test_an_expected_plan_is_held_to(tables: Tables) -> None:
     """`expect_plan` refuses a plan that is no longer the one that was seen (§3)."""
     with Client() as client:
@@ -265,6 +280,7 @@ def asking_flow(x: Any) -> Any:
 
 
 @pytest.mark.semantics("3", "What a source gets afterwards (an answer, a retry) does not change a replay made before.")
+@pytest.mark.semantics("3", "What a source gets afterwards (an answer, a retry) does not change a replay made before.")
 def test_an_answer_to_the_source_changes_no_replay(tables: Tables) -> None:
     """What a source gets afterwards does not change a replay made before (§3)."""
     with Client() as client:
@@ -282,8 +298,9 @@ def test_an_answer_to_the_source_changes_no_replay(tables: Tables) -> None:
         assert result == [ended.result[0], compute("mix", "b", {"first": "for the replay", "second": None})]
 
 
+@pytest.mark.semantics("3", "What a source gets afterwards (an answer, a retry) does not change a replay made before.")
 def test_an_answer_to_a_replay_changes_none_of_its_own(tables: Tables) -> None:
-    """A replay that waits has yet to find out what it reuses; its replays see what it showed when they were made (§3)."""
+    """A replay that waits has yet to find out what it reuses; its replays see what it showed when they were made."""
     answers = Circumstances(0), Circumstances(1)
     name = next(
         name for name in map("ask{}".format, range(99)) if [number_of(2, one.answer(name)) for one in answers] == [1, 0]

@@ -118,6 +118,7 @@ async def entries(
             return found
 
 
+@pytest.mark.semantics("3", "Every root in the plan carries its reasons; every reused invocation carries the call ID")
 @pytest.mark.parametrize("name", NAMES)
 async def test_replays_of_real_graphs_are_those_of_the_oracle(
     planner: Serving, connection: Connection, name: str

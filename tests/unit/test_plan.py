@@ -78,6 +78,15 @@ def problems(graph: Graph, choice: Choice) -> list[Problem]:
     )
 
 
+@pytest.mark.semantics(
+    "3",
+    "Affected = roots ∪ all their descendants, over every edge.",
+    "Nothing affected is ever reused",
+    "each from_ selector",
+    "every direct consumer of that invocation's output",
+    "each invocation with an entry in step_input_overrides",
+    "each invocation whose step's code differs from the code that was recorded",
+)
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_plans_are_those_of_the_oracle(data: st.DataObject) -> None:
