@@ -359,8 +359,8 @@ class Executions:
         """Delete an execution that has ended, with everything recorded of it.
 
         A replay reads what it reuses from its source, and from that one's sources, so that these stay until it is
-        deleted. After sixteen generations a replay has copies instead. Of those the values stay, but the call and artifact
-        IDs of what has been deleted can be looked up no more.
+        deleted. After sixteen generations a replay has copies instead. The values of those stay, but the call and
+        artifact IDs of what has been deleted can be looked up no more.
 
         Args:
             exec_id: Which one.

@@ -10,7 +10,7 @@ from dalsegno import Client, Execution
 from dalsegno.local import down, engine
 from dalsegno.local.home import HOME_VARIABLE, EngineHome
 from dalsegno.local.state import EngineState
-from tests.e2e.oracle.checks import Tables
+from tests.e2e.oracle.tables import Tables
 from tests.e2e.planning.programs import fan, fan_flow, ran
 from tests.postgres import reachable_folder
 

@@ -11,7 +11,7 @@ import pytest
 
 from dalsegno import ArtifactRef, Client, Execution, flow, pipeline, step
 from dalsegno.errors import ExecutionError, NotFoundError, StateError, UsageError
-from tests.e2e.oracle.checks import Tables
+from tests.e2e.oracle.tables import Tables
 from tests.e2e.planning.programs import IDS, breaking, fan, fan_flow, gather, ran
 
 

@@ -14,7 +14,7 @@ import pytest
 from dalsegno import Client, Execution, flow, pipeline, step, wait
 from dalsegno.client.plans import Plan, RootReason
 from dalsegno.errors import DalsegnoError, ExecutionError, StateError, UsageError
-from tests.e2e.oracle.checks import Tables
+from tests.e2e.oracle.tables import Tables
 from tests.e2e.planning.programs import IDS, RESULT, breaking, fan, fan_flow, ran
 
 OLD = "0" * 64
