@@ -263,6 +263,7 @@ def session(dalsegno: CommandLine, worker: None) -> Iterator[Session]:
         yield opened
 
 
+@pytest.mark.semantics("6", "The CLI takes --value JSON; with one pending wait it needs no name")
 def test_a_wait_is_answered(dalsegno: CommandLine, session: Session) -> None:
     """By a person who is asked again after a bad answer, and with a value."""
     for answer in (_interactively, _with_a_value):

@@ -121,6 +121,7 @@ def test_other_code_than_failed_retries(written: CommandLine, name: str) -> None
     assert ran(written) == ["load", "fragile", "fragile", "report"]
 
 
+@pytest.mark.semantics("7", "after a divergence too, once the code is mended")
 def test_a_flow_that_diverged_is_retried_with_mended_code(written: CommandLine) -> None:
     source = run(written, "steady", 0)
     module = written.folder / "lifecycle_flows.py"

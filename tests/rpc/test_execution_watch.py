@@ -98,6 +98,7 @@ async def test_a_watcher_is_told_at_once_and_let_go_at_the_end(
         assert await following(stream) is None
 
 
+@pytest.mark.semantics("7", "it stays pending and says so, with the command that would start one")
 @pytest.mark.parametrize("execution_only", [False, True])
 async def test_a_watcher_hears_of_changes_that_nobody_announced(
     database: str, tmp_path: Path, connection: Connection, execution_only: bool

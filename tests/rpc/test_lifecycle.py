@@ -125,6 +125,7 @@ async def _failed_pipeline(planner: Serving, worker: ScriptedWorker) -> tuple[Ex
 # Pipelines.
 
 
+@pytest.mark.semantics("7", "executions.retry re-runs, in place, what ended the execution and what never ran")
 async def test_what_failed_and_what_never_ran_runs_again(planner: Serving) -> None:
     async with scripted_worker(planner.channel) as worker:
         await _ready(worker)

@@ -11,10 +11,12 @@ from google.rpc import error_details_pb2
 from grpc import aio
 
 from dalsegno.v1 import wait_service_pb2 as messages
-from dalsegno.v1.execution_pb2 import EXECUTION_STATE_RUNNING, Execution
+from dalsegno.v1.execution_pb2 import EXECUTION_STATE_RUNNING, INVOCATION_KIND_WAIT, Execution
+from dalsegno.v1.executor_service_pb2 import BodySuspended, Call, CallWait
 from dalsegno.v1.value_pb2 import Outputs, Value
 from dalsegno_planner.store.pool import Connection
 from tests.rpc.recording import ask, set_state
+from tests.rpc.scripted_worker import scripted_worker
 from tests.rpc.serving import Serving, flow_header, json_value, told
 
 GRADE = json.dumps(
@@ -102,6 +104,7 @@ async def test_an_answer_while_the_body_still_runs_keeps_its_task(
     assert await connection.fetchval("SELECT last_event FROM executions") == 2
 
 
+@pytest.mark.semantics("6", "No pending wait, an unknown name, one already answered, several pending and no name")
 async def test_which_wait_is_meant(planner: Serving, connection: Connection, execution: Execution) -> None:
     def state_error(error: aio.AioRpcError, reason: str) -> str:
         assert (error.code(), told(error).reason) == (grpc.StatusCode.FAILED_PRECONDITION, reason)
@@ -152,3 +155,28 @@ async def test_waits_are_listed_in_pages(planner: Serving, connection: Connectio
     assert [wait.name for wait in (await planner.waits.List(request)).waits] == ["w3"]
     pending = messages.WaitServiceListRequest(execution=execution.id, pending_only=True)
     assert [wait.name for wait in (await planner.waits.List(pending)).waits] == ["w2", "w3"]
+
+
+@pytest.mark.semantics("6", "in a flow body suspends the execution: state waiting once nothing else of it runs")
+async def test_what_waits_holds_nothing(planner: Serving, connection: Connection) -> None:
+    """No task, lease or slot: an executor with room for two bodies has had a hundred, and an answer brings one back."""
+    async with scripted_worker(planner.channel) as worker:
+        await worker.hello()
+        worker.credit(bodies=2)
+        bodies = {}
+        for _ in range(100):
+            execution = await planner.start(flow_header())
+            body = bodies[execution.id] = await worker.task()
+            call = Call(number=1, position=1, name="approve", invocation_id="approve", kind=INVOCATION_KIND_WAIT)
+            call.wait.CopyFrom(CallWait(question="Go on?"))
+            worker.report(body.token, call=call)
+            await worker.ack(worker.report(body.token, suspended=BodySuspended(waits=[1])))
+            worker.credit(bodies=1)
+        assert await connection.fetchval("SELECT count(*) FROM tasks") == 0
+        assert await connection.fetchval("SELECT count(*) FROM executions WHERE state = 'waiting'") == 100
+        execution_id, body = next(iter(bodies.items()))
+        await planner.waits.Answer(messages.WaitServiceAnswerRequest(execution=execution_id, value=json_value(True)))
+        again = await worker.task()
+        assert (again.token.execution_id, again.token.epoch) == (body.token.execution_id, body.token.epoch + 1)
+        (recorded,) = again.body.recorded.calls
+        assert recorded.outputs.outputs[0].payload.inline == b"true"

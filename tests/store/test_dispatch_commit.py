@@ -85,6 +85,7 @@ async def test_a_repeat_with_the_token_that_won_is_durable(ledger: Ledger) -> No
     assert await ledger.states(execution) == {1: "completed", 2: "pending"}
 
 
+@pytest.mark.semantics("7", "In a pipeline a failed step stops only its descendants")
 async def test_a_failure_stops_its_descendants_only(ledger: Ledger) -> None:
     execution = await ledger.pipeline({1: [], 2: [1], 3: [2], 4: []})
     session = await ledger.session()

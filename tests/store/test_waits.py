@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncpg
+import pytest
 
 from dalsegno.v1.execution_pb2 import Failure
 from dalsegno_planner.core.execution import ExecutionKind, NewExecution
@@ -12,6 +13,7 @@ from dalsegno_planner.store.waits import expire_waits
 from tests.rpc.recording import ask, set_state
 
 
+@pytest.mark.semantics("6", "timeout is a deadline")
 async def test_a_wait_times_out_and_its_flow_goes_on(database: str) -> None:
     connection = await asyncpg.connect(database)
     try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from dalsegno_planner.core.execution import ExecutionState
-from dalsegno_planner.core.transitions import Operation, Refusal, transition
+from dalsegno_planner.core.transitions import BY_ITSELF, TRANSITIONS, Operation, Refusal, transition
 
 STATES = ["pending", "running", "waiting", "completed", "failed", "cancelled"]
 TABLE = {
@@ -20,6 +23,16 @@ TABLE = {
 CELLS = [
     (operation, state, after) for operation, row in TABLE.items() for state, after in zip(STATES, row, strict=True)
 ]
+
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_diagram_in_the_readme_is_the_table() -> None:
+    drawn = set(re.findall(r"^    (\w+) --> (\w+)", README.read_text("utf-8"), re.MULTILINE))
+    steered = {(before, after) for row in TRANSITIONS.values() for before, after in row.items() if before != after}
+    by_itself = {(before, after) for before, reached in BY_ITSELF.items() for after in reached}
+    assert drawn == {(str(before), str(after)) for before, after in steered | by_itself}
 
 
 def test_the_table_has_every_operation_and_state() -> None:

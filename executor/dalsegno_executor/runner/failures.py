@@ -41,6 +41,7 @@ def failure_of(
         traceback=_traceback(error),
         invocation_id=invocation_id,
         attempt=attempt,
+        reason=error.reason if isinstance(error, DalsegnoError) else "",
     )
     try:
         arguments = encode(error.args)
@@ -109,7 +110,7 @@ def _original(failure: Failure) -> Exception | None:
     if cls is None:
         return None
     if issubclass(cls, DalsegnoError):
-        return None if issubclass(cls, errors.ExecutionError) else cls(failure.message)
+        return None if issubclass(cls, errors.ExecutionError) else cls(failure.message, reason=failure.reason or None)
     if not failure.HasField("exception_args"):
         return None
     try:
