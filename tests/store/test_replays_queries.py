@@ -9,23 +9,22 @@ from typing import Any
 
 import pytest
 
+from dalsegno_planner.core.plan import Mode
+from dalsegno_planner.store.replay_request import ReplayRequest
 from dalsegno_planner.store.sql import load_queries
-from tests.store.graphs import Database, connect
+from tests.store.graphs import Database, Recorded, connect, plan, record, replay
 
 REPLAYS, GRAPH = load_queries("replays"), load_queries("graph")
 
 # What a plan with few affected invocations runs: its cost must not depend on what else the tables hold.
 LOOK_UPS = (
-    *((GRAPH, name) for name in ("rows", "candidates", "consumers", "invocation_ids", "step_names")),
+    *((GRAPH, name) for name in ("rows", "candidates", "consumers", "invocation_ids")),
     *(
         (REPLAYS, name)
         for name in (
-            "source_facts",
-            "root_consumers",
-            "root_incomplete",
-            "affect_descendants",
-            "affect_descendants_of_first",
+            "begin_plan",
             "page_of_marks",
+            "reused_readers",
             "reused_with_other_code",
             "needed_outputs",
             "overrides_of",
@@ -39,7 +38,7 @@ LOOK_UPS = (
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[Database]:
     opened = await connect(database)
-    await opened.execute(REPLAYS["scratch"])
+    await opened.execute("SELECT begin_plan(gen_random_uuid())")
     yield opened
     await opened.close()
 
@@ -47,7 +46,7 @@ async def connection(database: str) -> AsyncIterator[Database]:
 @pytest.mark.parametrize("module", ["graph", "replays"])
 async def test_every_statement_can_be_prepared(connection: Database, module: str) -> None:
     for name, statement in load_queries(module).items():
-        if name not in ("scratch", "analyze", "expect_much"):
+        if name not in ("analyze", "expect_much"):
             await connection.prepare(statement, name=name)
 
 
@@ -76,3 +75,35 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for inner in plan.get("Plans", ()):
         yield from nodes(inner)
+
+
+_READ = """
+    SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
+    WHERE relname IN ('executions', 'invocations', 'edges', 'lineage', 'definitions')
+"""
+_CHAIN = 10
+
+
+async def reads_of_a_replay(connection: Database, kind: str) -> int:
+    """How many rows are read to plan a replay of a chain's last steps, and to create it, in a graph of its own."""
+    chain = [Recorded(f"s{number}", takes=[f"s{number - 1}"] if number else []) for number in range(_CHAIN)]
+    source = await record(connection, chain, kind=kind, flow=kind)
+    request = ReplayRequest(execution=str(source.id), mode=Mode.FROM, selectors=(f"s{_CHAIN // 2}",))
+    before = await reads(connection)
+    await plan(connection, request)
+    await replay(connection, request)
+    return await reads(connection) - before
+
+
+async def reads(connection: Database) -> int:
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    await connection.execute("SELECT pg_stat_clear_snapshot()")
+    return int(await connection.fetchval(_READ))
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "flow"])
+async def test_a_plan_reads_rows_by_their_keys(connection: Database, kind: str) -> None:
+    few = await reads_of_a_replay(connection, kind)
+    for _ in range(20):
+        await record(connection, [Recorded(f"s{number}", reads=["rate"], kind="step") for number in range(200)])
+    assert await reads_of_a_replay(connection, kind) <= 2 * few

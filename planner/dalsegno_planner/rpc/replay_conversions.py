@@ -12,8 +12,9 @@ from dalsegno.v1 import replay_service_pb2 as messages
 from dalsegno.v1.execution_pb2 import InvocationKind as InvocationKindMessage
 from dalsegno.v1.value_pb2 import Payload, Value
 from dalsegno.values import parse_json_text
+from dalsegno_planner.core.execution import InvocationKind
 from dalsegno_planner.core.overrides import input_field, override_field, step_input_field
-from dalsegno_planner.core.plan import Mode, OnStale, PlanEntry
+from dalsegno_planner.core.plan import Mode, OnStale, PlanEntry, RootReason
 from dalsegno_planner.core.problems import Problem, usage
 from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.rpc.convert import is_name, optional_uuid, time_limit
@@ -36,6 +37,9 @@ _ON_STALE: Mapping[int, OnStale] = {
     messages.ON_STALE_RERUN: OnStale.RERUN,
     messages.ON_STALE_FAIL: OnStale.FAIL,
 }
+
+_KINDS = {kind: InvocationKindMessage.Value(f"INVOCATION_KIND_{kind.name}") for kind in InvocationKind}
+_REASONS = {reason: messages.RootReason.Value(f"ROOT_REASON_{reason.name}") for reason in RootReason}
 
 _WRITTEN = re.compile(r"""\s*\{\s*"\$(artifact|value)"\s*:""")
 
@@ -177,11 +181,8 @@ def entry_message(entry: PlanEntry) -> messages.PlanEntry:
         number=entry.number,
         invocation_id=entry.invocation_id,
         name=entry.name,
-        kind=InvocationKindMessage.Value(f"INVOCATION_KIND_{entry.kind.name}"),
-        reasons=[
-            messages.Reason(reason=messages.RootReason.Value(f"ROOT_REASON_{one.reason.name}"), cause=one.cause)
-            for one in entry.reasons
-        ],
+        kind=_KINDS[entry.kind],
+        reasons=[messages.Reason(reason=_REASONS[one.reason], cause=one.cause) for one in entry.reasons],
         call_id=str(entry.call_id) if entry.call_id is not None else "",
         recorded_seconds=entry.recorded_seconds,
         output_overridden=entry.output_overridden,

@@ -190,9 +190,12 @@ async def size(connection: Connection, execution_id: UUID, told: int) -> int:
     return counted
 
 
-async def todays_steps(connection: Connection, project: str, names: Collection[str]) -> list[tuple[str, str, str]]:
-    """Module, name and digest of the code that connected executors have, else of what was recorded last."""
-    found = await connection.fetch(SQL["todays_steps"], project, list(names))
+async def todays_steps(connection: Connection, project: str, execution_id: UUID) -> list[tuple[str, str, str]]:
+    """Module, name and digest of the code of an execution's steps that executors have, else of what was recorded last.
+
+    An execution with more names than are known at once is asked for some of them.
+    """
+    found = await connection.fetch(SQL["todays_steps"], project, execution_id, _KNOWN_NAMES)
     return [(row["module"], row["name"], row["digest"]) for row in found]
 
 

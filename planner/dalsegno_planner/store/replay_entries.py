@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from asyncpg import Record
@@ -33,11 +34,15 @@ async def entries(
     if view is View.REUSED:
         return await _reused_entries(connection, plan, after, limit)
     only_roots = view is View.ROOTS and not plan.implied
-    roles = ["wait", "affected"] if view is View.WAITS else ["affected"]
-    rows = await connection.fetch(
-        SQL["page_of_marks"], plan.source.id, roles, only_roots, view is View.WAITS, after, limit
-    )
-    found = [_entry(plan, row) for row in rows]
+    if plan.few is not None:
+        rows = plan.few.page(only_roots, view is View.WAITS, after, limit)
+    else:
+        roles = ["wait", "affected"] if view is View.WAITS else ["affected"]
+        rows = await connection.fetch(
+            SQL["page_of_marks"], plan.source.id, roles, only_roots, view is View.WAITS, after, limit
+        )
+    implied = plan.implied
+    found = [_entry(row, implied) for row in rows]
     if len(rows) < limit and view is not View.WAITS:
         found += _new_entries(plan, after, limit - len(rows))
     return found, found[-1].number if len(found) == limit else None
@@ -66,19 +71,22 @@ async def _reused_entries(
     return found, rows[-1]["number"] if len(rows) == limit else None
 
 
-def _entry(plan: Plan, row: Record) -> PlanEntry:
-    reasons = [
-        Reason(RootReason(one), cause) for one, cause in zip(row["reasons"] or (), row["causes"] or (), strict=True)
-    ]
+def _entry(row: Record, implied: Sequence[Reason]) -> PlanEntry:
+    is_root = row["role"] == "affected" and bool(row["reasons"] or implied)
     return PlanEntry(
         number=row["number"],
         invocation_id=row["invocation_id"],
         name=row["name"],
         kind=InvocationKind(row["kind"]),
-        reasons=tuple(sorted({*reasons, *plan.implied})) if row["role"] == "affected" else (),
+        reasons=_reasons(row, implied) if is_root else (),
         recorded_seconds=row["seconds"],
         output_overridden=row["overridden"],
     )
+
+
+def _reasons(row: Record, implied: Sequence[Reason]) -> tuple[Reason, ...]:
+    told = zip(row["reasons"] or (), row["causes"] or (), strict=True)
+    return tuple(sorted({*implied, *(Reason(RootReason(one), cause) for one, cause in told)}))
 
 
 def _new_entries(plan: Plan, after: int, limit: int) -> list[PlanEntry]:

@@ -15,6 +15,7 @@ from dalsegno_planner.core.problems import Problem, ProblemKind
 from dalsegno_planner.store import graph
 from dalsegno_planner.store.bindings import leaves
 from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.replay_marks import FewMarks
 from dalsegno_planner.store.replay_resolution import Resolved
 from dalsegno_planner.store.sql import load_queries
 
@@ -47,6 +48,7 @@ class Needs:
         resolved: The request.
         written: What steps take whose inputs are not those recorded: the step's ID, and numbers and names of outputs.
         affected: How many recorded invocations are affected.
+        few: Those, where they are few.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Needs:
         resolved: Resolved,
         written: Mapping[int, tuple[str, frozenset[tuple[int, str]]]],
         affected: int,
+        few: FewMarks | None,
     ) -> None:
         self._connection = connection
         self._resolved = resolved
         self._source = resolved.source
         self._written = written
         self._affected = affected
+        self._few = few
         self.problems: list[Problem] = []
         self.objects: list[NeededObject] = []
 
@@ -89,14 +93,17 @@ class Needs:
                 self._need(value.payload, problems.not_found("OBJECT_NOT_FOUND", field, why))
 
     async def _recorded_outputs(self) -> None:
-        overridden = list(self._resolved.overrides)
-        # Which end to look from is a matter of speed alone.
-        few_reused = self._affected * _MOST > self._source.invocation_count
-        query = "needed_outputs_of_few" if few_reused else "needed_outputs"
-        source, limit = self._source.id, MOST_OBJECTS
-        rows = await self._connection.fetch(SQL[query], source, overridden, sorted(self._written), limit)
-        found = {row["number"]: (row, row["consumer"]) for row in rows}
+        source, overridden = self._source.id, list(self._resolved.overrides)
+        found: dict[int, tuple[Record, str]] = {}
         taken = {number: consumer for consumer, takes in self._written.values() for number, _ in takes}
+        if self._few is not None:
+            taken = {**self._few.taken_from_others(self._written), **taken}
+        else:
+            # Which end to look from is a matter of speed alone.
+            few_reused = self._affected * _MOST > self._source.invocation_count
+            query = "needed_outputs_of_few" if few_reused else "needed_outputs"
+            rows = await self._connection.fetch(SQL[query], source, overridden, sorted(self._written), MOST_OBJECTS)
+            found = {row["number"]: (row, row["consumer"]) for row in rows}
         if taken:
             rows = await self._connection.fetch(SQL["needed_among"], source, overridden, sorted(taken))
             found.update({row["number"]: (row, taken[row["number"]]) for row in rows})
@@ -141,6 +148,8 @@ class Needs:
 
     async def _recorded_values(self) -> None:
         """Plain values in the inputs of steps; a flow's body passes its own."""
+        if self._few is not None and not self._few.inputs_have_objects:
+            return
         rows = await self._connection.fetch(
             SQL["affected_with_objects"], self._source.id, sorted(self._written), MOST_OBJECTS
         )

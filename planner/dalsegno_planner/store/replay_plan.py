@@ -30,6 +30,7 @@ from dalsegno_planner.store import graph
 from dalsegno_planner.store.bindings import references, with_values
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.refusal import refusal
+from dalsegno_planner.store.replay_marks import FEW, FewMarks
 from dalsegno_planner.store.replay_needs import NeededObject, Needs
 from dalsegno_planner.store.replay_request import ReplayRequest
 from dalsegno_planner.store.replay_resolution import Resolved, SourceFacts, resolve
@@ -39,8 +40,6 @@ from dalsegno_planner.store.todays_graph import TodaysPlan, graph_changed, plan_
 
 SQL = load_queries("replays")
 
-_ANALYZED_ABOVE = 2_000
-_LARGE_SCRATCH = 1 << 20
 _NAMED_IN_WARNINGS = 20
 _CALLS_LOOKED_AT = 1_000
 """How many reused calls, of all steps, are compared with today's code: more would cost what the graph costs."""
@@ -53,6 +52,7 @@ class Plan:
     Attributes:
         size: How many invocations the replay will show.
         objects: What must be in the object store for it to succeed.
+        few: What it affects, where that is little.
     """
 
     resolved: Resolved
@@ -60,6 +60,7 @@ class Plan:
     size: int
     today: TodaysPlan | None
     objects: Sequence[NeededObject] = ()
+    few: FewMarks | None = None
 
     @property
     def source(self) -> Execution:
@@ -83,13 +84,9 @@ async def make_plan(connection: Connection, source: Execution, request: ReplayRe
         DivergenceError: Today's graph or arguments do not fit.
     """
     _check_source(source, request)
-    row = await connection.fetchrow(SQL["source_facts"], source.id)
+    row = await connection.fetchrow(SQL["begin_plan"], source.id)
     assert row is not None
-    facts = SourceFacts(**row)
-    if facts.scratch_size > _LARGE_SCRATCH:
-        await connection.execute(SQL["empty_large_scratch"])
-    await connection.execute(SQL["scratch"])
-    resolved = await resolve(connection, source, facts, request)
+    resolved = await resolve(connection, source, SourceFacts(**row), request)
     found = [*resolved.problems, *_unknown_inputs(resolved)]
     if found:
         found += await _Planning(connection, resolved).skipped_roots()
@@ -158,6 +155,7 @@ class _Planning:
         self._next_number = resolved.facts.next_number
         self._todays_code: Sequence[tuple[str, str, str]] = ()
         self._objects: Sequence[NeededObject] = ()
+        self._few: FewMarks | None = None
 
     async def run(self) -> Plan:
         today = None
@@ -167,21 +165,21 @@ class _Planning:
             rows = self._request.code.steps
             self._todays_code = sorted({(row.module, row.name, row.code_digest) for row in rows if row.code_digest})
         else:
-            if self._resolved.mode.keeps_only_what_is_named or self._resolved.chosen_names:
-                await self._connection.execute(SQL["expect_much"])
-            await self._find_todays_code()
+            if self._resolved.mode is not Mode.EVERYTHING or self._request.rerun_changed_code:
+                await self._find_todays_code()
             await self._insert_roots()
-            await self._insert_affected()
-        if self._resolved.is_flow:
-            await self._connection.execute(SQL["mark_waits"], self._source.id)
-        counts = await self._connection.fetchrow(SQL["counts"])
-        assert counts is not None
-        if counts["affected"] > _ANALYZED_ABOVE:
-            await self._connection.execute(SQL["expect_much"])
-            await self._connection.execute(SQL["analyze"])
-        await self._mark_overridden()
+            self._few = await self._mark_affected()
+        counts = self._few.counts() if self._few is not None else await self._counts()
         await self._check(today, counts["affected"])
         return await self._finished(counts, today)
+
+    async def _counts(self) -> Mapping[str, int]:
+        counts = await self._connection.fetchrow(SQL["counts"])
+        assert counts is not None
+        if counts["affected"] > FEW:
+            await self._connection.execute(SQL["expect_much"])
+            await self._connection.execute(SQL["analyze"])
+        return dict(counts)
 
     async def _insert_decision(self, today: TodaysPlan) -> None:
         roots = [
@@ -190,6 +188,8 @@ class _Planning:
         await self._insert_root_rows([(number, one.reason.value, one.cause) for number, one in roots])
         await self._connection.execute(SQL["affect_numbers"], sorted(today.decision.affected - today.new), "affected")
         await self._connection.execute(SQL["affect_numbers"], sorted(today.removed), "removed")
+        await self._connection.execute(SQL["mark_overridden"], list(self._resolved.overrides))
+        await self._connection.execute(SQL["mark_overridden_before"], self._source.id)
 
     async def _insert_root_rows(self, rows: Sequence[tuple[int, str, str]]) -> None:
         if rows:
@@ -198,27 +198,20 @@ class _Planning:
     async def _find_todays_code(self) -> None:
         """What the client sent counts; the rest is what executors have."""
         sent = self._resolved.code.todays_digests()
-        names = await graph.step_names(self._connection, self._source.id)
-        known = await graph.todays_steps(self._connection, self._source.project, names)
+        known = await graph.todays_steps(self._connection, self._source.project, self._source.id)
         places = {(module, name) for module, name, _ in sent}
         self._todays_code = [*sent, *(one for one in known if one[:2] not in places)]
 
     async def _insert_roots(self) -> None:
+        """Insert the roots that are found by looking at much."""
         resolved, source = self._resolved, self._source.id
-        rows = [(number, RootReason.FROM.value, text) for number, text in resolved.chosen.items()]
-        if not self._request.single_step:
-            for number, one in resolved.recorded_step_inputs.items():
-                rows.append((number, RootReason.STEP_INPUT_OVERRIDE.value, one.key))
-        await self._insert_root_rows(rows)
+        if resolved.mode.keeps_only_what_is_named or resolved.chosen_names:
+            await self._connection.execute(SQL["expect_much"])
         for selector in resolved.chosen_names:
             why = (RootReason.FROM.value, selector.text)
             await self._connection.execute(SQL["root_name"], source, selector.value, *why)
         if self._request.single_step:
             return
-        if resolved.targets:
-            targets, keys = list(resolved.targets), list(resolved.targets.values())
-            reason = RootReason.CHECKPOINT_OVERRIDE.value
-            await self._connection.execute(SQL["root_consumers"], source, targets, keys, reason)
         if self._request.rerun_changed_code:
             await self._connection.execute(
                 SQL["root_changed"], source, *self._code_columns(), RootReason.CODE_CHANGED.value
@@ -227,11 +220,8 @@ class _Planning:
         if touching:
             reason = RootReason.FLOW_INPUT_OVERRIDE.value
             await self._connection.execute(SQL["root_readers"], source, touching, reason)
-        reason = RootReason.NOT_COMPLETED.value
-        strict = resolved.mode is Mode.SKIP_SUCCESSFUL
-        await self._connection.execute(SQL["root_incomplete"], source, list(resolved.overrides), reason, strict)
-        if strict and self._source.source_id is not None:
-            await self._connection.execute(SQL["root_replaced"], source, reason)
+        if resolved.mode is Mode.SKIP_SUCCESSFUL and self._source.source_id is not None:
+            await self._connection.execute(SQL["root_replaced"], source, RootReason.NOT_COMPLETED.value)
 
     def _touching_inputs(self) -> list[str]:
         """Overridden inputs whose readers re-execute by plan. A flow's body decides for itself when it runs."""
@@ -245,20 +235,26 @@ class _Planning:
             [code for _, _, code in self._todays_code],
         )
 
-    async def _insert_affected(self) -> None:
-        if self._request.single_step:
-            await self._connection.execute(SQL["affect_roots"])
-        elif self._resolved.mode.keeps_only_what_is_named:
-            await self._connection.execute(SQL["affect_others"], self._source.id, list(self._resolved.kept))
-        else:
-            query = "affect_descendants_of_first" if self._source.source_id is None else "affect_descendants"
-            await self._connection.execute(SQL[query], self._source.id, self._resolved.is_flow)
-
-    async def _mark_overridden(self) -> None:
-        if self._resolved.overrides:
-            await self._connection.execute(SQL["mark_overridden"], list(self._resolved.overrides))
-        if self._source.source_id is not None:
-            await self._connection.execute(SQL["mark_overridden_before"], self._source.id)
+    async def _mark_affected(self) -> FewMarks | None:
+        """Mark the other roots, and what re-executes with them, in one round trip."""
+        resolved, alone = self._resolved, self._request.single_step
+        roots = [(number, RootReason.FROM.value, text) for number, text in resolved.chosen.items()]
+        if not alone:
+            for number, one in resolved.recorded_step_inputs.items():
+                roots.append((number, RootReason.STEP_INPUT_OVERRIDE.value, one.key))
+        scope = "roots" if alone else "others" if resolved.mode.keeps_only_what_is_named else "descendants"
+        rows = await self._connection.fetch(
+            SQL["mark_affected"],
+            self._source.id,
+            *([root[place] for root in roots] for place in range(3)),
+            list(resolved.targets),
+            list(resolved.targets.values()),
+            resolved.mode is Mode.SKIP_SUCCESSFUL,
+            scope,
+            list(resolved.kept),
+            FEW,
+        )
+        return FewMarks.of(rows) if rows else None
 
     async def skipped_roots(self) -> list[Problem]:
         """What is skipped though the request makes a root of it; for a request that is refused in any case."""
@@ -266,6 +262,7 @@ class _Planning:
             return []
         await self._find_todays_code()
         await self._insert_roots()
+        await self._mark_affected()
         return await self._check_kept()
 
     async def _check_kept(self) -> list[Problem]:
@@ -309,7 +306,7 @@ class _Planning:
 
     async def _needs(self, today: TodaysPlan | None, affected: int) -> list[Problem]:
         """Outputs that something affected takes, and that nobody has; what is in the object store is only noted."""
-        needs = Needs(self._connection, self._resolved, self._written_upstream(today), affected)
+        needs = Needs(self._connection, self._resolved, self._written_upstream(today), affected, self._few)
         await needs.look_up()
         self._objects = needs.objects
         return needs.problems
@@ -329,7 +326,7 @@ class _Planning:
             found[number] = (one.invocation_id, references(inputs).outputs)
         return found
 
-    async def _finished(self, counts: Record, today: TodaysPlan | None) -> Plan:
+    async def _finished(self, counts: Mapping[str, int], today: TodaysPlan | None) -> Plan:
         size = await graph.size(self._connection, self._source.id, self._source.invocation_count)
         new = len(today.new) if today is not None else 0
         removed = len(today.removed) if today is not None else 0
@@ -345,9 +342,9 @@ class _Planning:
             reused_count=reused,
             warnings=tuple(await self._warnings()),
         )
-        return Plan(self._resolved, summary, size + new - removed, today, self._objects)
+        return Plan(self._resolved, summary, size + new - removed, today, self._objects, self._few)
 
-    def _facts(self, counts: Record, today: TodaysPlan | None) -> Mapping[str, object]:
+    def _facts(self, counts: Mapping[str, int], today: TodaysPlan | None) -> Mapping[str, object]:
         """What makes this plan. The sets of roots and affected come as their sizes and hashes."""
         resolved = self._resolved
         return {
@@ -355,7 +352,7 @@ class _Planning:
             "mode": resolved.mode.value,
             "on_stale": self._request.on_stale.value,
             "single_step": self._request.single_step,
-            "counts": dict(counts),
+            "counts": counts,
             "new": sorted(row.invocation_id for row in today.rows if row.number in today.new) if today else [],
             "inputs": {name: fingerprint(one.payload) for name, one in resolved.inputs.items()},
             "overrides": {str(number): fingerprint(one.value.payload) for number, one in resolved.overrides.items()},
@@ -377,7 +374,9 @@ class _Planning:
         told += _warning(
             await self._readers(_NAMED_IN_WARNINGS + 1), "reused, though it reads a flow input that is overridden"
         )
-        if self._resolved.overrides or self._source.source_id is not None:
+        if self._few is not None:
+            told += _warning(self._few.overridden_anyway, "re-executes, though its output is overridden anyway")
+        elif self._resolved.overrides or self._source.source_id is not None:
             rows = await self._connection.fetch(SQL["overridden_anyway"], source)
             told += _warning(rows, "re-executes, though its output is overridden anyway")
         return told

@@ -76,12 +76,10 @@ class SourceFacts:
         code_digest: Of its flow or pipeline.
         shaping_inputs: Parameters that the shape of its graph depends on.
         next_number: The first number that no invocation has.
-        scratch_size: Bytes that the connection's temporary tables take.
     """
 
     code_digest: str
     shaping_inputs: Sequence[str]
-    scratch_size: int
     next_number: int
 
 

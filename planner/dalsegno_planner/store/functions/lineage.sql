@@ -65,3 +65,27 @@ LANGUAGE sql STABLE AS $$
               WHERE h.execution_id = n.ancestor_id AND h.place = y.place AND h.number < n.number_limit OFFSET 0) h
           WHERE n.execution_id = execution AND n.depth < l.depth)
 $$;
+
+-- The distinct names of steps and waits, by skipping from one to the next.
+CREATE OR REPLACE FUNCTION step_names(execution uuid, most integer) RETURNS TABLE (name text)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT DISTINCT names.name
+    FROM lineage
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE skip AS (
+            (SELECT i.name FROM invocations AS i WHERE i.execution_id = lineage.ancestor_id ORDER BY i.name LIMIT 1)
+            UNION ALL
+            SELECT (SELECT i.name FROM invocations AS i
+                    WHERE i.execution_id = lineage.ancestor_id AND i.name > skip.name ORDER BY i.name LIMIT 1)
+            FROM skip WHERE skip.name IS NOT NULL
+        )
+        SELECT skip.name FROM skip WHERE skip.name IS NOT NULL LIMIT most
+    ) AS names
+    WHERE lineage.execution_id = execution
+    ORDER BY names.name
+    LIMIT most;
+END
+$$;

@@ -87,22 +87,8 @@ WHERE lineage.execution_id = $1
   AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near));
 
 -- name: step_names
--- The distinct names, by skipping from one to the next: $1 execution, $2 how many at most.
-SELECT DISTINCT names.name
-FROM lineage
-CROSS JOIN LATERAL (
-    WITH RECURSIVE skip AS (
-        (SELECT i.name FROM invocations AS i WHERE i.execution_id = lineage.ancestor_id ORDER BY i.name LIMIT 1)
-        UNION ALL
-        SELECT (SELECT i.name FROM invocations AS i
-                WHERE i.execution_id = lineage.ancestor_id AND i.name > skip.name ORDER BY i.name LIMIT 1)
-        FROM skip WHERE skip.name IS NOT NULL
-    )
-    SELECT skip.name FROM skip WHERE skip.name IS NOT NULL LIMIT $2
-) AS names
-WHERE lineage.execution_id = $1
-ORDER BY names.name
-LIMIT $2;
+-- $1 execution, $2 how many at most.
+SELECT name FROM step_names($1, $2);
 
 -- name: some_invocation_ids
 -- $1 execution, $2 how many at most.
@@ -153,7 +139,8 @@ WHERE lineage.execution_id = $1
   AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near));
 
 -- name: todays_steps
--- The code of steps of these names ($2) in a project ($1): of connected executors, else what was recorded last.
+-- The code in a project ($1) of an execution's steps ($2), of $3 names at most: of connected executors, else what was
+-- recorded last.
 SELECT known.module, known.name, known.digest
 FROM (
     SELECT d.module, d.name, d.digest, live.is_live,
@@ -167,7 +154,7 @@ FROM (
               AND sessions.expires_at > clock_timestamp()
         ) AS is_live
     ) AS live
-    WHERE d.project = $1 AND d.kind = 'step' AND d.name = ANY ($2::text[]) AND d.digest <> ''
+    WHERE d.project = $1 AND d.kind = 'step' AND d.name = ANY (ARRAY(SELECT name FROM step_names($2, $3))) AND d.digest <> ''
 ) AS known
 WHERE known.is_live OR (known.age = 1 AND NOT known.any_live);
 

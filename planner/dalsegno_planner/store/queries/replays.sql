@@ -1,24 +1,13 @@
 -- Planning and creating replays. The roots and what is affected are kept in temporary tables of the connection, so that
 -- a plan of any size stays in Postgres.
 
--- name: scratch
--- Query plans are made once: their making would cost more than most of them do, and each is an index lookup by design.
--- The tables are emptied at the start, because `ON COMMIT DELETE ROWS` truncates, which makes every query plan anew.
-SET LOCAL plan_cache_mode = force_generic_plan;
-SET LOCAL enable_seqscan = off;
-CREATE TEMPORARY TABLE IF NOT EXISTS replay_roots (
-    number integer NOT NULL, reason text NOT NULL, cause text NOT NULL, PRIMARY KEY (number, reason, cause)
-);
--- Role: `affected`, `wait` for one that is asked again without being affected, `removed` for one that today's graph lacks.
-CREATE TEMPORARY TABLE IF NOT EXISTS replay_marks (
-    number integer PRIMARY KEY, role text NOT NULL, overridden boolean NOT NULL DEFAULT false
-);
-DELETE FROM replay_roots;
-DELETE FROM replay_marks;
+-- name: begin_plan
+-- Empties the sets of a plan, and returns what the source's record does not tell: $1 execution.
+SELECT code_digest, shaping_inputs, next_number FROM begin_plan($1);
 
--- name: empty_large_scratch
--- After a plan that affected very much, whose dead rows would be looked at by all later ones.
-TRUNCATE replay_roots, replay_marks;
+-- name: mark_affected
+-- Beginning from the roots that are there; the arguments are those of the function. Rows come back where they are few.
+SELECT * FROM mark_affected($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
 -- name: lineage_length
 SELECT count(*) FROM lineage WHERE execution_id = $1;
@@ -31,16 +20,6 @@ SELECT number FROM replay_marks WHERE role = 'affected' ORDER BY number;
 
 -- name: lock_source
 SELECT state FROM executions WHERE id = $1 FOR UPDATE;
-
--- name: source_facts
--- What its record does not tell, the first number that no invocation has, and what the scratch tables take: $1 execution.
-SELECT executions.code_digest, executions.shaping_inputs, coalesce(pg_relation_size(to_regclass('pg_temp.replay_marks')), 0) AS scratch_size, greatest(executions.next_number, 1 + coalesce((
-    SELECT max(highest.number) FROM lineage
-    CROSS JOIN LATERAL (
-        SELECT max(i.number) AS number FROM invocations AS i
-        WHERE i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit) AS highest
-    WHERE lineage.execution_id = $1), 0)) AS next_number
-FROM executions WHERE executions.id = $1;
 
 -- name: root_numbers
 INSERT INTO replay_roots (number, reason, cause)
@@ -59,40 +38,6 @@ CROSS JOIN LATERAL (
 ) AS i
 WHERE lineage.execution_id = $1
   AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
-ON CONFLICT DO NOTHING;
-
--- name: root_consumers
--- What takes an overridden output: $1 execution, $2 numbers, $3 override keys, $4 reason.
-INSERT INTO replay_roots (number, reason, cause)
-SELECT i.number, $4, overridden.key
-FROM unnest($2::integer[], $3::text[]) AS overridden (number, key)
-CROSS JOIN lineage
-CROSS JOIN LATERAL (
-    SELECT row.* FROM edges JOIN invocations AS row ON row.execution_id = lineage.ancestor_id AND row.number = edges.downstream
-    WHERE edges.execution_id = lineage.ancestor_id AND edges.upstream = overridden.number
-      AND edges.downstream < lineage.number_limit
-    OFFSET 0
-) AS i
-WHERE lineage.execution_id = $1
-  AND overridden.number <> ALL (i.after)
-  AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
-ON CONFLICT DO NOTHING;
-
--- name: root_incomplete
--- What has nothing to reuse: $1 execution, $2 overridden numbers, $3 reason, $4 whether overridden outputs count for nothing.
-INSERT INTO replay_roots (number, reason, cause)
-SELECT i.number, $3, ''
-FROM lineage
-CROSS JOIN LATERAL (
-    SELECT row.number FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
-      AND row.state NOT IN ('completed', 'reused') AND row.kind = 'step' AND (row.called OR row.state <> 'not_reached')
-      AND ($4 OR (row.override_outputs IS NULL AND row.number <> ALL ($2::integer[])))
-    OFFSET 0
-) AS i
-WHERE lineage.execution_id = $1
   AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ON CONFLICT DO NOTHING;
 
@@ -138,7 +83,7 @@ SELECT i.number, $3, wanted.name
 FROM lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.reads_inputs <> '{}'
     OFFSET 0
 ) AS i
 CROSS JOIN LATERAL unnest(i.reads_inputs) AS wanted (name)
@@ -148,91 +93,8 @@ WHERE lineage.execution_id = $1
   AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ON CONFLICT DO NOTHING;
 
--- name: affect_descendants
--- The roots and everything downstream of them: $1 execution, $2 whether it can have tombstones with edges.
--- OFFSET 0 keeps each step of the recursion an index lookup, whatever the planner expects of the temporary table.
-WITH RECURSIVE affected (number) AS (
-    SELECT number FROM replay_roots
-    UNION
-    SELECT next.downstream
-    FROM affected
-    CROSS JOIN LATERAL (
-        SELECT edges.downstream
-        FROM lineage
-        CROSS JOIN LATERAL (
-            SELECT edges.downstream FROM edges
-            WHERE edges.execution_id = lineage.ancestor_id AND edges.upstream = affected.number
-              AND edges.downstream < lineage.number_limit
-            OFFSET 0
-        ) AS edges
-        WHERE lineage.execution_id = $1
-          AND (NOT $2 OR NOT EXISTS (
-              SELECT FROM invocations AS i
-              WHERE i.execution_id = lineage.ancestor_id AND i.number = edges.downstream
-                AND i.state = 'not_reached' AND NOT i.called
-              OFFSET 0))
-          AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, edges.downstream) AS near))
-        OFFSET 0
-    ) AS next
-)
-INSERT INTO replay_marks (number, role) SELECT number, 'affected' FROM affected;
-
--- name: affect_descendants_of_first
--- The same where the execution has no ancestors: $1 execution, $2 whether it can have tombstones with edges.
-WITH RECURSIVE affected (number) AS (
-    SELECT number FROM replay_roots
-    UNION
-    SELECT next.downstream
-    FROM affected
-    CROSS JOIN LATERAL (
-        SELECT edges.downstream
-        FROM edges
-        WHERE edges.execution_id = $1 AND edges.upstream = affected.number
-          AND (NOT $2 OR NOT EXISTS (
-              SELECT FROM invocations AS i
-              WHERE i.execution_id = $1 AND i.number = edges.downstream AND i.state = 'not_reached' AND NOT i.called
-              OFFSET 0))
-        OFFSET 0
-    ) AS next
-)
-INSERT INTO replay_marks (number, role) SELECT number, 'affected' FROM affected;
-
--- name: affect_roots
--- The roots alone, for the replay of a single step.
-INSERT INTO replay_marks (number, role) SELECT DISTINCT number, 'affected' FROM replay_roots;
-
--- name: affect_others
--- Every step but those that are kept: $1 execution, $2 kept numbers.
-INSERT INTO replay_marks (number, role)
-SELECT i.number, 'affected'
-FROM lineage
-CROSS JOIN LATERAL (
-    SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
-    OFFSET 0
-) AS i
-LEFT JOIN unnest($2::integer[]) AS kept (number) ON kept.number = i.number
-WHERE lineage.execution_id = $1
-  AND i.kind = 'step' AND kept.number IS NULL AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near));
-
 -- name: affect_numbers
 INSERT INTO replay_marks (number, role) SELECT number, $2 FROM unnest($1::integer[]) AS given (number)
-ON CONFLICT DO NOTHING;
-
--- name: mark_waits
--- A replay asks every wait again: $1 execution.
-INSERT INTO replay_marks (number, role)
-SELECT i.number, 'wait'
-FROM lineage
-CROSS JOIN LATERAL (
-    SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
-    OFFSET 0
-) AS i
-WHERE lineage.execution_id = $1
-  AND i.kind = 'wait' AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
 ON CONFLICT DO NOTHING;
 
 -- name: mark_overridden
@@ -335,7 +197,7 @@ SELECT i.number, i.invocation_id
 FROM lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.reads_inputs <> '{}'
     OFFSET 0
 ) AS i
 WHERE lineage.execution_id = $1
@@ -528,7 +390,7 @@ SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'reused', i.mo
 FROM lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.reads_inputs <> '{}'
     OFFSET 0
 ) AS i
 WHERE lineage.execution_id = $2
