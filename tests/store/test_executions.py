@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -15,7 +16,7 @@ from dalsegno_planner.core import run_names
 from dalsegno_planner.core.execution import ExecutionKind, NewExecution
 from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.store import executions, invocations
-from dalsegno_planner.store.invocations import EdgeRow, GraphRows, InvocationRow, TaskRow
+from dalsegno_planner.store.invocations import GraphRows, InvocationRow, TaskRow
 from dalsegno_planner.store.pool import Connection, Pool, open_pool
 
 GRAPH_SIZE = 20_000
@@ -65,6 +66,28 @@ async def test_what_is_returned_of_a_new_flow_is_what_is_stored(connection: Conn
     assert await executions.get(connection, created.id) == created
 
 
+@pytest.mark.parametrize("is_rich", [False, True])
+async def test_rows_are_stored_as_they_are(connection: Connection, is_rich: bool) -> None:
+    new = new_flow().id
+    began, ended = datetime(1999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), datetime(2030, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    row = (
+        InvocationRow(
+            new, 7, 8, "größe_2", "größe", "wait", "failed", "m.ü", "a", "b", 3, 2, began, ended,
+            [1, 2, 2**31 - 1], [2], ["lr", "größe", ""], b"\0\xff", b"", b"f", b"o",
+        )
+        if is_rich
+        else InvocationRow(
+            new, 7, 7, "s", "s", "step", "pending", "", "", "", 0, 0, None, None, [], [], [], b"", None, None, b""
+        )
+    )  # fmt: skip
+    await invocations.insert_graph(connection, GraphRows([row]))
+    stored = await connection.fetchrow(f"SELECT {', '.join(row._fields)} FROM invocations WHERE execution_id = $1", new)
+    assert stored is not None
+    assert tuple(stored) == row
+    edges = await connection.fetch("SELECT upstream, downstream FROM edges WHERE execution_id = $1 ORDER BY 1", new)
+    assert [tuple(edge) for edge in edges] == [(upstream, 7) for upstream in row.upstream]
+
+
 async def large_graph(connection: Connection) -> NewExecution:
     new = replace(new_flow(), kind=ExecutionKind.PIPELINE)
     numbers = range(1, GRAPH_SIZE + 1)
@@ -76,7 +99,6 @@ async def large_graph(connection: Connection) -> NewExecution:
             )
             for n in numbers
         ],
-        [EdgeRow(new.id, n - 1, n) for n in numbers],
         [TaskRow(new.id, n, False, "default/m:s") for n in numbers],
     )  # fmt: skip
     async with connection.transaction():

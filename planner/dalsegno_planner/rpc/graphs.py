@@ -20,7 +20,7 @@ from dalsegno_planner.core.ids import MAX_OUTPUTS, ExecutionId
 from dalsegno_planner.rpc.convert import is_name
 from dalsegno_planner.rpc.inputs import InputsReader
 from dalsegno_planner.rpc.values import ValueReader
-from dalsegno_planner.store.invocations import EdgeRow, GraphRows, InvocationRow, TaskRow
+from dalsegno_planner.store.invocations import GraphRows, InvocationRow, TaskRow
 
 DEFAULT_OUTPUT = "output"
 MOST_PROBLEMS = 25
@@ -93,7 +93,7 @@ class GraphReader:
             for row in rows
             if not row.upstream
         ]
-        return GraphRows(rows, self._edges(rows), tasks)
+        return GraphRows(rows, tasks)
 
     async def recorded_steps(self, steps: Iterable[tuple[StepSpec, Recorded]]) -> GraphRows:
         """Return the rows of steps that have run elsewhere.
@@ -102,8 +102,7 @@ class GraphReader:
             UsageError: With every problem of these steps.
         """
         ids: dict[str, int] = {}
-        rows = await self._stored([self._row(spec, recorded, ids) for spec, recorded in steps])
-        return GraphRows(rows, self._edges(rows))
+        return GraphRows(await self._stored([self._row(spec, recorded, ids) for spec, recorded in steps]))
 
     async def result(self, binding: Binding) -> bytes:
         """Return the shape of what a pipeline returns, as it is stored.
@@ -153,15 +152,16 @@ class GraphReader:
         uses, definition = self._inputs, spec.definition
         self._check_names(spec.invocation_id, definition.name, number, ids)
         uses.begin(number)
-        for name, binding in spec.inputs.bindings.items():
-            uses.follow(binding, name)
+        bindings = spec.inputs.bindings
+        for name in bindings:
+            uses.follow(bindings[name], name)
         # What it takes something from it comes after anyway: `after` is the order alone.
         after = [one for one in spec.after if one not in uses.upstream]
         if after:
             uses.after(after)
         if uses.large:
             self._large.append(_Large(number, "inputs", spec.inputs, list(uses.large)))
-        upstream, to_run = sorted(uses.upstream), recorded is _TO_RUN
+        upstream, to_run = sorted(uses.upstream) if uses.upstream else [], recorded is _TO_RUN
         options = b""
         outputs = recorded.output_names
         if spec.HasField("options"):
@@ -186,7 +186,7 @@ class GraphReader:
             recorded.finished_at,
             upstream,
             after,
-            sorted(uses.flow_inputs),
+            sorted(uses.flow_inputs) if uses.flow_inputs else [],
             spec.inputs.SerializeToString(),
             recorded.outputs,
             recorded.failure,
@@ -223,7 +223,3 @@ class GraphReader:
             row = rows[place]
             rows[place] = row._replace(inputs=stored) if one.column == "inputs" else row._replace(outputs=stored)
         return rows
-
-    def _edges(self, rows: Iterable[InvocationRow]) -> list[EdgeRow]:
-        execution_id = self._execution_id
-        return [EdgeRow(execution_id, upstream, row.number) for row in rows for upstream in row.upstream]

@@ -11,7 +11,7 @@ import asyncpg
 from dalsegno.errors import Problem, UsageError
 from dalsegno_planner.core.execution import Execution, NewExecution
 from dalsegno_planner.store import invocations
-from dalsegno_planner.store.invocations import EdgeRow, GraphRows, InvocationRow, TaskRow
+from dalsegno_planner.store.invocations import GraphRows, InvocationRow, TaskRow
 from dalsegno_planner.store.pool import Connection
 
 _GATHERED_STEPS = 5_000
@@ -29,15 +29,13 @@ class AlreadyCreated(Exception):
 async def gather(batches: AsyncIterator[GraphRows]) -> GraphRows:
     """Return the graph, or its first some thousand steps, so that no transaction waits for a client that has little."""
     nodes: list[InvocationRow] = []
-    edges: list[EdgeRow] = []
     tasks: list[TaskRow] = []
     async for batch in batches:
         nodes.extend(batch.invocations)
-        edges.extend(batch.edges)
         tasks.extend(batch.tasks)
         if len(nodes) >= _GATHERED_STEPS:
             break
-    return GraphRows(nodes, edges, tasks)
+    return GraphRows(nodes, tasks)
 
 
 async def insert_graph(connection: Connection, first: GraphRows, rest: AsyncIterator[GraphRows]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -12,12 +12,15 @@ from asyncpg import Record
 
 from dalsegno_planner.core.execution import Attempt, ExecutionKind, Invocation, InvocationKind, InvocationState
 from dalsegno_planner.core.ids import ExecutionId
+from dalsegno_planner.store import copying
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.sql import load
 
 SQL = load("invocations")
 
 MOST_ATTEMPTS = 1_000
+
+_EDGE_COLUMNS = ("execution_id", "upstream", "downstream")
 
 
 class InvocationRow(NamedTuple):
@@ -46,14 +49,6 @@ class InvocationRow(NamedTuple):
     options: bytes
 
 
-class EdgeRow(NamedTuple):
-    """A new edge."""
-
-    execution_id: ExecutionId
-    upstream: int
-    downstream: int
-
-
 class TaskRow(NamedTuple):
     """A new task of a step."""
 
@@ -65,10 +60,9 @@ class TaskRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GraphRows:
-    """A part of a graph, ready to be stored."""
+    """A part of a graph, ready to be stored. Its edges are those that the invocations tell."""
 
     invocations: Sequence[InvocationRow]
-    edges: Sequence[EdgeRow]
     tasks: Sequence[TaskRow] = ()
 
 
@@ -78,13 +72,57 @@ async def insert_graph(connection: Connection, rows: GraphRows) -> None:
     Raises:
         asyncpg.UniqueViolationError: An invocation ID is used twice.
     """
-    for table, columns, records in (
-        ("invocations", InvocationRow._fields, rows.invocations),
-        ("edges", EdgeRow._fields, rows.edges),
-        ("tasks", TaskRow._fields, rows.tasks),
-    ):
-        if records:
-            await connection.copy_records_to_table(table, records=records, columns=columns)
+    if rows.invocations:
+        for table, columns, content in (
+            ("invocations", InvocationRow._fields, _encoded(rows.invocations)),
+            ("edges", _EDGE_COLUMNS, _encoded_edges(rows.invocations)),
+        ):
+            await connection.copy_to_table(table, source=_whole(content), columns=columns, format="binary")
+    if rows.tasks:
+        await connection.copy_records_to_table("tasks", records=rows.tasks, columns=TaskRow._fields)
+
+
+async def _whole(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def _encoded(rows: Sequence[InvocationRow]) -> bytes:
+    """Rows of one execution in the format of COPY."""
+    start = copying.row_start(len(InvocationRow._fields), rows[0].execution_id)
+    shared: dict[tuple[str, ...], bytes] = {}
+
+    def encode(row: InvocationRow) -> bytes:
+        # The texts from the name to the digest of the code, which all calls of a step have in common.
+        same = row[4:10]
+        texts = shared.get(same)
+        if texts is None:
+            texts = shared[same] = b"".join(map(copying.text, same))
+        return b"".join(
+            (
+                start,
+                copying.integers(row.number, row.position),
+                copying.text(row.invocation_id),
+                texts,
+                copying.integers(row.attempt, row.blocked_by),
+                copying.moment(row.started_at),
+                copying.moment(row.finished_at),
+                copying.integer_array(row.upstream),
+                copying.integer_array(row.after),
+                copying.text_array(row.reads_inputs),
+                copying.binary(row.inputs),
+                copying.binary(row.outputs),
+                copying.binary(row.failure),
+                copying.binary(row.options),
+            )
+        )
+
+    return copying.document(map(encode, rows))
+
+
+def _encoded_edges(rows: Sequence[InvocationRow]) -> bytes:
+    """Their edges in the format of COPY."""
+    execution = rows[0].execution_id.bytes
+    return copying.document(copying.edge(execution, upstream, row.number) for row in rows for upstream in row.upstream)
 
 
 async def list_page(

@@ -1,0 +1,85 @@
+"""Rows of graphs in the binary format of COPY, written directly: there may be millions, and much is the same in most.
+
+The format is that of "Binary Format" in Postgres' documentation of COPY: a header, rows, a trailer; in a row the number
+of its fields, and each as its length and its content.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+_TRAILER = struct.pack("!h", -1)
+_NULL = struct.pack("!i", -1)
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_INT4, _TEXT = 23, 25
+"""Object IDs of the types of arrays' elements."""
+_NO_INTEGERS = struct.pack("!iiii", 12, 0, 0, _INT4)
+_NO_TEXTS = struct.pack("!iiii", 12, 0, 0, _TEXT)
+
+_length = struct.Struct("!i").pack
+_integer = struct.Struct("!ii").pack
+_integer_pair = struct.Struct("!iiii").pack
+_moment = struct.Struct("!iq").pack
+_array = struct.Struct("!iiiiii").pack
+_one_integer = struct.Struct("!iiiiiiii").pack
+_edge = struct.Struct("!hi16siiii").pack
+
+
+def document(rows: Iterable[bytes]) -> bytes:
+    """What is sent to COPY for some rows."""
+    return b"".join((_HEADER, *rows, _TRAILER))
+
+
+def row_start(field_count: int, key: UUID) -> bytes:
+    """The beginning of a row whose first field is a UUID."""
+    return struct.pack("!hi16s", field_count, 16, key.bytes)
+
+
+def edge(execution: bytes, upstream: int, downstream: int) -> bytes:
+    """A whole row of an edge; the execution's ID comes as its bytes."""
+    return _edge(3, 16, execution, 4, upstream, 4, downstream)
+
+
+def integers(first: int, second: int) -> bytes:
+    """Two fields."""
+    return _integer_pair(4, first, 4, second)
+
+
+def text(value: str) -> bytes:
+    """One field."""
+    content = value.encode()
+    return _length(len(content)) + content
+
+
+def binary(value: bytes | None) -> bytes:
+    """One field."""
+    return _NULL if value is None else _length(len(value)) + value
+
+
+def moment(value: datetime | None) -> bytes:
+    """One field; a moment has a time zone."""
+    return _NULL if value is None else _moment(8, (value - _EPOCH) // _MICROSECOND)
+
+
+def integer_array(values: Sequence[int]) -> bytes:
+    """One field."""
+    count = len(values)
+    if not count:
+        return _NO_INTEGERS
+    if count == 1:
+        return _one_integer(28, 1, 0, _INT4, 1, 1, 4, values[0])
+    return _array(20 + 8 * count, 1, 0, _INT4, count, 1) + b"".join(_integer(4, value) for value in values)
+
+
+def text_array(values: Sequence[str]) -> bytes:
+    """One field."""
+    if not values:
+        return _NO_TEXTS
+    content = b"".join(map(text, values))
+    return _array(20 + len(content), 1, 0, _TEXT, len(values), 1) + content
