@@ -11,10 +11,11 @@ import asyncpg
 import pytest
 
 from dalsegno.v1 import executor_service_pb2
+from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, Awaiting
 from dalsegno.v1.value_pb2 import Output, Outputs, Payload
 from tests.rpc.scripted_worker import ScriptedWorker, scripted_worker
-from tests.rpc.serving import Serving, flow_header, serving
+from tests.rpc.serving import Serving, flow_header, pipeline_header, serving, step
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 OUTPUTS = Outputs(outputs=[Output(name="output", payload=Payload(codec="json", inline=b"5"))])
@@ -112,3 +113,15 @@ async def complete_and_die(connection: Connection, execution: UUID) -> None:
         "SELECT durable FROM dispatch_commit($1::task_result[], '{}', '{}', '{}', '{}', '{}')", [result]
     )
     assert durable == [0]
+
+
+async def test_what_is_cancelled_through_another_planner_is_stopped(
+    planner: Serving, database: str, tmp_path: Path
+) -> None:
+    async with serving(database, tmp_path, poll_interval=0.1) as other, scripted_worker(other.channel) as worker:
+        execution = await planner.start(pipeline_header(), [step("work")])
+        await worker.hello()
+        worker.credit(steps=1)
+        task = await worker.task()
+        await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=execution.id))
+        assert list((await worker.next("cancel")).tokens) == [task.token]

@@ -233,6 +233,17 @@ async def test_submitted_calls_go_to_executors_and_their_outcome_to_the_body(led
     assert await ledger.states(execution) == {1: "completed", 2: "failed"}
 
 
+async def test_a_call_that_is_submitted_again_keeps_count_of_its_attempts(ledger: Ledger) -> None:
+    """Its acknowledgement was lost: the planner, or the database, has died right after the commit."""
+    _, session, body = await _flow_with_body(ledger)
+    (first,) = (await ledger.commit(calls=[ledger.call(body, 1, "submitted")], claims=[(session, 1, 0)])).claimed
+    before = await ledger.commit(results=[ledger.result(first, "retry")], claims=[(session, 1, 0)])
+    await ledger.commit(results=[ledger.result(before.claimed[0], "retry")])
+    await ledger.commit(calls=[ledger.call(body, 1, "submitted")])
+    step = await ledger.commit(claims=[(session, 1, 0)])
+    assert step.rows[0]["attempt"] == before.rows[0]["attempt"] + 1
+
+
 async def test_a_submitted_call_whose_upstream_fails_is_not_reached_and_the_body_is_told(ledger: Ledger) -> None:
     execution, session, body = await _flow_with_body(ledger)
     calls = [ledger.call(body, 1, "submitted"), ledger.call(body, 2, "submitted", upstream=[1])]

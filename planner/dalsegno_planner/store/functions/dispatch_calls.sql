@@ -44,7 +44,9 @@ BEGIN
         ON CONFLICT (execution_id, number) DO UPDATE
         SET position = excluded.position, invocation_id = excluded.invocation_id, name = excluded.name,
             state = excluded.state, module = excluded.module, pinned_digest = excluded.pinned_digest,
-            code_digest = excluded.code_digest, attempt = excluded.attempt,
+            code_digest = excluded.code_digest,
+            -- Of one that is submitted again, its acknowledgement having been lost, attempts may have failed since.
+            attempt = CASE excluded.state WHEN 'pending' THEN greatest(i.attempt, excluded.attempt) ELSE excluded.attempt END,
             -- Of one that has not ended it stays: after a retry its tasks go on from there.
             epoch = CASE excluded.state WHEN 'pending' THEN i.epoch ELSE excluded.epoch END,
             called = excluded.called, stale_inputs = excluded.stale_inputs, started_at = excluded.started_at, finished_at = excluded.finished_at,
