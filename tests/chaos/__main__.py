@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--planners", type=int, default=2)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--customers", type=int, default=6, help="clients that ask for things, at the same time")
+    parser.add_argument("--programs", type=int, default=60, help="random programs that each of them chooses from")
     parser.add_argument("--schedule", action="store_true", help="only print the faults of the seed")
     parser.add_argument("--keep", action="store_true", help="keep logs and journals of a run that passed, too")
     given = parser.parse_args()
@@ -28,7 +29,7 @@ def main() -> int:
         print("\n".join(map(str, schedule(seed, given.seconds))))
         return 0
     print(f"seed {seed}", flush=True)
-    options = Options(seed, given.seconds, given.planners, given.workers, given.customers)
+    options = Options(seed, given.seconds, given.planners, given.workers, given.customers, given.programs)
     with reachable_folder() as folder:
         report = run(options, folder, lambda line: print(line, flush=True))
         if given.keep or not report.ok:

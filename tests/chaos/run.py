@@ -30,6 +30,7 @@ class Options:
         seed: Decides the faults, their times, and what is asked.
         seconds: How long there are faults.
         planners, workers, customers: How many of each.
+        programs: How many programs each customer chooses from.
     """
 
     seed: int
@@ -37,6 +38,7 @@ class Options:
     planners: int = 2
     workers: int = 3
     customers: int = 6
+    programs: int = 60
 
 
 @dataclass
@@ -69,7 +71,10 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
 
     work.say = note
     try:
-        customers = [Customer(number, options.seed, system.address, work) for number in range(options.customers)]
+        customers = [
+            Customer(number, options.seed, system.address, options.programs, work)
+            for number in range(options.customers)
+        ]
         system.start()
         began = time.monotonic()
         for customer in customers:

@@ -28,8 +28,6 @@ _PASSING = frozenset({"PLANNER_UNREACHABLE", "DATABASE_UNAVAILABLE", "DEADLINE_E
 """Reasons of errors that say that somebody was not to be reached."""
 _PATIENCE_S = 90.0
 MOST_RETRIES = 8
-_PROGRAMS = 60
-"""How many programs a customer chooses from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +76,11 @@ class Customer(threading.Thread):
         number: Which one of the run's; with the seed it decides what is asked.
         seed: The seed of the run.
         address: Where the planners are.
+        programs: How many programs it chooses from.
         work: Where what was started is noted.
     """
 
-    def __init__(self, number: int, seed: int, address: str, work: Work) -> None:
+    def __init__(self, number: int, seed: int, address: str, programs: int, work: Work) -> None:
         super().__init__(name=f"customer {number}", daemon=True)
         self._chosen = random.Random(f"customer {number} of {seed}")
         self._number = number
@@ -90,7 +89,7 @@ class Customer(threading.Thread):
         self._names = 0
         # Odd ones start flows, even ones pipelines.
         draw = flows_drawn if number % 2 else pipelines_drawn
-        self._drawn = draw(seed * 100 + number)
+        self._drawn = draw(seed * 100 + number, programs)
 
     def run(self) -> None:
         """Ask until the time is up."""
@@ -276,11 +275,11 @@ class Drawn:
     affected: Sequence[frozenset[str] | None]
 
 
-def flows_drawn(seed: int) -> list[Drawn]:
+def flows_drawn(seed: int, count: int) -> list[Drawn]:
     """Draw random flows, the same for the same seed."""
     found: list[Drawn] = []
 
-    @_drawing(seed)
+    @_drawing(seed, count)
     @given(flow_scenarios())
     def collect(scenario: Scenario) -> None:
         found.append(Drawn(scenario, [None] * len(scenario.replays)))
@@ -289,11 +288,11 @@ def flows_drawn(seed: int) -> list[Drawn]:
     return found
 
 
-def pipelines_drawn(seed: int) -> list[Drawn]:
+def pipelines_drawn(seed: int, count: int) -> list[Drawn]:
     """Draw random pipelines, the same for the same seed."""
     found: list[Drawn] = []
 
-    @_drawing(seed)
+    @_drawing(seed, count)
     @given(pipeline_scenarios())
     def collect(scenario: Scenario) -> None:
         sources = [scenario.source, *(expected for _, _, expected in scenario.replays)]
@@ -304,9 +303,9 @@ def pipelines_drawn(seed: int) -> list[Drawn]:
     return found
 
 
-def _drawing(seed: int) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def _drawing(seed: int, count: int) -> Callable[[Callable[[], None]], Callable[[], None]]:
     unhurried = settings(
-        max_examples=_PROGRAMS,
+        max_examples=count,
         database=None,
         phases=[Phase.generate],
         deadline=None,
