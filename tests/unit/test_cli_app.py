@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from dalsegno.cli.app import output_of, run
+from dalsegno.cli.app import app, output_of, run
 from dalsegno.cli.command_name import command_name
 from dalsegno.cli.exit_codes import ExitCode, exit_code_of
 from dalsegno.cli.reporting import OutputFormat, error_document
@@ -226,3 +229,19 @@ def test_a_process_that_is_started_announces_itself_as_the_one_document(command:
     assert document["command"][1:3] == ["-m", {"planner": "dalsegno_planner", "worker": "dalsegno_executor"}[command]]
     assert done.returncode != 0  # the exit code of the process that it became
     assert done.stderr
+
+
+def test_every_command_has_the_option_for_documents() -> None:
+    def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from commands(command, (*path, name))
+            else:
+                yield " ".join((*path, name)), command
+
+    found = dict(commands(typer.main.get_command(app)))
+    contract = "demo up down planner worker run"
+    listed = "list get graph logs cancel retry import export replay input"
+    assert {*contract.split(), *(f"executions {name}" for name in listed.split())} <= found.keys()
+    for name, command in found.items():
+        assert any("--output" in option.opts for option in command.params), name

@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 from dalsegno.cli import demo_command, engine_commands, executions_commands, process_commands, run_command
 from dalsegno.cli.command_name import PROGRAM
 from dalsegno.cli.exit_codes import ExitCode, NobodyReadsError, exit_code_of
-from dalsegno.cli.reporting import OutputFormat, report_defect, report_error, report_refusal
+from dalsegno.cli.reporting import OutputFormat, document_stream, report_defect, report_error, report_refusal
 from dalsegno.errors import DalsegnoError
 
 app = typer.Typer(
@@ -67,8 +67,9 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write("interrupted\n")
         return ExitCode.INTERRUPTED
     except NobodyReadsError:
-        # The interpreter flushes standard output once more at its end, and would complain of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The interpreter flushes what is open once more at its end, and would complain of it.
+        for stream in (document_stream(), sys.stdout):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return ExitCode.NOBODY_READS
     except Exception as error:  # noqa: BLE001 - the last who can keep the promise of one document on standard output
         report_defect(error, output)

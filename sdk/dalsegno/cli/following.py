@@ -23,11 +23,18 @@ _LINES = 200
 """Steps that get a line of their own; an execution of a million would bury everything else."""
 
 
-def follow(session: Session, execution: ExecutionView, report: Report) -> ExecutionView:
-    """Return an execution once it has ended, and show meanwhile how it goes on."""
+def follow(session: Session, execution: ExecutionView, report: Report, *, after_event: int = 0) -> ExecutionView:
+    """Return an execution once it has ended, and show meanwhile how it goes on.
+
+    Args:
+        session: The planner.
+        execution: What is followed.
+        report: Where it is shown.
+        after_event: What happened up to this event is not shown: it was before a retry.
+    """
     try:
         with _shown(report) as status:
-            _watch(session, Progress(execution), execution, report, status)
+            _watch(session, Progress(execution), execution, report, status, after_event)
     except KeyboardInterrupt:
         report.remark(f"{execution.name} is not cancelled by this: dalsegno executions cancel {execution.name}")
         raise
@@ -35,16 +42,28 @@ def follow(session: Session, execution: ExecutionView, report: Report) -> Execut
 
 
 def _watch(
-    session: Session, progress: Progress, execution: ExecutionView, report: Report, status: Status | None
+    session: Session,
+    progress: Progress,
+    execution: ExecutionView,
+    report: Report,
+    status: Status | None,
+    after_event: int,
 ) -> None:
-    for event in session.watch(execution.exec_id):
-        said = progress.take(event)
+    for event in session.watch(execution.exec_id, after_event=after_event):
+        said = progress.take(_as_seen_here(session, event))
         if status is not None:
             status.update(Text(progress.line()))
         elif said and not report.is_json:
             report.remark(said)
         if progress.has_begun_to_wait():
             report.remark(f"It waits for an answer: dalsegno executions input {execution.name} --interactive")
+
+
+def _as_seen_here(session: Session, event: ExecutionView | StepView) -> ExecutionView | StepView:
+    """Return an event without the advice to start a worker, where this process is one that is about to be heard of."""
+    if isinstance(event, ExecutionView) and event.pending_reason and session.runs_code_here():
+        return replace(event, pending_reason=None)
+    return event
 
 
 def _shown(report: Report) -> AbstractContextManager[Status | None]:

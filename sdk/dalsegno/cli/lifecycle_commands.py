@@ -12,7 +12,7 @@ from dalsegno.cli.reporting import OutputFormat, Report
 
 def retry(
     execution: Execution,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, and show it.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
     limit: Limit = 100,
     address: Address = None,
     project: Project = None,
@@ -21,6 +21,7 @@ def retry(
     """Re-run, in place, what ended an execution and what never ran."""
     from dalsegno.cli.documents import execution_document
     from dalsegno.cli.exit_codes import ExitCode
+    from dalsegno.cli.following import follow
     from dalsegno.cli.outcome import exit_code_for, show_execution
     from dalsegno.cli.session import Session
 
@@ -28,16 +29,18 @@ def retry(
     with Session(address, project) as session:
         if wait and (why_not := session.bring_code_of(execution)):
             report.remark(f"A worker has to have the code, as this process has not: {why_not}")
+        before = session.execution(execution)
+        seen = session.last_event(before.exec_id) if wait and before.state.finished else 0
         retried = session.execution(session.client.executions.retry(execution).exec_id)
-        if retried.pending_reason:
-            report.remark(retried.pending_reason)
         if not wait:
             report.document(execution_document(retried))
             report.show(f"{retried.name} runs again: dalsegno executions get {retried.name}")
+            if retried.pending_reason:
+                report.remark(retried.pending_reason)
             return ExitCode.DONE
         if not report.is_json:
             report.remark(f"{retried.name} runs again")
-        ended = session.execution(session.client.executions.wait(retried.exec_id).exec_id)
+        ended = follow(session, retried, report, after_event=seen)
         show_execution(session, ended, report, limit=limit)
         return exit_code_for(ended)
 

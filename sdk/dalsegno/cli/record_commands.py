@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dalsegno.cli.options import Address, Execution, Output, Project
-from dalsegno.cli.reporting import OutputFormat, Report
+from dalsegno.cli.reporting import OutputFormat, Report, document_stream
 
 STANDARD_INPUT = "-"
 
@@ -62,7 +61,7 @@ def export(
     report = Report(output)
     with Session(address, project) as session:
         if file is None:
-            write_record(sys.stdout, exported_items(session.client.reach, execution, embed=embed), lines=False)
+            write_record(document_stream(), exported_items(session.client.reach, execution, embed=embed), lines=False)
             return
         try:
             path = session.client.executions.export(execution, file, embed=embed)

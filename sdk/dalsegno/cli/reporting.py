@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from dalsegno.cli.exit_codes import NobodyReadsError
 from dalsegno.errors import DalsegnoError
@@ -73,11 +73,31 @@ class Report:
         self.remarks.print(text, markup=False, soft_wrap=True)
 
 
+def keep_standard_output_for_documents() -> None:
+    """Print documents where standard output is now, and send whatever else is written to it to standard error.
+
+    The user's code may print, when it is imported and when it runs in this process, and so may what it starts.
+    """
+    global _documents
+    sys.stdout.flush()
+    _documents = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+
+_documents: IO[str] | None = None
+
+
+def document_stream() -> IO[str]:
+    """Return where documents are printed."""
+    return _documents or sys.stdout
+
+
 def print_document(document: Mapping[str, object]) -> None:
-    """Print a JSON document on standard output."""
+    """Print a JSON document where standard output is read."""
+    stream = document_stream()
     try:
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
-        sys.stdout.flush()
+        stream.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+        stream.flush()
     except BrokenPipeError:
         raise NobodyReadsError from None
 

@@ -73,6 +73,12 @@ class Session:
         """Whether the planner is that of the embedded engine."""
         return self.connection.is_local_engine
 
+    def runs_code_here(self) -> bool:
+        """Whether this process runs code for the planner: what nobody has now is taken by it in a moment."""
+        from dalsegno.local.join import has_joined
+
+        return has_joined(self.connection)
+
     def open(self) -> None:
         """Reach the planner now; the embedded engine starts if it does not run.
 
@@ -145,11 +151,18 @@ class Session:
         page = self.connection.call(lambda stubs: stubs.waits.List, request)
         return [wait_view(message) for message in page.waits]
 
-    def watch(self, execution: str) -> Iterator[ExecutionView | StepView]:
-        """Yield what happens to an execution, from its beginning until it ends."""
+    def last_event(self, execution: str) -> int:
+        """Return the number of the last event of an execution that has ended."""
         from dalsegno.v1.execution_service_pb2 import ExecutionServiceWatchRequest
 
-        request = ExecutionServiceWatchRequest(execution=execution, project=self.project)
+        request = ExecutionServiceWatchRequest(execution=execution, project=self.project, execution_only=True)
+        return max(event.event for event in self.client.reach.happenings(request))
+
+    def watch(self, execution: str, *, after_event: int = 0) -> Iterator[ExecutionView | StepView]:
+        """Yield what happens to an execution, from its beginning or after an event, until it ends."""
+        from dalsegno.v1.execution_service_pb2 import ExecutionServiceWatchRequest
+
+        request = ExecutionServiceWatchRequest(execution=execution, project=self.project, after_event=after_event)
         for event in self.client.reach.happenings(request):
             match event.WhichOneof("kind"):
                 case "execution":

@@ -47,6 +47,13 @@ def join(connection: Connection) -> None:
         joined.announce([one for one in decorated_objects() if runs_here(connection, one)])
 
 
+def has_joined(connection: Connection) -> bool:
+    """Return whether this process runs code for a planner, which may take a moment to hear of it."""
+    with _lock:
+        joined = _joined.get((connection.address, connection.project))
+        return joined is not None and joined.is_alive()
+
+
 class _Joined:
     """This process, joined to one planner in one project."""
 
