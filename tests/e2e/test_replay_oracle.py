@@ -27,7 +27,7 @@ from dalsegno_planner.store.replays import DEEPEST_LINEAGE
 from tests.e2e.oracle.checks import check_flow, check_pipeline_scenario, finished, shown
 from tests.e2e.oracle.plain import Circumstances, Overrides, run_flow, run_pipeline
 from tests.e2e.oracle.programs import Description, generated_flow, generated_pipeline
-from tests.e2e.oracle.scenarios import INPUTS, Asked, Replay, Scenario, flow_scenarios, pipeline_scenarios
+from tests.e2e.oracle.scenarios import INPUTS, Asked, Replay, Scenario, flow_scenarios, pipeline_scenarios, planned
 from tests.e2e.oracle.steps import compute, mix, number_of, ran
 from tests.e2e.oracle.tables import Tables
 from tests.postgres import reachable_folder
@@ -151,6 +151,25 @@ def test_a_step_may_come_after_what_it_takes(tables: Tables) -> None:
 
 
 @pytest.mark.semantics("4", "and as what the flow body receives from that call")
+@pytest.mark.parametrize("from_code", [False, True], ids=["server", "code"])
+def test_a_step_still_comes_after_what_it_no_longer_takes(tables: Tables, from_code: bool) -> None:
+    """An override of its input takes the value away, and not what was declared (§3)."""
+    description = program(
+        call("mix", "a", first=["input", "x"]),
+        call("gather", "b", after=("a",), parts=["variable", "a"]),
+        call("count", "c", parts=["variable", "b"]),
+    )
+    source = run_pipeline(description, INPUTS, Overrides(), {})
+    replaced = Overrides(step_inputs={"gather": {"parts": 1}})
+    expected = run_pipeline(description, INPUTS, replaced, {})
+    again = asked("from", "mix")
+    assert planned(expected, again) == {"mix", "gather", "count"}
+    kept = Asked("skip", {"skip": ["mix"]}, skipped=frozenset(["mix"]))
+    wanted = asked("overrides", step_inputs=replaced.step_inputs), again, kept, again
+    replays = [Replay(one, expected, from_code=from_code) for one in wanted]
+    check_pipeline_scenario(tables, Scenario(description, source, replays=replays))
+
+
 @pytest.mark.parametrize("do", ["call", "submit"])
 def test_a_body_receives_the_override_of_a_call_that_executes(tables: Tables, do: str) -> None:
     """An override is what the flow body receives from that call (§4), whatever else happens to it."""

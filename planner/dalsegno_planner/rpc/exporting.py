@@ -164,7 +164,9 @@ class _Steps:
         spec.definition.module = row["module"]
         spec.code_digest = row["code_digest"]
         spec.inputs.CopyFrom(self._inputs(row))
-        spec.after.extend(place for place in map(self.place_of, row["after"]) if place)
+        after = [*row["after"], *spec.inputs.comes_after]
+        spec.after.extend(place for place in map(self.place_of, after) if place)
+        spec.inputs.ClearField("comes_after")
         if row["options"]:
             spec.options.CopyFrom(StepOptions.FromString(row["options"]))
 

@@ -157,6 +157,7 @@ class GraphReader:
             uses.follow(bindings[name], name)
         # What it takes something from it comes after anyway: `after` is the order alone.
         after = [one for one in spec.after if one not in uses.upstream]
+        spec.inputs.comes_after[:] = sorted(uses.upstream.intersection(spec.after))
         if after:
             uses.after(after)
         if uses.large:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dalsegno.v1.value_pb2 import Binding, Inputs, OutputRef, Payload
@@ -64,6 +64,13 @@ def with_values(inputs: Inputs, values: Mapping[str, Payload]) -> Inputs:
     for name, payload in values.items():
         replaced.bindings[name].CopyFrom(Binding(value=payload, digest=payload.digest, canonical=payload.canonical))
     return replaced
+
+
+def order(inputs: Inputs, after: Iterable[int]) -> tuple[list[int], list[int]]:
+    """What a step with these inputs has upstream, and which of that it comes after without taking anything from it."""
+    taken = references(inputs).numbers
+    alone = ({*after} | {*inputs.comes_after}) - taken
+    return sorted(taken | alone), sorted(alone)
 
 
 def renumber(binding: Binding, number_of: Callable[[int], int]) -> None:

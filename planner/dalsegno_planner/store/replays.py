@@ -16,7 +16,7 @@ from dalsegno_planner.core.overrides import DEFAULT_OUTPUT
 from dalsegno_planner.core.plan import Mode, OnStale
 from dalsegno_planner.entropy import new_execution_id, new_uuid7
 from dalsegno_planner.store import executions
-from dalsegno_planner.store.bindings import references, with_values
+from dalsegno_planner.store.bindings import order, references, with_values
 from dalsegno_planner.store.invocations import InvocationRow
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.replay_plan import SQL, Plan
@@ -369,11 +369,12 @@ def _with_inputs(row: InvocationRow, replaced: StepInputs | None) -> InvocationR
         return row
     values = {name: value.payload for name, value in replaced.values.items()}
     inputs = with_values(Inputs.FromString(row.inputs), values)
-    refers = references(inputs)
+    upstream, after = order(inputs, row.after)
     return row._replace(
         inputs=inputs.SerializeToString(),
-        upstream=sorted(refers.numbers | set(row.after)),
-        reads_inputs=sorted(refers.flow_inputs),
+        upstream=upstream,
+        after=after,
+        reads_inputs=sorted(references(inputs).flow_inputs),
     )
 
 

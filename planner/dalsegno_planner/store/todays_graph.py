@@ -14,7 +14,7 @@ from dalsegno_planner.core.ids import InvocationId, Number
 from dalsegno_planner.core.overrides import DEFAULT_OUTPUT
 from dalsegno_planner.core.plan import Choice, Decision, Mode, decide
 from dalsegno_planner.store import graph
-from dalsegno_planner.store.bindings import references, renumber
+from dalsegno_planner.store.bindings import order, references, renumber
 from dalsegno_planner.store.graph import GraphRow
 from dalsegno_planner.store.invocations import InvocationRow
 from dalsegno_planner.store.pool import Connection
@@ -107,18 +107,18 @@ class _Today:
         inputs = Inputs.FromString(row.inputs)
         for binding in inputs.bindings.values():
             renumber(binding, self._by_place.__getitem__)
+        inputs.comes_after[:] = [self._by_place[one] for one in inputs.comes_after]
         known = self._recorded.get(InvocationId(row.invocation_id))
         if known is not None:
             _carry_overrides(inputs, known)
-        refers = references(inputs)
         number = self.numbers[row.invocation_id]
-        after: list[int] = sorted(self._by_place[one] for one in row.after)
+        upstream, after = order(inputs, (self._by_place[one] for one in row.after))
         return row._replace(
             number=number,
             position=number if known is None else known.position,
-            upstream=sorted(refers.numbers | set(after)),
+            upstream=upstream,
             after=after,
-            reads_inputs=sorted(refers.flow_inputs),
+            reads_inputs=sorted(references(inputs).flow_inputs),
             inputs=inputs.SerializeToString(),
         )
 

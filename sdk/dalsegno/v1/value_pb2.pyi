@@ -372,18 +372,26 @@ class Inputs(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     BINDINGS_FIELD_NUMBER: _builtins.int
+    COMES_AFTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def bindings(self) -> _containers.MessageMap[_builtins.str, Global___Binding]:
         """Empty for a step without parameters."""
+
+    @_builtins.property
+    def comes_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The numbers of invocations whose outputs are taken and that the step was declared to come after as well: it still does
+        where the binding is replaced. Written by the planner, and ignored in requests.
+        """
 
     def __init__(
         self,
         *,
         bindings: _abc.Mapping[_builtins.str, Global___Binding] | None = ...,
+        comes_after: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bindings", b"bindings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bindings", b"bindings", "comes_after", b"comes_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
