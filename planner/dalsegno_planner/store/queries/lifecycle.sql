@@ -112,7 +112,11 @@ WHERE i.execution_id = $1 AND i.state = 'not_reached' AND NOT i.called AND i.sup
   AND i.position > 0 AND i.inputs = '' AND i.options = '' AND i.upstream = '{}' AND i.override_outputs IS NULL AND i.number <> ALL ($2::integer[])
   AND EXISTS (
       SELECT FROM lineage
-      JOIN invocations AS x ON x.execution_id = lineage.ancestor_id AND x.number = i.number AND x.number < lineage.number_limit
+      -- OFFSET 0: by the whole key, and not by the number in all executions.
+      CROSS JOIN LATERAL (
+          SELECT FROM invocations AS x
+          WHERE x.execution_id = lineage.ancestor_id AND x.number = i.number AND x.number < lineage.number_limit
+          OFFSET 0) AS found
       WHERE lineage.execution_id = $1 AND lineage.depth > 0);
 
 -- name: reuse_again
