@@ -7,12 +7,14 @@ from uuid import UUID
 
 import asyncpg
 import grpc
+import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from dalsegno.v1 import execution_pb2, executor_service_pb2
 from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, ACK_STATUS_FENCED
 from dalsegno.v1.value_pb2 import Binding, OutputRef
+from dalsegno_planner.store.pool import Connection
 from tests.rpc.scripted_worker import ScriptedWorker, scripted_worker
 from tests.rpc.serving import Serving, flow_header, pipeline_header, serving, step, told
 
@@ -208,6 +210,30 @@ async def test_an_attempt_that_failed_is_tried_again_with_its_number(planner: Se
         again = await worker.task()
         assert again.step.attempt == 2
         worker.complete(again)
+
+
+@pytest.mark.semantics("7", "Steps: retries with backoff")
+async def test_a_retry_and_its_delay_outlive_the_planner(database: str, tmp_path: Path, connection: Connection) -> None:
+    async with serving(database, tmp_path) as planner, scripted_worker(planner.channel) as worker:
+        await worker.hello()
+        worker.credit(steps=1)
+        await _works(planner, 1)
+        task = await worker.task()
+        assert (await worker.ack(worker.retry(task, Duration(seconds=3600)))).status == ACK_STATUS_DURABLE
+        await worker.goodbye()
+    async with serving(database, tmp_path, poll_interval=0.05) as planner, scripted_worker(planner.channel) as worker:
+        await worker.hello()
+        worker.credit(steps=1)
+        other = await _works(planner, 1)
+        meanwhile = await worker.task()
+        assert meanwhile.token.execution_id == UUID(other.id).bytes
+        worker.complete(meanwhile)
+        worker.credit(steps=1)
+        left = await connection.fetchval("SELECT available_at - clock_timestamp() FROM tasks WHERE session_id IS NULL")
+        assert 3500 < left.total_seconds() <= 3600
+        await connection.execute("UPDATE tasks SET available_at = clock_timestamp()")
+        again = await worker.task()
+        assert (again.token.execution_id, again.step.attempt) == (task.token.execution_id, 2)
 
 
 async def test_a_cancelled_execution_is_told_to_its_executors_and_fenced(planner: Serving) -> None:
