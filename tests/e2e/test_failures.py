@@ -199,6 +199,11 @@ def test_an_execution_ends_at_its_deadline(served: Place) -> None:
     assert caught.value.reason == "EXECUTION_TIMEOUT"
     assert handle.execution.deadline is not None
     assert tidied.read_text() == "True"
+    executions = served.client.executions
+    for given, expected in (({}, 1.0), ({"timeout": 77}, 77.0)):
+        replay = executions.replay(handle.exec_id, **given)  # type: ignore[arg-type]
+        assert replay.timeout == expected
+        executions.cancel(replay.exec_id)
 
 
 def test_how_far_a_step_has_come_is_shown_while_it_runs(served: Place) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dalsegno.cli.documents import details_document, graph_document
+from rich.console import Console
+
+from dalsegno.cli.documents import details_document, execution_document, graph_document, step_document
 from dalsegno.cli.following import Progress
 from dalsegno.cli.messages import execution_view, step_views, wait_view
 from dalsegno.cli.planned import plan_view, reason_text
-from dalsegno.cli.views import Fate
+from dalsegno.cli.tables import execution_details, steps_table
+from dalsegno.cli.views import Fate, StepView
 from dalsegno.client.plans import Plan, PlannedInvocation, Reason, RootReason
 from dalsegno.errors import FailureOrigin
 from dalsegno.states import ExecutionState, InvocationState
@@ -121,3 +126,33 @@ def test_progress_says_what_runs_what_is_done_and_when_an_answer_is_needed() -> 
         assert progress.has_begun_to_wait()
         assert not progress.has_begun_to_wait()
         progress.take(execution_view(waiting(execution_pb2.EXECUTION_STATE_RUNNING), lambda payload: None))
+
+
+def test_how_far_a_step_has_come_is_said_once_and_shown() -> None:
+    def running(done: float, total: float | None = None) -> StepView:
+        how_far = execution_pb2.Progress(done=done, total=total, message="rows")
+        state = execution_pb2.INVOCATION_STATE_RUNNING
+        return step_views([execution_pb2.Invocation(invocation_id="train", state=state, progress=how_far)])[0]
+
+    progress = Progress(execution_view(_execution(), lambda payload: None))
+    assert progress.take(running(3, 10)) == "train running: 3/10 rows"
+    assert progress.take(running(3, 10)) == ""
+    assert "train 3/10 rows" in progress.line()
+    assert progress.take(running(0.5)) == "train running: 0.5 rows"
+    shown = Console(width=100, record=True, file=io.StringIO())
+    shown.print(steps_table([running(3, 10)]))
+    assert "3/10 rows" in shown.export_text()
+    said = step_document(running(3, 10))["progress"]
+    assert said == {"done": 3.0, "total": 10.0, "message": "rows", "at": None}
+
+
+def test_a_deadline_is_shown_until_the_end() -> None:
+    message = _execution()
+    message.state = execution_pb2.EXECUTION_STATE_RUNNING
+    message.deadline.FromSeconds(2_000_000_000)
+    view = execution_view(message, lambda payload: None)
+    assert execution_document(view)["deadline"] == "2033-05-18T03:33:20+00:00"
+    shown = Console(width=100, record=True, file=io.StringIO())
+    shown.print(execution_details(view, ()))
+    shown.print(execution_details(replace(view, state=ExecutionState.COMPLETED), ()))
+    assert shown.export_text().count("deadline") == 1

@@ -244,3 +244,17 @@ def test_the_standard_library_cannot_wait_for_futures() -> None:
     with pytest.raises(ContextError, match=r"dalsegno\.as_completed"):
         asyncio.run(asyncio.wait([future]))  # type: ignore[type-var]
     assert not hasattr(future, "anything_else")
+
+
+@pytest.mark.parametrize("timeout", [0, -1, True, "soon", float("inf")])
+def test_a_timeout_of_an_execution_is_a_time(timeout: Any) -> None:
+    for decorate in (flow, pipeline):
+        with pytest.raises(UsageError, match="no duration"):
+            decorate(timeout=timeout)(plain_function)
+        with pytest.raises(UsageError, match="no duration"):
+            decorate(plain_function).with_options(timeout=timeout)
+    assert flow(timeout=timedelta(minutes=1))(plain_function).timeout == 60.0
+
+
+def plain_function() -> int:
+    return 1
