@@ -38,8 +38,8 @@ class RunningCalls:
 
     def __init__(self, keep_progress: Callable[[StepProgress], object] = lambda progress: None) -> None:
         self.keep_progress = keep_progress
-        self._calls: dict[TaskKey, set[RunningCall]] = {}
-        self._lock = threading.Lock()
+        self.present: set[RunningCall] = set()
+        """Added to and taken from in one operation each, so that no lock is needed where steps are short."""
 
     def call(self, token: TaskToken, number: int) -> RunningCall:
         """Return the context of a call, in which it can be stopped.
@@ -52,33 +52,19 @@ class RunningCalls:
 
     def stop(self, key: TaskKey) -> None:
         """Tell the code that runs for a task to stop."""
-        with self._lock:
-            calls = list(self._calls.get(key, ()))
-        for call in calls:
-            call.stop()
-
-    def add(self, key: TaskKey, call: RunningCall) -> None:
-        """Take note of a call that begins."""
-        with self._lock:
-            self._calls.setdefault(key, set()).add(call)
-
-    def remove(self, key: TaskKey, call: RunningCall) -> None:
-        """Take note of its end."""
-        with self._lock:
-            calls = self._calls[key]
-            calls.discard(call)
-            if not calls:
-                del self._calls[key]
+        for call in list(self.present):
+            if call.key == key:
+                call.stop()
 
 
 class RunningCall:
     """One call of user code. As a context it is the step that runs in it."""
 
-    __slots__ = ("_calls", "_key", "_number", "_open", "_reset", "_stop_async", "_stopping", "_thread", "stopped")
+    __slots__ = ("_calls", "_number", "_open", "_reset", "_stop_async", "_stopping", "_thread", "key", "stopped")
 
     def __init__(self, calls: RunningCalls, token: TaskToken, number: int) -> None:
         self._calls = calls
-        self._key = key_of(token)
+        self.key = key_of(token)
         self._number = number
         self._thread = 0
         self._open = False
@@ -88,19 +74,19 @@ class RunningCall:
         self.stopped = False
 
     def __enter__(self) -> RunningCall:
-        self._calls.add(self._key, self)
+        self._calls.present.add(self)
         self._reset = current_step.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._reset is not None
         current_step.reset(self._reset)
-        self._calls.remove(self._key, self)
+        self._calls.present.discard(self)
 
     def say_progress(self, done: float, total: float | None, message: str) -> None:
         """Keep it; it is sent now and then."""
         said = Progress(done=done, total=total, message=message, at=timestamp(time.time_ns()))
-        token = TaskToken(execution_id=self._key[0], number=self._key[1], epoch=self._key[2])
+        token = TaskToken(execution_id=self.key[0], number=self.key[1], epoch=self.key[2])
         self._calls.keep_progress(StepProgress(token=token, number=self._number, progress=said))
 
     def stop(self) -> None:
@@ -150,7 +136,8 @@ class RunningCall:
                 self._open = False
                 while self._stopping:
                     time.sleep(0)
-                _raise_in(self._thread, None)
+                if self.stopped:
+                    _raise_in(self._thread, None)
             except StepCancelled:
                 continue
             return
