@@ -199,12 +199,14 @@ class Fleet:
         if self._unplaced_alone:
             tasks, self._unplaced_alone = self._unplaced_alone, deque()
             self.place(tasks)
-        steps = bodies = 0
+        steps = bodies = live_steps = live_bodies = 0
         for runner in self.runners.values():
             if runner.ready and not runner.exclusive:
                 steps += runner.step_slots + runner.pace.window - _stopped(runner.steps.values())
-                bodies += runner.body_slots - _stopped(runner.bodies.values())
-        self._session.offer(steps, bodies)
+                bodies += runner.body_slots - runner.live_body_slots - _stopped(runner.bodies.values())
+                live_steps += runner.live_step_slots
+                live_bodies += runner.live_body_slots
+        self._session.offer(max(0, steps), max(0, bodies), live_steps=live_steps, live_bodies=live_bodies)
         self._wake()
 
     # Which runner.
@@ -250,7 +252,7 @@ class Fleet:
         if task.HasField("body"):
             runner.bodies[key] = Given(task, key, now)
         else:
-            runner.steps[key] = Given(task, key, now if len(runner.steps) < runner.step_slots else None)
+            runner.give_step(Given(task, key, now if len(runner.steps) < runner.step_slots else None))
         self._holders[key] = runner
 
     def _forget_unplaced(self, key: TaskKey) -> None:

@@ -11,7 +11,10 @@ from dalsegno_executor.events import RunnerId
 from dalsegno_executor.link import Link
 from dalsegno_executor.pacing import Pace
 from dalsegno_executor.runners import RunnerProcess
-from dalsegno_executor.tokens import TaskKey
+from dalsegno_executor.tokens import TaskKey, is_live
+
+RESERVED_SHARE = 8
+"""One of so many slots for bodies is kept for live ones."""
 
 
 @dataclass(slots=True)
@@ -73,9 +76,28 @@ class Runner:
         return self.announced and bool(self.step_slots or self.body_slots) and not self.killed_for
 
     @property
+    def live_step_slots(self) -> int:
+        """How many live steps it can take besides: where steps are short, one soon ends for each slot."""
+        return self.step_slots if self.pace.window else 0
+
+    @property
+    def live_body_slots(self) -> int:
+        """How many of its slots for bodies are for live ones alone."""
+        return self.body_slots // RESERVED_SHARE
+
+    @property
     def step_room(self) -> int:
         """How many more steps it can take, those in advance included."""
         return self.step_slots + self.pace.window - len(self.steps)
+
+    def give_step(self, given: Given) -> None:
+        """Note that it was given a step. A live one goes before all that has not started and is not."""
+        self.steps[given.key] = given
+        if not is_live(given.task) or len(self.steps) <= self.step_slots:
+            return
+        later = [key for key in islice(self.steps, self.step_slots, None) if not is_live(self.steps[key].task)]
+        for key in later:
+            self.steps[key] = self.steps.pop(key)
 
     def at_work(self) -> Iterator[Given]:
         """Yield the steps that can be running: the first of those that it was given."""

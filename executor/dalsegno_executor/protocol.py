@@ -56,7 +56,7 @@ from dalsegno_executor.events import (
     Welcomed,
 )
 from dalsegno_executor.log_lines import LogQueue
-from dalsegno_executor.tokens import TaskKey, ends_task, key_of, token_of
+from dalsegno_executor.tokens import TaskKey, ends_task, is_live, key_of, token_of
 
 PROTOCOL_VERSION = 1
 REPORTS_IN_MESSAGE = 512
@@ -83,17 +83,37 @@ class Identity:
 
 
 @dataclass(slots=True)
+class _Credit:
+    """Credit for one kind of task."""
+
+    target: int = 0
+    offered: int = 0
+    in_hand: int = 0
+
+    def take_offer(self) -> int:
+        """Return how much to offer now; a few at a time where there are many, so that messages stay few."""
+        missing = self.target - self.in_hand - self.offered
+        if missing < max(1, self.target // 8):
+            return 0
+        self.offered += missing
+        return missing
+
+
+@dataclass(slots=True)
 class _Held:
     """A task in hand.
 
     Attributes:
+        credit: What it was taken from.
+        live: Whether it goes before all that is not.
         ended: Its last report is made; it stays in hand until that is durable.
         leaving: It goes back as soon as none of its reports is open.
         open_reports: How many of its reports are not acknowledged.
         awaiting: For a body, the calls that it has submitted and whose outcome has not come.
     """
 
-    is_body: bool
+    credit: _Credit
+    live: bool
     ended: bool = False
     leaving: bool = False
     open_reports: int = 0
@@ -109,24 +129,20 @@ class _Open:
     runner: RunnerId
     runner_report_id: int
     ends: bool
+    live: bool
     replaced: bool = False
 
 
 @dataclass(slots=True)
-class _Lane:
-    """Credit for one kind of task."""
+class _Unsent:
+    """Reports that have not been sent on this stream: those of live tasks go first, and in messages of their own."""
 
-    target: int = 0
-    offered: int = 0
-    in_hand: int = 0
+    live: deque[int] = field(default_factory=deque)
+    bulk: deque[int] = field(default_factory=deque)
 
-    def take_offer(self) -> int:
-        """Return how much to offer now; a few at a time where there are many, so that messages stay few."""
-        missing = self.target - self.in_hand - self.offered
-        if missing < max(1, self.target // 8):
-            return 0
-        self.offered += missing
-        return missing
+    def add(self, report_id: int, *, live: bool) -> None:
+        """Add a report."""
+        (self.live if live else self.bulk).append(report_id)
 
 
 @dataclass(slots=True)
@@ -150,13 +166,15 @@ class Session:
         self._definitions: dict[tuple[int, str, str, str], Definition] = {}
         self._held: dict[TaskKey, _Held] = {}
         self._open: dict[int, _Open] = {}
-        self._unsent: deque[int] = deque()
+        self._unsent = _Unsent()
         self._log = LogQueue()
         # The last report of which all that was written before is sent.
         self._written_through = 0
         self._last_report_id = 0
-        self._steps = _Lane()
-        self._bodies = _Lane()
+        self._steps = _Credit()
+        self._bodies = _Credit()
+        self._live_steps = _Credit()
+        self._live_bodies = _Credit()
         self._outbox = _Outbox()
 
     # The connection.
@@ -262,11 +280,11 @@ class Session:
         ends = ends_task(report)
         if ends:
             held.ended = True
-            self._lane(held).in_hand -= 1
+            held.credit.in_hand -= 1
         if report.call.HasField("submitted"):
             held.awaiting.add(report.call.number)
         held.open_reports += 1
-        self._send(_Open(report, key, runner, report.report_id, ends))
+        self._send(_Open(report, key, runner, report.report_id, ends, held.live))
         return True
 
     def write(self, lines: Iterable[WrittenLine]) -> None:
@@ -280,13 +298,15 @@ class Session:
             if held is None or held.ended or held.leaving:
                 continue
             held.leaving = True
-            self._lane(held).in_hand -= 1
+            held.credit.in_hand -= 1
             self._return_if_settled(key, held)
 
-    def offer(self, steps: int, bodies: int) -> None:
-        """Say how many tasks of each kind may be in hand at once."""
+    def offer(self, steps: int, bodies: int, *, live_steps: int = 0, live_bodies: int = 0) -> None:
+        """Say how many tasks of each kind may be in hand at once; besides, how many that are live."""
         self._steps.target = steps
         self._bodies.target = bodies
+        self._live_steps.target = live_steps
+        self._live_bodies.target = live_bodies
 
     def alive(self, running: Iterable[TaskKey] = ()) -> None:
         """Say so to the planner, with the tasks that have started since."""
@@ -322,8 +342,11 @@ class Session:
 
     def _welcome(self, welcome: Welcome) -> list[Event]:
         self.state = State.OPEN
-        self._steps.offered = self._bodies.offered = 0
-        self._unsent = deque(self._open)
+        for credit in (self._steps, self._bodies, self._live_steps, self._live_bodies):
+            credit.offered = 0
+        self._unsent = _Unsent()
+        for report_id, opened in self._open.items():
+            self._unsent.add(report_id, live=opened.live)
         lost = self._drop([key_of(token) for token in welcome.lost], "the task was given to another executor")
         # The order matters: credit is offered once it is known which tasks are gone.
         return [*lost, Welcomed(welcome)]
@@ -337,14 +360,13 @@ class Session:
                     self._held[key].awaiting.update(_awaited(task.recorded))
                     delivered.append(task)
                 continue
-            is_body = task.HasField("body")
-            lane = self._bodies if is_body else self._steps
-            lane.offered = max(0, lane.offered - 1)
+            credit = self._credit_of(task)
+            credit.offered = max(0, credit.offered - 1)
             if self.draining:
                 self._outbox.returned.append(task.token)
             elif key not in self._held:
-                self._held[key] = _Held(is_body, awaiting=set(_awaited(task.body.recorded)))
-                lane.in_hand += 1
+                self._held[key] = _Held(credit, is_live(task), awaiting=set(_awaited(task.body.recorded)))
+                credit.in_hand += 1
                 self._outbox.accepted.append(task.token)
                 delivered.append(task)
         return [Deliver(delivered)] if delivered else []
@@ -380,7 +402,7 @@ class Session:
         self._last_report_id += 1
         opened.report.report_id = self._last_report_id
         self._open[self._last_report_id] = opened
-        self._unsent.append(self._last_report_id)
+        self._unsent.add(self._last_report_id, live=opened.live)
 
     def _close_report(self, opened: _Open) -> None:
         held = self._held.get(opened.key)
@@ -412,7 +434,7 @@ class Session:
             if held is None or held.ended:
                 continue
             if not held.leaving:
-                self._lane(held).in_hand -= 1
+                held.credit.in_hand -= 1
                 stopped.append(key)
         return [Stop(stopped, reason)] if stopped else []
 
@@ -421,21 +443,29 @@ class Session:
     def _take_credit(self) -> Credit | None:
         if self.draining:
             return None
-        steps, bodies = self._steps.take_offer(), self._bodies.take_offer()
-        return Credit(steps=steps, bodies=bodies) if steps or bodies else None
+        credit = Credit(
+            steps=self._steps.take_offer(),
+            bodies=self._bodies.take_offer(),
+            live_steps=self._live_steps.take_offer(),
+            live_bodies=self._live_bodies.take_offer(),
+        )
+        return credit if credit.ByteSize() else None
 
     def _take_reports(self) -> ExecutorServiceWorkRequest | None:
+        last = self._written_through if self._log else self._last_report_id
+        return self._reports_of(self._unsent.live, last) or self._reports_of(self._unsent.bulk, last)
+
+    def _reports_of(self, unsent: deque[int], last: int) -> ExecutorServiceWorkRequest | None:
         request = ExecutorServiceWorkRequest()
         reports, size = request.reports.reports, 0
-        last = self._written_through if self._log else self._last_report_id
-        while self._unsent and self._unsent[0] <= last and len(reports) < REPORTS_IN_MESSAGE:
-            opened = self._open.get(self._unsent[0])
+        while unsent and unsent[0] <= last and len(reports) < REPORTS_IN_MESSAGE:
+            opened = self._open.get(unsent[0])
             if opened is not None:
                 size += opened.report.ByteSize()
                 if size > BYTES_IN_MESSAGE and reports:
                     break
                 reports.append(opened.report)
-            self._unsent.popleft()
+            unsent.popleft()
         return request if reports else None
 
     def _return_if_settled(self, key: TaskKey, held: _Held) -> None:
@@ -443,8 +473,10 @@ class Session:
             del self._held[key]
             self._outbox.returned.append(token_of(key))
 
-    def _lane(self, held: _Held) -> _Lane:
-        return self._bodies if held.is_body else self._steps
+    def _credit_of(self, task: Task) -> _Credit:
+        if task.HasField("body"):
+            return self._live_bodies if task.reserved else self._bodies
+        return self._live_steps if task.reserved else self._steps
 
 
 def _awaited(recorded: RecordedCalls) -> Iterable[int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from dalsegno.v1.executor_service_pb2 import Report, TaskToken
+from dalsegno.v1.execution_pb2 import LANE_BULK
+from dalsegno.v1.executor_service_pb2 import Report, Task, TaskToken
 
 TaskKey: TypeAlias = tuple[bytes, int, int]
 """Execution, number and epoch."""
@@ -24,6 +25,11 @@ def token_of(key: TaskKey) -> TaskToken:
     """Return the token of a key."""
     execution_id, number, epoch = key
     return TaskToken(execution_id=execution_id, number=number, epoch=epoch)
+
+
+def is_live(task: Task) -> bool:
+    """Return whether a task goes before those that are not."""
+    return task.lane != LANE_BULK
 
 
 def ends_task(report: Report) -> bool:

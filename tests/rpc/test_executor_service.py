@@ -65,6 +65,40 @@ async def test_no_more_tasks_than_credit(planner: Serving) -> None:
         assert worker.count("tasks") == 0
 
 
+async def test_live_work_goes_first_and_has_credit_of_its_own(planner: Serving) -> None:
+    for lane in (execution_pb2.LANE_BULK, execution_pb2.LANE_LIVE):
+        await planner.start(pipeline_header(lane=lane), [step("work"), step("work_2")])
+    async with scripted_worker(planner.channel) as worker:
+        await worker.hello()
+        worker.send(credit=executor_service_pb2.Credit(live_steps=1))
+        reserved = await worker.task()
+        assert (reserved.lane, reserved.reserved) == (execution_pb2.LANE_LIVE, True)
+        worker.credit(steps=1)
+        free = await worker.task()
+        assert (free.lane, free.reserved) == (execution_pb2.LANE_LIVE, False)
+        worker.credit(steps=2)
+        assert [task.lane for task in (await worker.next("tasks")).tasks] == [execution_pb2.LANE_BULK] * 2
+
+
+async def test_a_priority_that_there_is_not_is_refused(planner: Serving) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await planner.start(flow_header(priority=101))
+    assert told(caught.value).reason == "INVALID_PRIORITY"
+
+
+async def test_a_large_graph_is_bulk_unless_it_says_otherwise(planner: Serving) -> None:
+    graph = [step(f"work_{number}") for number in range(5_000)]
+    for lane, expected in (
+        (execution_pb2.LANE_UNSPECIFIED, execution_pb2.LANE_BULK),
+        (execution_pb2.LANE_LIVE, execution_pb2.LANE_LIVE),
+    ):
+        await planner.start(pipeline_header(lane=lane), graph)
+        async with scripted_worker(planner.channel) as worker:
+            await worker.hello()
+            worker.credit(steps=1)
+            assert (await worker.task()).lane == expected
+
+
 async def test_a_result_frees_the_next_step_and_carries_its_input(planner: Serving) -> None:
     execution = await planner.start(pipeline_header(), [step("work"), step("work_2", x=_output_of(1))])
     async with scripted_worker(planner.channel) as worker:

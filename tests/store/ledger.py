@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.store.sql import load
@@ -19,6 +20,7 @@ QUERIES = load("dispatch")
 ROUTES = ["default/m:f", "default/m:s"]
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LONG_LEASE = 3600.0
+NOBODY = UUID(int=0)
 
 
 @dataclass(frozen=True)
@@ -79,19 +81,19 @@ class Ledger:
                 await self._task(execution_id, number, is_body=False)
         return execution_id
 
-    async def bulk(self, steps: int) -> UUID:
+    async def bulk(self, steps: int, rank: int = 0) -> UUID:
         """Write a pipeline of independent steps, quickly."""
         execution_id = new_execution_id()
-        await self._execution(execution_id, "pipeline", unfinished=steps)
+        await self._execution(execution_id, "pipeline", unfinished=steps, rank=rank)
         await self.connection.execute(
             """INSERT INTO invocations (execution_id, number, position, invocation_id, name, state, module)
                SELECT $1, n, n, 's_' || n, 's', 'pending', 'm' FROM generate_series(1, $2::integer) n""",
             execution_id, steps,
         )  # fmt: skip
         await self.connection.execute(
-            """INSERT INTO tasks (execution_id, number, is_body, route)
-               SELECT $1, n, false, $3 FROM generate_series(1, $2::integer) n""",
-            execution_id, steps, ROUTES[1],
+            """INSERT INTO tasks (execution_id, number, is_body, route, lane)
+               SELECT $1, n, false, $3, $4 FROM generate_series(1, $2::integer) n""",
+            execution_id, steps, ROUTES[1], rank,
         )  # fmt: skip
         return execution_id
 
@@ -111,21 +113,26 @@ class Ledger:
         returned: Sequence[Held] = (),
         claims: Sequence[tuple[UUID, int, int]] = (),
         generation: int = 1,
+        lane: Lane = Lane.LIVE,
+        last_turns: tuple[UUID, UUID] = (NOBODY, NOBODY),
     ) -> Committed:
         """Commit once. `claims` are (session, steps, bodies)."""
         row = await self.connection.fetchrow(
             QUERIES["commit"], results, calls, [], ends,
             [(h.execution_id, h.number, h.epoch, h.session_id) for h in returned],
-            [(session, generation, steps, bodies, ROUTES) for session, steps, bodies in claims],
+            [
+                (session, generation, steps, bodies, ROUTES, *lane.ranks, *last_turns)
+                for session, steps, bodies in claims
+            ],
         )  # fmt: skip
         assert row is not None
         rows = sorted(row["claimed"] or [], key=lambda r: (r["execution_id"], r["number"]))
         held = [Held(r["execution_id"], r["number"], r["epoch"], r["session_id"]) for r in rows]
         return Committed(set(row["durable"]), held, rows, list(row["resolved"] or []), list(row["moved"] or []))
 
-    async def claim(self, session: UUID, steps: int = 100, bodies: int = 100) -> list[Held]:
+    async def claim(self, session: UUID, steps: int = 100, bodies: int = 100, **how: Any) -> list[Held]:
         """Claim for one session."""
-        return (await self.commit(claims=[(session, steps, bodies)])).claimed
+        return (await self.commit(claims=[(session, steps, bodies)], **how)).claimed
 
     def result(self, held: Held, outcome: str = "completed", delay: float = 0.0) -> tuple[object, ...]:
         """The row that reports the end of a step's task."""
@@ -174,11 +181,11 @@ class Ledger:
         )
         return [(row["event"], row["number"], row["state"]) for row in rows]
 
-    async def _execution(self, execution_id: UUID, kind: str, unfinished: int) -> None:
+    async def _execution(self, execution_id: UUID, kind: str, unfinished: int, rank: int = 0) -> None:
         await self.connection.execute(
-            """INSERT INTO executions (id, project, name, flow, kind, state, module, unfinished, next_number)
-               VALUES ($1, 'default', $2, 'f', $3, 'pending', 'm', $4::integer, $4::integer + 1)""",
-            execution_id, str(execution_id), kind, unfinished,
+            """INSERT INTO executions (id, project, name, flow, kind, state, module, unfinished, next_number, lane)
+               VALUES ($1, 'default', $2, 'f', $3, 'pending', 'm', $4::integer, $4::integer + 1, $5)""",
+            execution_id, str(execution_id), kind, unfinished, rank,
         )  # fmt: skip
         await self.connection.execute("INSERT INTO lineage VALUES ($1, 0, $1, 2147483647)", execution_id)
 

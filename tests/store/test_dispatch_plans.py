@@ -57,6 +57,22 @@ async def test_a_commit_reads_rows_by_their_keys(ledger: Ledger) -> None:
     assert many <= 2 * few
 
 
+async def test_a_claim_costs_what_it_claims(ledger: Ledger) -> None:
+    session = await ledger.session()
+
+    async def reads_of_a_claim() -> int:
+        before = await _reads(ledger)
+        assert len(await ledger.claim(session, steps=_BATCH, bodies=0)) == _BATCH
+        return await _reads(ledger) - before
+
+    await ledger.bulk(10 * _BATCH)
+    few = await reads_of_a_claim()
+    for _ in range(100):
+        await ledger.bulk(200)
+    await ledger.bulk(20_000)
+    assert await reads_of_a_claim() <= few + 10 * _BATCH
+
+
 def _rows_looked_at(plan: Any) -> int:
     each = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Join Filter", 0)
     return int(each * plan["Actual Loops"]) + sum(_rows_looked_at(child) for child in plan.get("Plans", ()))

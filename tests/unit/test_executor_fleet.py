@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from dalsegno.v1.definition_pb2 import DEFINITION_KIND_STEP, Definition, StepOptions
+from dalsegno.v1.execution_pb2 import LANE_BULK
 from dalsegno.v1.executor_service_pb2 import (
     Ack,
     Announce,
@@ -203,6 +204,27 @@ async def test_short_steps_open_the_window_and_a_stuck_one_gives_the_others_back
     assert [token.number for token in cancel.tokens] == [3, 4]
     await runner.say(returned=Returned(tokens=[step(4).token]))
     assert [token.number for token in (await office.says("returned")).returned.tokens] == [4]
+
+
+async def test_where_steps_are_short_a_live_one_can_come_besides(office: Office) -> None:
+    runner = await office.hire(bodies=16)
+    credit = (await office.says("credit")).credit
+    assert (credit.live_steps, credit.bodies, credit.live_bodies) == (0, 14, 2)
+    office.give(step(1))
+    await runner.tasks(1)
+    await runner.report(completed(1))
+    assert (await office.says("credit")).credit.live_steps == 1
+
+
+async def test_a_live_step_is_reckoned_to_run_before_bulk_that_waits(office: Office) -> None:
+    runner = await office.hire()
+    bulk = [step(number) for number in (1, 2, 3)]
+    for task in bulk:
+        task.lane = LANE_BULK
+    office.give(*bulk, step(4))
+    await runner.tasks(4)
+    (known,) = office.fleet.runners.values()
+    assert [key[1] for key in known.steps] == [1, 4, 2, 3]
 
 
 async def test_what_a_stuck_runner_gives_back_goes_to_a_free_one(office: Office) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dalsegno.v1.definition_pb2 import DEFINITION_KIND_STEP, Definition
-from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_BACKEND
+from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_BACKEND, LANE_BULK
 from dalsegno.v1.executor_service_pb2 import (
     ACK_STATUS_DURABLE,
     ACK_STATUS_FENCED,
@@ -19,6 +19,7 @@ from dalsegno.v1.executor_service_pb2 import (
     Call,
     CallSubmitted,
     Cancel,
+    Credit,
     Drain,
     ExecutorServiceWorkRequest,
     ExecutorServiceWorkResponse,
@@ -131,6 +132,28 @@ def test_a_wide_window_is_refilled_in_few_messages() -> None:
     assert kinds(talk.sent()) == ["reports"]
     talk.session.report(completed(8))
     assert [message.credit.steps for message in talk.sent()] == [8, 0]
+
+
+def test_credit_for_live_work_is_apart() -> None:
+    talk = Conversation(steps=2, bodies=1)
+    talk.session.offer(2, 1, live_steps=1, live_bodies=1)
+    assert talk.sent()[-1].credit == Credit(steps=2, bodies=1, live_steps=1, live_bodies=1)
+    talk.give(step(1), step(2), Task(token=token(3), step=StepTask(), reserved=True))
+    talk.session.report(completed(3), RUNNER)
+    offered = [message.credit for message in talk.sent() if message.HasField("credit")]
+    assert offered == [Credit(live_steps=1)], "what was taken from the one is offered for the same again"
+
+
+def test_reports_of_live_work_go_first_and_apart() -> None:
+    talk = Conversation()
+    talk.give(*(Task(token=token(number), step=StepTask(), lane=LANE_BULK) for number in (1, 2)), step(3))
+    talk.sent()
+    for number in (1, 2, 3):
+        talk.session.report(completed(number), RUNNER)
+    reported = [
+        [one.token.number for one in message.reports.reports] for message in talk.sent() if message.HasField("reports")
+    ]
+    assert reported == [[3], [1, 2]]
 
 
 def test_reports_are_numbered_and_kept_until_they_are_durable() -> None:

@@ -15,6 +15,7 @@ from dalsegno.v1.execution_pb2 import (
     FAILURE_ORIGIN_BACKEND,
     FAILURE_ORIGIN_RUNTIME,
     FAILURE_ORIGIN_USER_CODE,
+    LANE_BULK,
 )
 from dalsegno.v1.executor_service_pb2 import Cancel, Drain, UpstreamOutputs, Welcome
 from dalsegno.v1.value_pb2 import Binding, BindingEntry, BindingList, BindingMap, FlowInputs, OutputRef
@@ -208,3 +209,18 @@ def test_what_has_not_started_is_handed_back() -> None:
         assert [one.number for one in talk.expect("returned").returned.tokens] == [2]
         released.set()
         assert talk.report().token.number == 1
+
+
+def test_live_steps_go_before_those_that_wait() -> None:
+    entered.clear()
+    released.clear()
+    with embedded(blocks, add) as talk:
+        bulk = step_task(add, 2, a=1)
+        bulk.lane = LANE_BULK
+        talk.give(step_task(blocks, 1), bulk)
+        assert entered.wait(20)
+        talk.give(step_task(add, 3, a=1))
+        talk.tell(cancel=Cancel(tokens=[step_task(blocks, 1).token]))
+        talk.expect("returned")  # so the step has arrived
+        released.set()
+        assert [talk.report().token.number for _ in range(3)] == [1, 3, 2]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 
 from dalsegno.v1.executor_service_pb2 import Report, Task, TaskToken
 from dalsegno_executor.runner.channel import Channel
 from dalsegno_executor.runner.coroutines import thread_loop
-from dalsegno_executor.tokens import TaskKey, key_of
+from dalsegno_executor.tokens import TaskKey, is_live, key_of
 
 SHORT = 0.001
 """Seconds."""
@@ -24,7 +25,7 @@ LONGEST_HELD_BACK = 0.002
 
 
 class StepThreads:
-    """Runs step tasks, in the order in which they come, in a fixed number of threads.
+    """Runs step tasks in a fixed number of threads: live ones first, otherwise in the order in which they come.
 
     Args:
         channel: Takes the reports.
@@ -34,7 +35,10 @@ class StepThreads:
     def __init__(self, channel: Channel, run: Callable[[Task], Report]) -> None:
         self._channel = channel
         self._run = run
-        self._queue: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._live: deque[Task] = deque()
+        self._bulk: deque[Task] = deque()
+        # One item for each task, which may have been taken back since; a false one ends a thread.
+        self._signals: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._seconds: dict[str, float] = {}
         self._count = 0
 
@@ -51,43 +55,45 @@ class StepThreads:
 
     def put(self, task: Task) -> None:
         """Add a task."""
-        self._queue.put(task)
+        (self._live if is_live(task) else self._bulk).append(task)
+        self._signals.put(True)
 
     def take_waiting(self, wanted: Collection[TaskKey] | None = None) -> list[TaskToken]:
         """Take back what has not started, or what is wanted of it, and return the tokens."""
         taken: list[TaskToken] = []
-        kept: list[Task | None] = []
-        while True:
-            try:
-                task = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if task is None or (wanted is not None and key_of(task.token) not in wanted):
-                kept.append(task)
-            else:
-                taken.append(task.token)
-        for task in kept:
-            self._queue.put(task)
+        for tasks in (self._live, self._bulk):
+            kept = []
+            while (task := _first_of(tasks)) is not None:
+                if wanted is None or key_of(task.token) in wanted:
+                    taken.append(task.token)
+                else:
+                    kept.append(task)
+            # Those that come meanwhile stay behind them.
+            tasks.extendleft(reversed(kept))
+            for _ in kept:
+                self._signals.put(True)
         return taken
 
     def close(self) -> None:
         """Let every thread end after what it runs."""
         for _ in range(self._count):
-            self._queue.put(None)
+            self._signals.put(False)
 
     def _loop(self) -> None:
-        task = self._queue.get()
-        while task is not None:
-            self._run_one(task)
-            task = self._next()
+        goes_on = self._signals.get()
+        while goes_on:
+            task = _first_of(self._live) or _first_of(self._bulk)
+            if task is not None:
+                self._run_one(task)
+            goes_on = self._wait()
         thread_loop.close()
 
-    def _next(self) -> Task | None:
+    def _wait(self) -> bool:
         try:
-            return self._queue.get_nowait()
+            return self._signals.get_nowait()
         except queue.Empty:
             self._channel.flush()
-            return self._queue.get()
+            return self._signals.get()
 
     def _run_one(self, task: Task) -> None:
         name = task.definition.name
@@ -99,3 +105,11 @@ class StepThreads:
         self._channel.add(report)
         if seconds > LONGEST_HELD_BACK or self._channel.held_back >= MOST_HELD_BACK:
             self._channel.flush()
+
+
+def _first_of(tasks: deque[Task]) -> Task | None:
+    """Take the first task, if there is one. Any thread may take it."""
+    try:
+        return tasks.popleft()
+    except IndexError:
+        return None

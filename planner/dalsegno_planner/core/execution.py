@@ -94,6 +94,7 @@ class NewExecution:
     result_binding: bytes | None = None
     shaping_inputs: tuple[str, ...] = ()
     time_limit: float | None = None
+    rank: int = 0
 
     @property
     def route(self) -> str:

@@ -19,7 +19,6 @@ from dalsegno_planner.dispatch.sessions import Session, Token
 
 Row = tuple[object, ...]
 
-_MAX_REPORTS = 1000
 _KINDS = {
     execution_pb2.INVOCATION_KIND_UNSPECIFIED: "step",
     execution_pb2.INVOCATION_KIND_STEP: "step",
@@ -152,10 +151,10 @@ class Batch:
         )  # fmt: skip
 
 
-def take(inbox: list[Reported]) -> list[Reported]:
+def take(inbox: list[Reported], most: int) -> list[Reported]:
     """Remove and return as much of the inbox as one commit takes."""
-    items = inbox[:_MAX_REPORTS]
-    del inbox[:_MAX_REPORTS]
+    items = inbox[:most]
+    del inbox[:most]
     return items
 
 

@@ -1,14 +1,15 @@
-"""The commit loop: everything that streams report while a commit is under way goes into the next one.
+"""The commit loop of one lane: everything that streams report while a commit is under way goes into the next one.
 
 Batches grow under load by themselves; alone, a report waits for nothing. One round trip records what was reported,
-makes ready what that unblocks, and claims work for the sessions that have credit.
+makes ready what that unblocks, and claims work for the sessions that have credit. What follows from a commit is told
+to executors while the next one is under way.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 from uuid import UUID
@@ -18,11 +19,15 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from dalsegno.v1 import executor_service_pb2
+from dalsegno_planner.core.ids import BODY
+from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.dispatch.batch import Batch, Reported, Row, take
-from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token
+from dalsegno_planner.dispatch.sessions import Asked, Message, Session, Sessions, Token
+from dalsegno_planner.dispatch.tasks import ClaimedTask
 from dalsegno_planner.store.pool import DATABASE_LOST
 from dalsegno_planner.store.sql import load
 
+_NOBODY = UUID(int=0)
 _QUERIES = load("dispatch")
 _TRY_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 # The database's own troubles (a full disk, a shutdown, a server that is read-only) pass or are mended; they are no
@@ -42,8 +47,8 @@ log = structlog.get_logger(__name__)
 class Outcome(Protocol):
     """What a commit returns, for those who have to be told."""
 
-    async def committed(
-        self, claimed: Sequence[Any], resolved: Sequence[Any], changed: Sequence[UUID], moved: Sequence[UUID]
+    def committed(
+        self, claimed: Sequence[ClaimedTask], resolved: Sequence[Any], changed: Sequence[UUID], moved: Sequence[UUID]
     ) -> None:
         """Deliver claimed tasks and resolved calls, and wake who waits for executions.
 
@@ -55,14 +60,26 @@ class Outcome(Protocol):
 
 
 class CommitLoop:
-    """Owns the connection that dispatch writes through."""
+    """Owns the connection through which one lane's work is recorded and claimed.
+
+    Args:
+        lane: The lane.
+        connect: Opens a connection.
+        sessions: The executors that are connected here.
+        outcome: Is told what commits bring about.
+        most: Says how many reports a commit may take.
+    """
 
     def __init__(
         self,
+        lane: Lane,
         connect: Callable[[], Awaitable[asyncpg.Connection[Any]]],
         sessions: Sessions,
         outcome: Outcome,
+        most: Callable[[], int],
     ) -> None:
+        self._lane = lane
+        self._most = most
         self._connect = connect
         self._sessions = sessions
         self._outcome = outcome
@@ -73,10 +90,12 @@ class CommitLoop:
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
+        # The executions that had the last turn when steps, and when bodies, were claimed.
+        self._last_step = self._last_body = _NOBODY
 
     def start(self) -> asyncio.Task[None]:
         """Start the loop, and return it: it ends by being stopped, or with an error that nobody foresaw."""
-        self._task = asyncio.create_task(self._run(), name="commit-loop")
+        self._task = asyncio.create_task(self._run(), name=f"commit-loop-{self._lane.name.lower()}")
         return self._task
 
     async def stop(self) -> None:
@@ -104,7 +123,7 @@ class CommitLoop:
     async def commit_apart(self, connection: Any, results: Sequence[Row], ends: Sequence[Row]) -> None:
         """Commit on another connection what no session reports; tokens without a session are those of ready tasks."""
         row = await connection.fetchrow(_QUERIES["commit"], results, [], [], ends, [], [])
-        await self._outcome.committed((), row["resolved"] or (), row["changed"] or (), row["moved"] or ())
+        self._outcome.committed((), row["resolved"] or (), row["changed"] or (), row["moved"] or ())
 
     def wake(self) -> None:
         """Look for work to claim."""
@@ -114,7 +133,7 @@ class CommitLoop:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while (batch := self._next_batch()) or any(session.wants_work() for session in self._sessions):
+            while (batch := self._next_batch()) or any(session.wants_work(self._lane) for session in self._sessions):
                 # A stop lets the commit that is under way finish, so that nothing is claimed and forgotten.
                 commit = asyncio.ensure_future(self._commit(batch))
                 try:
@@ -124,7 +143,7 @@ class CommitLoop:
                     raise
 
     def _next_batch(self) -> Batch:
-        batch = Batch.of(take(self._inbox), self._returned)
+        batch = Batch.of(take(self._inbox, self._most()), self._returned)
         self._returned = []
         if len(self._inbox) < _INBOX_LIMIT // 2:
             self._room.set()
@@ -132,23 +151,48 @@ class CommitLoop:
 
     async def _commit(self, batch: Batch, *, claim: bool = True) -> None:
         if batch.may_free_work():
-            for session in self._sessions:
-                session.may_find_work = True
-        asked = [session for session in self._sessions if session.wants_work()] if claim else []
-        claims = [(s.id, s.generation, s.steps_credit, s.bodies_credit, list(s.routes)) for s in asked]
+            self._look_again()
+        wanting = [session for session in self._sessions if session.wants_work(self._lane)] if claim else []
+        asked = [session.ask(self._lane) for session in wanting]
         try:
-            row = await self._execute(batch, claims)
+            row = await self._execute(batch, [self._claim(one) for one in asked])
         except asyncpg.PostgresError as error:
+            self._settle(asked, ())
             await self._isolate(batch, error)
             return
-        claimed = row["claimed"] or ()
-        _settle_credit(asked, claimed)
-        _acknowledge(batch, set(row["durable"] or ()))
+        claimed = self._settle(asked, row["claimed"] or ())
         if row["requeued"]:
-            for session in self._sessions:
-                session.may_find_work = True
+            self._look_again()
             self._wake.set()
-        await self._outcome.committed(claimed, row["resolved"] or (), row["changed"] or (), row["moved"] or ())
+        # Before the loop goes on to wait for the next commit's answer, and after that commit is sent.
+        asyncio.get_running_loop().call_soon(self._tell, batch, row, claimed)
+
+    def _tell(self, batch: Batch, row: Any, claimed: Sequence[ClaimedTask]) -> None:
+        _acknowledge(batch, set(row["durable"] or ()))
+        self._outcome.committed(claimed, row["resolved"] or (), row["changed"] or (), row["moved"] or ())
+
+    def _look_again(self) -> None:
+        for session in self._sessions:
+            session.look_again([self._lane])
+
+    def _claim(self, asked: Asked) -> Row:
+        session = asked.session
+        lowest, highest = self._lane.ranks
+        return (session.id, session.generation, asked.steps.total, asked.bodies.total, list(session.routes),
+                lowest, highest, self._last_step, self._last_body)  # fmt: skip
+
+    def _settle(self, asked: Sequence[Asked], rows: Sequence[Any]) -> list[ClaimedTask]:
+        """Take what was claimed from the credit, give back the rest, and remember whose turn it was."""
+        credit = {one.session.id: one for one in asked}
+        tasks = [
+            ClaimedTask.of(row, reserved=credit[row["session_id"]].spend(is_body=row["number"] == BODY)) for row in rows
+        ]
+        per_session = Counter(task.session_id for task in tasks)
+        for one in asked:
+            one.settle(claimed=per_session[one.session.id])
+        self._last_step = _last_turn(self._last_step, (t.token.execution_id for t in tasks if not t.is_body))
+        self._last_body = _last_turn(self._last_body, (t.token.execution_id for t in tasks if t.is_body))
+        return tasks
 
     async def _execute(self, batch: Batch, claims: Sequence[tuple[object, ...]]) -> Any:
         arguments = (batch.results, batch.calls, batch.attempts, batch.ends, batch.returned, claims)
@@ -176,7 +220,7 @@ class CommitLoop:
     async def _isolate(self, batch: Batch, error: asyncpg.PostgresError) -> None:
         """Commit the halves of a batch that cannot be committed; refuse the one report that remains."""
         for session in self._sessions:
-            session.may_find_work = False
+            session.may_find[self._lane] = False
         if len(batch.items) > 1 or (batch.items and batch.given_back):
             for part in batch.parts():
                 await self._commit(part, claim=False)
@@ -195,21 +239,13 @@ class CommitLoop:
             await self._commit(Batch.of([substitute]), claim=False)
             return
         _reject(reported, f"the database refused it: {error}")
-        reported.session.ended(reported.token)
         self.give_back(reported.session, [reported.token])
+        reported.session.ended(reported.token)
 
 
-def _settle_credit(asked: Sequence[Session], claimed: Sequence[Any]) -> None:
-    """Take what was claimed from the credit. A session that got less than it asked for finds no more for now."""
-    for session in asked:
-        mine = [row for row in claimed if row["session_id"] == session.id]
-        bodies = sum(row["number"] == 0 for row in mine)
-        steps = len(mine) - bodies
-        session.may_find_work = (steps == session.steps_credit and steps > 0) or (
-            bodies == session.bodies_credit and bodies > 0
-        )
-        session.steps_credit -= steps
-        session.bodies_credit -= bodies
+def _last_turn(last: UUID, served: Iterable[UUID]) -> UUID:
+    """Return which of the executions that were served had the last turn: they go on from `last`, and wrap around."""
+    return max(served, key=lambda execution_id: (execution_id <= last, execution_id), default=last)
 
 
 def _acknowledge(batch: Batch, durable: set[int]) -> None:

@@ -16,13 +16,13 @@ from dalsegno.v1 import executor_service_pb2
 from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.dispatch.batch import Reported
 from dalsegno_planner.dispatch.bus import Bus
-from dalsegno_planner.dispatch.commit import CommitLoop
 from dalsegno_planner.dispatch.housekeeping import Housekeeping
+from dalsegno_planner.dispatch.lanes import CommitLoops
 from dalsegno_planner.dispatch.logs import LogWriter
 from dalsegno_planner.dispatch.notify import Notifier
 from dalsegno_planner.dispatch.outcomes import Outcomes
 from dalsegno_planner.dispatch.recorded import awaited_numbers, recorded_calls
-from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token, definition_rows, routes_of
+from dalsegno_planner.dispatch.sessions import Held, Message, Session, Sessions, Token, definition_rows, routes_of
 from dalsegno_planner.dispatch.tasks import ClaimedTask
 from dalsegno_planner.settings import Settings
 from dalsegno_planner.store.definitions import Definitions
@@ -57,7 +57,7 @@ class Dispatcher:
         self.sessions = Sessions()
         self._bus = bus
         self._definitions = Definitions()
-        self._commit_loop = CommitLoop(self._connect, self.sessions, self)
+        self._commit_loop = CommitLoops(self._connect, self.sessions, self)
         self._outcomes = Outcomes(self.sessions, self._deliver_resolved, settings.poll_interval)
         self._housekeeping = Housekeeping(self.sessions, bus, self._commit_loop, self._outcomes, settings)
         self._log_writer = LogWriter()
@@ -77,7 +77,7 @@ class Dispatcher:
             application_name="dalsegno-dispatch",
         )
         for loop in (
-            self._commit_loop.start(),
+            *self._commit_loop.start(),
             self._log_writer.start(self._pool),
             self._housekeeping.start(self._pool),
             self._notifier.start(),
@@ -116,7 +116,7 @@ class Dispatcher:
         lost = {Token(token["execution_id"], token["number"], token["epoch"]) for token in row["lost"] or ()}
         for token in in_hand:
             if token not in lost:
-                session.held[token.execution_id, token.number] = token.epoch
+                session.held[token.execution_id, token.number] = Held(token.epoch)
         session.send(Message(welcome=self._welcome(lost)))
         self.sessions.add(session)
         for waiting in hello.awaiting:
@@ -137,7 +137,7 @@ class Dispatcher:
                 self._note_submitted(reported)
                 await self._commit_loop.report(reported)
             case "credit":
-                session.add_credit(message.credit.steps, message.credit.bodies)
+                session.add_credit(message.credit)
                 self._commit_loop.wake()
             case "accepted":
                 for token in message.accepted.tokens:
@@ -179,8 +179,6 @@ class Dispatcher:
                 one.session.awaits(one.token, [one.report.call.number], look_at)
 
     def _give_back(self, session: Session, tokens: Sequence[Token]) -> None:
-        for token in tokens:
-            session.ended(token)
         self._commit_loop.give_back(session, tokens)
 
     def _welcome(self, lost: Iterable[Token]) -> executor_service_pb2.Welcome:
@@ -198,13 +196,13 @@ class Dispatcher:
 
     # What commits bring about.
 
-    async def committed(
-        self, claimed: Sequence[Any], resolved: Sequence[Any], changed: Sequence[UUID], moved: Sequence[UUID]
+    def committed(
+        self, claimed: Sequence[ClaimedTask], resolved: Sequence[Any], changed: Sequence[UUID], moved: Sequence[UUID]
     ) -> None:
         """Deliver claimed tasks and resolved calls, and wake who waits for changed executions."""
         by_session: defaultdict[UUID, list[ClaimedTask]] = defaultdict(list)
-        for row in claimed:
-            by_session[row["session_id"]].append(ClaimedTask.of(row))
+        for task in claimed:
+            by_session[task.session_id].append(task)
         for session_id, tasks in by_session.items():
             self._deliver(session_id, tasks)
         self._deliver_resolved(resolved)
@@ -213,6 +211,8 @@ class Dispatcher:
         for execution_id in moved:
             self._bus.execution_changed(execution_id)
         self._notifier.announce([*changed, *moved])
+        # Credit that one lane has asked for and not used is for the other one again.
+        self._commit_loop.wake()
 
     def connection_lost(self) -> None:
         """End all streams: executors reconnect, and what they do not hold goes to others."""
@@ -226,7 +226,7 @@ class Dispatcher:
         accept_by = asyncio.get_running_loop().time() + self.settings.accept_within
         at_once = [task for task in tasks if not (task.is_body and task.has_recorded_calls)]
         for task in at_once:
-            session.sent(task.token, accept_by)
+            session.sent(task.token, task.lane, accept_by)
         if at_once:
             session.send(Message(tasks=executor_service_pb2.Tasks(tasks=[task.message() for task in at_once])))
         for task in tasks:
@@ -246,7 +246,8 @@ class Dispatcher:
                     else:
                         message.body.recorded.CopyFrom(page)
                     if first:
-                        session.sent(task.token, asyncio.get_running_loop().time() + self.settings.accept_within)
+                        accept_by = asyncio.get_running_loop().time() + self.settings.accept_within
+                        session.sent(task.token, task.lane, accept_by)
                     first = False
                     session.awaits(task.token, awaited_numbers(page), look_at=0.0)
                     session.send(Message(tasks=executor_service_pb2.Tasks(tasks=[message])))
@@ -294,7 +295,7 @@ class Dispatcher:
 
     def _work_ready(self) -> None:
         for session in self.sessions:
-            session.may_find_work = True
+            session.look_again()
         self._commit_loop.wake()
 
     def _cancelled(self, execution_id: UUID) -> None:
@@ -303,7 +304,7 @@ class Dispatcher:
 
     def _stop_held(self, execution_id: UUID) -> None:
         for session in self.sessions:
-            tokens = [Token(*key, epoch) for key, epoch in session.held.items() if key[0] == execution_id]
+            tokens = [Token(*key, held.epoch) for key, held in session.held.items() if key[0] == execution_id]
             session.stop(tokens, "the execution has ended")
 
     def _loop_ended(self, loop: asyncio.Task[None]) -> None:

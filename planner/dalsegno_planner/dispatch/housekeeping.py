@@ -16,7 +16,7 @@ import structlog
 
 from dalsegno.v1 import executor_service_pb2
 from dalsegno_planner.dispatch.bus import Bus
-from dalsegno_planner.dispatch.commit import CommitLoop
+from dalsegno_planner.dispatch.lanes import CommitLoops
 from dalsegno_planner.dispatch.lost_tasks import rows_of_lost
 from dalsegno_planner.dispatch.outcomes import Outcomes
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
@@ -35,7 +35,7 @@ class Housekeeping:
     """Runs beside the commit loop, on connections of the dispatcher's pool."""
 
     def __init__(
-        self, sessions: Sessions, bus: Bus, commit_loop: CommitLoop, outcomes: Outcomes, settings: Settings
+        self, sessions: Sessions, bus: Bus, commit_loop: CommitLoops, outcomes: Outcomes, settings: Settings
     ) -> None:
         self._sessions = sessions
         self._bus = bus
@@ -95,8 +95,8 @@ class Housekeeping:
             overdue = session.overdue(now)
             if overdue:
                 log.warning("tasks_not_accepted", executor=session.executor, tasks=len(overdue))
-                session.stop(overdue, "it was not accepted in time")
                 self._commit_loop.give_back(session, overdue)
+                session.stop(overdue, "it was not accepted in time")
 
     async def _extend_leases(self, connection: Any) -> None:
         alive, self._alive = self._alive, set()

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.dispatch.sessions import Awaited, Session, Sessions
 from dalsegno_planner.store.sql import load
 
@@ -84,5 +83,5 @@ class Outcomes:
 def _addressed(found: Mapping[str, Any], due: _Due) -> dict[str, Any] | None:
     """Return a row of the query with the body that it is for; None where that has gone meanwhile."""
     session = due.sessions[found["place"] - 1]
-    epoch = session.held.get((found["execution_id"], BODY))
-    return None if epoch is None else {**dict(found), "session_id": session.id, "epoch": epoch}
+    body = session.body_in_hand(found["execution_id"])
+    return None if body is None else {**dict(found), "session_id": session.id, "epoch": body.epoch}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
@@ -11,6 +11,7 @@ from uuid import UUID
 from dalsegno.errors import UsageError
 from dalsegno.v1 import definition_pb2, executor_service_pb2
 from dalsegno_planner.core.ids import BODY
+from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.store.definitions import DefinitionKey, DefinitionRow
 
 _KINDS = {
@@ -66,6 +67,72 @@ class Awaited:
     pause: float = 0.0
 
 
+class Held(NamedTuple):
+    """A task that a session has."""
+
+    epoch: int
+    lane: Lane = Lane.LIVE
+    """Of one from before a reconnect it is not known, and it is not made to wait."""
+
+
+@dataclass(slots=True)
+class Credit:
+    """How many tasks of one kind may be sent.
+
+    Attributes:
+        free: Of any lane.
+        reserved: Besides, of the live one.
+    """
+
+    free: int = 0
+    reserved: int = 0
+
+    def take(self, lane: Lane) -> Credit:
+        """Take out all that there is for a lane."""
+        taken = Credit(self.free, self.reserved if lane is Lane.LIVE else 0)
+        self.give(-taken.free, -taken.reserved)
+        return taken
+
+    def offer(self, free: int, reserved: int) -> None:
+        """Add what an executor offers. None has more free slots than this takes note of."""
+        self.free = min(self.free + free, _MOST_CREDIT)
+        self.reserved = min(self.reserved + reserved, _MOST_CREDIT)
+
+    def give(self, free: int, reserved: int = 0) -> None:
+        """Add to it."""
+        self.free += free
+        self.reserved += reserved
+
+    @property
+    def total(self) -> int:
+        """How many tasks it is for."""
+        return self.free + self.reserved
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """The credit that a session has put into a claim."""
+
+    session: Session
+    lane: Lane
+    steps: Credit
+    bodies: Credit
+
+    def spend(self, *, is_body: bool) -> bool:
+        """Take a claimed task from the credit; return whether it came from what is reserved."""
+        credit = self.bodies if is_body else self.steps
+        reserved = credit.reserved > 0
+        credit.give(0 if reserved else -1, -1 if reserved else 0)
+        return reserved
+
+    def settle(self, *, claimed: int) -> None:
+        """Give back what was not spent. A session that got less than it asked for finds no more for now."""
+        if claimed and not (self.steps.total and self.bodies.total):
+            self.session.may_find[self.lane] = True
+        self.session.steps.give(self.steps.free, self.steps.reserved)
+        self.session.bodies.give(self.bodies.free, self.bodies.reserved)
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     """One stream of an executor. A reconnect makes a new one with the same ID and a higher generation."""
@@ -76,12 +143,12 @@ class Session:
     pinned_only: bool
     generation: int
     routes: set[str]
-    steps_credit: int = 0
-    bodies_credit: int = 0
-    may_find_work: bool = True
-    """False once a claim left credit over; true again when anything may have become ready."""
-    held: dict[tuple[UUID, int], int] = field(default_factory=dict)
-    """The epochs of the tasks that were sent and have not ended, by execution and number."""
+    steps: Credit = field(default_factory=Credit)
+    bodies: Credit = field(default_factory=Credit)
+    may_find: list[bool] = field(default_factory=lambda: [True for _ in Lane])
+    """By lane: false once a claim is made; true again if it used all the credit, or anything may have become ready."""
+    held: dict[tuple[UUID, int], Held] = field(default_factory=dict)
+    """The tasks that were sent and have not ended, by execution and number."""
     unaccepted: dict[Token, float] = field(default_factory=dict)
     """By when the tasks that were sent are to be accepted, in the event loop's time."""
     preparing: dict[UUID, list[executor_service_pb2.ResolvedCall]] = field(default_factory=dict)
@@ -101,24 +168,48 @@ class Session:
         """End the stream after what is queued."""
         self.outgoing.put_nowait(None)
 
-    def add_credit(self, steps: int, bodies: int) -> None:
-        """Note free slots. No executor has more of them than this takes note of."""
-        self.steps_credit = min(self.steps_credit + steps, _MOST_CREDIT)
-        self.bodies_credit = min(self.bodies_credit + bodies, _MOST_CREDIT)
+    def add_credit(self, credit: executor_service_pb2.Credit) -> None:
+        """Note free slots."""
+        self.steps.offer(credit.steps, credit.live_steps)
+        self.bodies.offer(credit.bodies, credit.live_bodies)
 
-    def wants_work(self) -> bool:
-        """Whether a claim for this session may find something."""
-        return self.may_find_work and (self.steps_credit > 0 or self.bodies_credit > 0)
+    def wants_work(self, lane: Lane) -> bool:
+        """Whether a claim of this lane may find something for this session."""
+        if not self.may_find[lane]:
+            return False
+        free = self.steps.free > 0 or self.bodies.free > 0
+        return free or (lane is Lane.LIVE and (self.steps.reserved > 0 or self.bodies.reserved > 0))
 
-    def sent(self, token: Token, accept_by: float) -> None:
+    def ask(self, lane: Lane) -> Asked:
+        """Put all the credit that there is for a lane into a claim."""
+        self.may_find[lane] = False
+        return Asked(self, lane, self.steps.take(lane), self.bodies.take(lane))
+
+    def look_again(self, lanes: Collection[Lane] = tuple(Lane)) -> None:
+        """Note that there may be work to claim."""
+        for lane in lanes:
+            self.may_find[lane] = True
+
+    def lane_of(self, token: Token) -> Lane:
+        """Return the lane of a task, or of the body that a token is of."""
+        held = self.held.get((token.execution_id, token.number))
+        return Lane.LIVE if held is None else held.lane
+
+    def body_in_hand(self, execution_id: UUID) -> Token | None:
+        """Return the token of an execution's body, if this session has it."""
+        held = self.held.get((execution_id, BODY))
+        return None if held is None else Token(execution_id, BODY, held.epoch)
+
+    def sent(self, token: Token, lane: Lane, accept_by: float) -> None:
         """Note that a task is on its way."""
-        self.held[token.execution_id, token.number] = token.epoch
+        self.held[token.execution_id, token.number] = Held(token.epoch, lane)
         self.unaccepted[token] = accept_by
 
     def ended(self, token: Token) -> None:
         """Note that a task has ended or gone back."""
         self.unaccepted.pop(token, None)
-        if self.held.get((token.execution_id, token.number)) == token.epoch:
+        held = self.held.get((token.execution_id, token.number))
+        if held is not None and held.epoch == token.epoch:
             del self.held[token.execution_id, token.number]
             if token.number == BODY:
                 self.awaiting.pop(token.execution_id, None)
@@ -126,7 +217,7 @@ class Session:
     def awaits(self, body: Token, numbers: Iterable[int], look_at: float) -> None:
         """Note that a body waits for the outcomes of calls."""
         known = {number for number in numbers if number <= _MOST}
-        if known and self.held.get((body.execution_id, BODY)) == body.epoch:
+        if known and self.body_in_hand(body.execution_id) == body:
             self.awaiting.setdefault(body.execution_id, Awaited(look_at=look_at)).numbers |= known
 
     def told(self, execution_id: UUID, number: int) -> None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from dalsegno.v1 import definition_pb2, executor_service_pb2, replay_service_pb2, value_pb2
+from dalsegno.v1 import definition_pb2, execution_pb2, executor_service_pb2, replay_service_pb2, value_pb2
 from dalsegno_planner.core.ids import BODY
+from dalsegno_planner.core.lanes import Lane, lane_of
 from dalsegno_planner.dispatch.batch import references
 from dalsegno_planner.dispatch.sessions import Token
 
+_LANES = {Lane.LIVE: execution_pb2.LANE_LIVE, Lane.BULK: execution_pb2.LANE_BULK}
 _ON_STALE = {
     "reuse": replay_service_pb2.ON_STALE_REUSE,
     "rerun": replay_service_pb2.ON_STALE_RERUN,
@@ -27,11 +29,17 @@ class ClaimedTask:
     session_id: UUID
     token: Token
     row: Mapping[str, Any]
+    reserved: bool
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> ClaimedTask:
+    def of(cls, row: Mapping[str, Any], *, reserved: bool = False) -> ClaimedTask:
         """Wrap a row of the composite type `claimed_task`."""
-        return cls(row["session_id"], Token(row["execution_id"], row["number"], row["epoch"]), row)
+        return cls(row["session_id"], Token(row["execution_id"], row["number"], row["epoch"]), row, reserved)
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of its execution."""
+        return lane_of(self.row["lane"])
 
     @property
     def is_body(self) -> bool:
@@ -52,6 +60,8 @@ class ClaimedTask:
             definition=definition_pb2.DefinitionRef(
                 module=row["module"], name=row["name"], pinned_digest=row["pinned_digest"]
             ),
+            lane=_LANES[self.lane],
+            reserved=self.reserved,
         )
         if self.is_body:
             self._fill_body(task.body)

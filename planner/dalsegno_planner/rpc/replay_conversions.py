@@ -19,6 +19,7 @@ from dalsegno_planner.core.problems import Problem, usage
 from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.rpc.convert import is_name, optional_uuid, time_limit
 from dalsegno_planner.rpc.graphs import GraphReader
+from dalsegno_planner.rpc.ranks import LANES, check_priority
 from dalsegno_planner.rpc.values import ValueReader, encode_json, payload_of
 from dalsegno_planner.store.bindings import leaves, references
 from dalsegno_planner.store.replay_entries import View
@@ -160,10 +161,11 @@ def creation(request: messages.ReplayServiceCreateRequest) -> Creation:
     """Return how a replay is to be created.
 
     Raises:
-        UsageError: The request ID or the name cannot be one.
+        UsageError: The request ID, the name or the priority cannot be one.
     """
     if request.name and not is_name(request.name):
         raise UsageError("a run name has 1 to 200 characters that print", reason="INVALID_NAME", fields={"name": ""})
+    check_priority(request)
     return Creation(
         request_id=optional_uuid(request.request_id, "request_id"),
         request_digest=hashlib.blake2b(request.SerializeToString(deterministic=True), digest_size=32).hexdigest(),
@@ -172,6 +174,8 @@ def creation(request: messages.ReplayServiceCreateRequest) -> Creation:
         requested_by=request.requested_by,
         debug=request.debug,
         time_limit=time_limit(request.timeout) if request.HasField("timeout") else None,
+        lane=LANES.get(request.lane),
+        priority=request.priority,
     )
 
 

@@ -14,6 +14,7 @@ from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.rpc.convert import time_limit
 from dalsegno_planner.rpc.graphs import GraphReader
 from dalsegno_planner.rpc.headers import definition_rows, first_message, new_execution
+from dalsegno_planner.rpc.ranks import rank_of
 from dalsegno_planner.rpc.streams import AlreadyCreated, gather, insert_graph, refuse_repeated
 from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store import executions
@@ -52,6 +53,7 @@ class Starter:
         code = definition_rows(new.project, header.definitions)
         if new.kind is ExecutionKind.FLOW:
             await _expect_no_steps(messages)
+            new = replace(new, rank=rank_of(header))
             async with self._pool.acquire() as connection:
                 await self._definitions.record(connection, new.project, code)
                 execution = await executions.start_flow(connection, new)
@@ -59,6 +61,7 @@ class Starter:
             graph = GraphReader(new.id, new.project, inputs.values, self._values)
             batches = _rows(messages, graph)
             first = await gather(batches)
+            new = replace(new, rank=rank_of(header, steps=len(first.invocations)))
             execution = await self._store_pipeline(new, header, graph, code, first, batches)
         self._bus.work_ready()
         return execution
@@ -76,7 +79,7 @@ class Starter:
             async with self._pool.acquire() as connection:
                 await self._definitions.record(connection, new.project, code)
                 async with connection.transaction():
-                    await insert_graph(connection, first, rest)
+                    await insert_graph(connection, first, rest, new.rank)
                     if header.HasField("result"):
                         new = replace(new, result_binding=await graph.result(header.result))
                     created = await executions.start_pipeline(connection, new, graph.count)

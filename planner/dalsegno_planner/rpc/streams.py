@@ -10,11 +10,11 @@ import asyncpg
 
 from dalsegno.errors import Problem, UsageError
 from dalsegno_planner.core.execution import Execution, NewExecution
+from dalsegno_planner.core.lanes import BULK_FROM
 from dalsegno_planner.store import invocations
 from dalsegno_planner.store.invocations import GraphRows, InvocationRow, TaskRow
 from dalsegno_planner.store.pool import Connection
 
-_GATHERED_STEPS = 5_000
 _TAKEN_ID = re.compile(r"=\([^,]+, (?P<id>.*)\) already exists", re.DOTALL)
 
 
@@ -33,22 +33,22 @@ async def gather(batches: AsyncIterator[GraphRows]) -> GraphRows:
     async for batch in batches:
         nodes.extend(batch.invocations)
         tasks.extend(batch.tasks)
-        if len(nodes) >= _GATHERED_STEPS:
+        if len(nodes) >= BULK_FROM:
             break
     return GraphRows(nodes, tasks)
 
 
-async def insert_graph(connection: Connection, first: GraphRows, rest: AsyncIterator[GraphRows]) -> None:
+async def insert_graph(connection: Connection, first: GraphRows, rest: AsyncIterator[GraphRows], rank: int = 0) -> None:
     """Store a graph, each part while the next one is read. Must run in a transaction.
 
     Raises:
         UsageError: An invocation ID is used twice.
     """
-    under_way = asyncio.create_task(_insert(connection, first))
+    under_way = asyncio.create_task(_insert(connection, first, rank))
     try:
         async for batch in rest:
             await under_way
-            under_way = asyncio.create_task(_insert(connection, batch))
+            under_way = asyncio.create_task(_insert(connection, batch, rank))
         await under_way
     finally:
         # The connection is not free for the rollback before this has ended.
@@ -66,9 +66,9 @@ def refuse_repeated(new: NewExecution, created: Execution) -> None:
         raise AlreadyCreated(created)
 
 
-async def _insert(connection: Connection, rows: GraphRows) -> None:
+async def _insert(connection: Connection, rows: GraphRows, rank: int) -> None:
     try:
-        await invocations.insert_graph(connection, rows)
+        await invocations.insert_graph(connection, rows, rank)
     except asyncpg.UniqueViolationError as error:
         raise _used_twice(error, rows) from None
 

@@ -111,7 +111,7 @@ async def start_flow(connection: Connection, new: NewExecution) -> Execution:
     """
 
     async def insert(named: NewExecution) -> Execution | None:
-        row = await connection.fetchrow(SQL["start_flow"], *_columns(named), named.route, named.time_limit)
+        row = await connection.fetchrow(SQL["start_flow"], *_columns(named), named.route, named.time_limit, named.rank)
         return _pending(named, row) if row is not None else None
 
     return await _create(connection, new, insert)
@@ -125,7 +125,8 @@ async def start_pipeline(connection: Connection, new: NewExecution, step_count: 
     """
 
     async def insert(named: NewExecution) -> Execution | None:
-        created_at = await connection.fetchval(SQL["start_pipeline"], *_columns(named), step_count, named.time_limit)
+        more = (step_count, named.time_limit, named.rank)
+        created_at = await connection.fetchval(SQL["start_pipeline"], *_columns(named), *more)
         return await get(connection, named.id) if created_at is not None else None
 
     return await _create(connection, new, insert)
@@ -147,6 +148,11 @@ async def record_finished(
         return await get(connection, named.id) if created_at is not None else None
 
     return await _create(connection, new, insert)
+
+
+async def set_rank(connection: Connection, execution_id: UUID, rank: int) -> None:
+    """Give an execution and its tasks another rank."""
+    await connection.execute(SQL["set_rank"], execution_id, rank)
 
 
 async def check_name(connection: Connection, new: NewExecution) -> None:

@@ -66,8 +66,8 @@ class GraphRows:
     tasks: Sequence[TaskRow] = ()
 
 
-async def insert_graph(connection: Connection, rows: GraphRows) -> None:
-    """Store a part of a graph. Must run in a transaction.
+async def insert_graph(connection: Connection, rows: GraphRows, rank: int = 0) -> None:
+    """Store a part of a graph, with tasks of a rank. Must run in a transaction.
 
     Raises:
         asyncpg.UniqueViolationError: An invocation ID is used twice.
@@ -79,7 +79,8 @@ async def insert_graph(connection: Connection, rows: GraphRows) -> None:
         ):
             await connection.copy_to_table(table, source=_whole(content), columns=columns, format="binary")
     if rows.tasks:
-        await connection.copy_records_to_table("tasks", records=rows.tasks, columns=TaskRow._fields)
+        tasks = [(*task, rank) for task in rows.tasks]
+        await connection.copy_records_to_table("tasks", records=tasks, columns=(*TaskRow._fields, "lane"))
 
 
 async def _whole(content: bytes) -> AsyncIterator[bytes]:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from dalsegno.v1.definition_pb2 import Definition
 from dalsegno.v1.value_pb2 import Payload
+from dalsegno_planner.core.lanes import Lane, rank, usual_lane
 from dalsegno_planner.core.plan import Mode, OnStale
 from dalsegno_planner.core.problems import Problem
 from dalsegno_planner.store.invocations import InvocationRow
@@ -93,6 +94,7 @@ class Creation:
         expected_plan: The digest that was agreed to; empty for any.
         name: The run name; empty to be given one.
         time_limit: How many seconds it may take; None for as many as its source.
+        lane: The lane of its work; None for the usual one.
     """
 
     request_id: UUID | None = None
@@ -102,3 +104,9 @@ class Creation:
     requested_by: str = ""
     debug: bool = False
     time_limit: float | None = None
+    lane: Lane | None = None
+    priority: int = 0
+
+    def rank(self, steps: int) -> int:
+        """Return the rank of a replay of which at least so many steps run."""
+        return rank(usual_lane(steps) if self.lane is None else self.lane, self.priority)

@@ -119,6 +119,9 @@ class _Writing:
         await self._insert_rows()
         await self._connection.execute(SQL["insert_edges"], self._id)
         await self._insert_tasks()
+        rank = self._creation.rank(self._plan.summary.affected_count)
+        if rank != 0:
+            await executions.set_rank(self._connection, self._id, rank)
         created = await executions.get(self._connection, self._id)
         assert created is not None
         return created

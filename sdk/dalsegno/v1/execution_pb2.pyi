@@ -23,6 +23,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Lane:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LaneEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Lane.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LANE_UNSPECIFIED: _Lane.ValueType  # 0
+    """As the planner thinks fit: live, or bulk for a graph of which thousands of steps run."""
+    LANE_LIVE: _Lane.ValueType  # 1
+    """Somebody waits for it: its work goes before all that is bulk."""
+    LANE_BULK: _Lane.ValueType  # 2
+    """One of many: its work is done where nothing live is waiting."""
+
+class Lane(_Lane, metaclass=_LaneEnumTypeWrapper):
+    """What an execution's work goes before, and what it waits for."""
+
+LANE_UNSPECIFIED: Lane.ValueType  # 0
+"""As the planner thinks fit: live, or bulk for a graph of which thousands of steps run."""
+LANE_LIVE: Lane.ValueType  # 1
+"""Somebody waits for it: its work goes before all that is bulk."""
+LANE_BULK: Lane.ValueType  # 2
+"""One of many: its work is done where nothing live is waiting."""
+Global___Lane: _TypeAlias = Lane  # noqa: Y015
+
 class _ExecutionState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015

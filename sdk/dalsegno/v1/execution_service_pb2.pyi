@@ -94,6 +94,8 @@ class StartHeader(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     DEBUG_FIELD_NUMBER: _builtins.int
     SHAPING_INPUTS_FIELD_NUMBER: _builtins.int
+    LANE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project; `default` where it is empty."""
@@ -107,6 +109,10 @@ class StartHeader(_message.Message):
     """A UUID that makes the request idempotent: a second request with the same one returns the first one's execution."""
     debug: _builtins.bool
     """Whether the execution runs in the client's own process."""
+    lane: _execution_pb2.Lane.ValueType
+    """The lane of its work."""
+    priority: _builtins.int
+    """Which work of a lane goes first: that of the higher priority, from -100 to 100."""
     @_builtins.property
     def definition(self) -> _definition_pb2.DefinitionRef:
         """The flow or pipeline. Its module and name are required."""
@@ -149,11 +155,13 @@ class StartHeader(_message.Message):
         result: _value_pb2.Binding | None = ...,
         debug: _builtins.bool = ...,
         shaping_inputs: _abc.Iterable[_builtins.str] | None = ...,
+        lane: _execution_pb2.Lane.ValueType = ...,
+        priority: _builtins.int = ...,
         timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "result", b"result", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "debug", b"debug", "definition", b"definition", "definitions", b"definitions", "inputs", b"inputs", "kind", b"kind", "name", b"name", "project", b"project", "request_id", b"request_id", "result", b"result", "shaping_inputs", b"shaping_inputs", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "debug", b"debug", "definition", b"definition", "definitions", b"definitions", "inputs", b"inputs", "kind", b"kind", "lane", b"lane", "name", b"name", "priority", b"priority", "project", b"project", "request_id", b"request_id", "result", b"result", "shaping_inputs", b"shaping_inputs", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -354,19 +354,27 @@ class Credit(_message.Message):
 
     STEPS_FIELD_NUMBER: _builtins.int
     BODIES_FIELD_NUMBER: _builtins.int
+    LIVE_STEPS_FIELD_NUMBER: _builtins.int
+    LIVE_BODIES_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """For steps."""
     bodies: _builtins.int
     """For bodies of flows."""
+    live_steps: _builtins.int
+    """For steps of the lane `LIVE` alone, besides."""
+    live_bodies: _builtins.int
+    """For bodies of flows of the lane `LIVE` alone, besides."""
     def __init__(
         self,
         *,
         steps: _builtins.int = ...,
         bodies: _builtins.int = ...,
+        live_steps: _builtins.int = ...,
+        live_bodies: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bodies", b"bodies", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bodies", b"bodies", "live_bodies", b"live_bodies", "live_steps", b"live_steps", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1164,8 +1172,14 @@ class Task(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     RECORDED_FIELD_NUMBER: _builtins.int
+    LANE_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project."""
+    lane: _execution_pb2.Lane.ValueType
+    """The lane of its execution. What is live goes first."""
+    reserved: _builtins.bool
+    """Whether it takes from the credit for the lane `LIVE` alone."""
     @_builtins.property
     def token(self) -> Global___TaskToken:
         """The token."""
@@ -1195,10 +1209,12 @@ class Task(_message.Message):
         step: Global___StepTask | None = ...,
         body: Global___BodyTask | None = ...,
         recorded: Global___RecordedCalls | None = ...,
+        lane: _execution_pb2.Lane.ValueType = ...,
+        reserved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "definition", b"definition", "recorded", b"recorded", "step", b"step", "token", b"token", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "definition", b"definition", "project", b"project", "recorded", b"recorded", "step", b"step", "token", b"token", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "definition", b"definition", "lane", b"lane", "project", b"project", "recorded", b"recorded", "reserved", b"reserved", "step", b"step", "token", b"token", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["step", "body", "recorded"]  # noqa: Y015
     _WhichOneofArgType_work: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015

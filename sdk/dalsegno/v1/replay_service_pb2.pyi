@@ -584,6 +584,8 @@ class ReplayServiceCreateRequest(_message.Message):
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     DEBUG_FIELD_NUMBER: _builtins.int
     SINGLE_STEP_FIELD_NUMBER: _builtins.int
+    LANE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes the request idempotent: a second request with the same one returns the first one's execution."""
@@ -597,6 +599,10 @@ class ReplayServiceCreateRequest(_message.Message):
     """Whether the replay runs in the client's own process."""
     single_step: _builtins.bool
     """Whether the replay is of a single step."""
+    lane: _execution_pb2.Lane.ValueType
+    """The lane of its work."""
+    priority: _builtins.int
+    """Which work of a lane goes first: that of the higher priority, from -100 to 100."""
     @_builtins.property
     def spec(self) -> Global___ReplaySpec:
         """The replay."""
@@ -615,11 +621,13 @@ class ReplayServiceCreateRequest(_message.Message):
         requested_by: _builtins.str = ...,
         debug: _builtins.bool = ...,
         single_step: _builtins.bool = ...,
+        lane: _execution_pb2.Lane.ValueType = ...,
+        priority: _builtins.int = ...,
         timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["debug", b"debug", "expect_plan", b"expect_plan", "name", b"name", "request_id", b"request_id", "requested_by", b"requested_by", "single_step", b"single_step", "spec", b"spec", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["debug", b"debug", "expect_plan", b"expect_plan", "lane", b"lane", "name", b"name", "priority", b"priority", "request_id", b"request_id", "requested_by", b"requested_by", "single_step", b"single_step", "spec", b"spec", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,53 +4,116 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT project || '/' || module || ':' || name || CASE pinned_digest WHEN '' THEN '' ELSE '@' || pinned_digest END
 $$;
 
--- Claims ready tasks for sessions, within their credit, oldest first.
+-- Claims tasks of one rank for one session, up to `quota`: of each execution the same number, beginning with those after
+-- `last_turn`. Returns also how many each was allowed; one that had fewer has no more.
+CREATE OR REPLACE FUNCTION dispatch_take(
+    wanted claim, bodies boolean, rank smallint, last_turn uuid, quota integer,
+    OUT taken task_token[], OUT share integer)
+LANGUAGE plpgsql AS $$
+BEGIN
+    WITH RECURSIVE session AS (
+        -- Locked until this is committed: who ends or reopens the session meanwhile finds what is claimed here.
+        SELECT s.id FROM sessions s WHERE s.id = wanted.session_id AND s.generation = wanted.generation
+        FOR SHARE
+    ), skip AS (
+        -- Routes with ready work, by skipping from one to the next; then those that the session has.
+        (SELECT t.route FROM tasks t WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank
+         ORDER BY t.route LIMIT 1)
+        UNION ALL
+        SELECT (SELECT t.route FROM tasks t
+                WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route > skip.route
+                ORDER BY t.route LIMIT 1)
+        FROM skip WHERE skip.route IS NOT NULL
+    ), queue AS MATERIALIZED (
+        SELECT skip.route, turn.execution_id
+        FROM skip CROSS JOIN LATERAL (
+            -- In the same way, executions: first those after the last turn, then, wrapped around, those up to it.
+            WITH RECURSIVE next AS (
+                SELECT (SELECT t.execution_id FROM tasks t
+                        WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route = skip.route
+                          AND t.execution_id > last_turn ORDER BY t.execution_id LIMIT 1) AS execution_id,
+                       false AS wrapped, 1 AS place
+                UNION ALL
+                SELECT CASE
+                       WHEN n.execution_id IS NULL THEN
+                           (SELECT t.execution_id FROM tasks t
+                            WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route = skip.route
+                              AND t.execution_id <= last_turn ORDER BY t.execution_id LIMIT 1)
+                       WHEN n.wrapped THEN
+                           (SELECT t.execution_id FROM tasks t
+                            WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route = skip.route
+                              AND t.execution_id > n.execution_id AND t.execution_id <= last_turn
+                            ORDER BY t.execution_id LIMIT 1)
+                       ELSE
+                           (SELECT t.execution_id FROM tasks t
+                            WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route = skip.route
+                              AND t.execution_id > n.execution_id ORDER BY t.execution_id LIMIT 1)
+                       END,
+                       n.wrapped OR n.execution_id IS NULL, n.place + 1
+                FROM next n
+                WHERE n.place <= quota AND NOT (n.wrapped AND n.execution_id IS NULL)
+            )
+            SELECT next.execution_id FROM next WHERE next.execution_id IS NOT NULL OFFSET 0) turn
+        WHERE skip.route = ANY (wanted.routes)
+        ORDER BY turn.execution_id <= last_turn, turn.execution_id
+        LIMIT quota
+    ), each AS MATERIALIZED (
+        SELECT (quota + count(*) - 1) / greatest(count(*), 1) AS share FROM queue
+    ), candidates AS (
+        SELECT c.address
+        FROM each CROSS JOIN queue CROSS JOIN LATERAL (
+            SELECT t.ctid AS address FROM tasks t
+            WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route = queue.route
+              AND t.execution_id = queue.execution_id AND t.available_at <= clock_timestamp()
+            ORDER BY t.number
+            LIMIT each.share FOR UPDATE SKIP LOCKED) c
+        LIMIT quota
+    ), leased AS (
+        UPDATE tasks t SET session_id = session.id, epoch = t.epoch + 1, running = false
+        FROM candidates c, session
+        WHERE t.ctid = c.address
+        RETURNING t.execution_id, t.number, t.epoch, t.session_id
+    )
+    SELECT array_agg((l.execution_id, l.number, l.epoch, l.session_id)::task_token), (SELECT e.share FROM each e)
+    INTO taken, share FROM leased l;
+END
+$$;
+
+-- Claims ready tasks for sessions, within their credit: those of the lowest rank first, of each rank in turn.
 CREATE OR REPLACE FUNCTION dispatch_claim(claims claim[], OUT tasks claimed_task[])
 LANGUAGE plpgsql AS $$
 DECLARE
     wanted claim;
-    picked task_token[] := '{}';
+    bodies boolean;
+    quota integer;
+    rank smallint;
+    last_turn uuid;
     more task_token[];
+    share integer;
+    picked task_token[] := '{}';
 BEGIN
     FOREACH wanted IN ARRAY claims LOOP
-        WITH session AS (
-            -- Locked until this is committed: who ends or reopens the session meanwhile finds what is claimed here.
-            SELECT s.id FROM sessions s
-            WHERE s.id = wanted.session_id AND s.generation = wanted.generation
-            FOR SHARE
-        ), ready AS (
-            SELECT kind.is_body, route.route, kind.quota
-            FROM (VALUES (false, wanted.steps), (true, wanted.bodies)) kind(is_body, quota)
-            CROSS JOIN LATERAL (
-                -- Routes with ready work, by skipping from one to the next; then those that the session has.
-                WITH RECURSIVE skip AS (
-                    (SELECT t.route FROM tasks t WHERE t.session_id IS NULL AND t.is_body = kind.is_body
-                     ORDER BY t.route LIMIT 1)
-                    UNION ALL
-                    SELECT (SELECT t.route FROM tasks t WHERE t.session_id IS NULL AND t.is_body = kind.is_body
-                            AND t.route > skip.route ORDER BY t.route LIMIT 1)
-                    FROM skip WHERE skip.route IS NOT NULL
-                )
-                SELECT skip.route FROM skip WHERE skip.route = ANY (wanted.routes)
-            ) route
-            WHERE kind.quota > 0
-        ), candidates AS (
-            SELECT c.*, row_number() OVER (PARTITION BY c.is_body ORDER BY c.lane, c.sequence) AS place, ready.quota
-            FROM ready CROSS JOIN LATERAL (
-                SELECT t.ctid AS address, t.is_body, t.lane, t.sequence
-                FROM tasks t
-                WHERE t.session_id IS NULL AND t.is_body = ready.is_body AND t.route = ready.route
-                  AND t.available_at <= clock_timestamp()
-                ORDER BY t.lane, t.sequence
-                LIMIT ready.quota FOR UPDATE SKIP LOCKED) c
-        ), leased AS (
-            UPDATE tasks t SET session_id = session.id, epoch = t.epoch + 1, running = false
-            FROM candidates c, session
-            WHERE c.place <= c.quota AND t.ctid = c.address
-            RETURNING t.execution_id, t.number, t.epoch, t.session_id
-        )
-        SELECT array_agg((l.execution_id, l.number, l.epoch, l.session_id)::task_token) INTO more FROM leased l;
-        picked := picked || coalesce(more, '{}');
+        FOREACH bodies IN ARRAY '{true,false}'::boolean[] LOOP
+            quota := CASE WHEN bodies THEN wanted.bodies ELSE wanted.steps END;
+            last_turn := CASE WHEN bodies THEN wanted.last_body ELSE wanted.last_step END;
+            rank := wanted.lowest - 1;
+            share := NULL;
+            WHILE quota > 0 LOOP
+                -- Of a rank that had more than its share there may be some left.
+                IF share IS NULL THEN
+                    SELECT t.lane INTO rank FROM tasks t
+                    WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane > rank AND t.lane <= wanted.highest
+                    ORDER BY t.lane LIMIT 1;
+                    EXIT WHEN rank IS NULL;
+                END IF;
+                SELECT * INTO more, share FROM dispatch_take(wanted, bodies, rank, last_turn, quota);
+                picked := picked || coalesce(more, '{}');
+                quota := quota - coalesce(cardinality(more), 0);
+                IF coalesce(cardinality(more), 0) < share OR more IS NULL THEN
+                    share := NULL;
+                END IF;
+            END LOOP;
+        END LOOP;
     END LOOP;
 
     IF cardinality(picked) = 0 THEN
@@ -81,7 +144,7 @@ BEGIN
         i.invocation_id, i.inputs,
         CASE WHEN p.number = 0 OR i.reads_inputs <> '{}' THEN e.inputs END,
         i.options, i.attempt + 1, u.numbers, u.outputs,
-        e.invocation_count, e.next_number, e.replay::text, i.attempts_before
+        e.invocation_count, e.next_number, e.replay::text, i.attempts_before, e.lane
     )::claimed_task) INTO tasks
     FROM unnest(picked) p
     JOIN executions e ON e.id = p.execution_id

@@ -55,16 +55,16 @@ SELECT id, state, last_event FROM executions WHERE id = ANY ($1::uuid[]);
 -- Everything that a flow needs to run, in one round trip. No row comes back where the name or the request is taken.
 WITH execution AS (
     INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, debug, request_id,
-                            inputs, result_binding, shaping_inputs, last_event, time_limit, deadline)
+                            inputs, result_binding, shaping_inputs, last_event, time_limit, deadline, lane)
     VALUES ($1, $2, $3, $4, $5, 'pending', $6, $7, $8, $9, $10, $11, $12, $13, 1, $15,
-            clock_timestamp() + make_interval(secs => $15))
+            clock_timestamp() + make_interval(secs => $15), $16)
     ON CONFLICT DO NOTHING
     RETURNING id, created_at, deadline
 ), own_lineage AS (
     INSERT INTO lineage (execution_id, depth, ancestor_id, number_limit)
     SELECT id, 0, id, 2147483647 FROM execution
 ), body AS (
-    INSERT INTO tasks (execution_id, number, is_body, route) SELECT id, 0, true, $14 FROM execution
+    INSERT INTO tasks (execution_id, number, is_body, lane, route) SELECT id, 0, true, $16, $14 FROM execution
 ), event AS (
     INSERT INTO events (execution_id, event, number, state, at) SELECT id, 1, 0, 'pending', created_at FROM execution
 )
@@ -75,11 +75,11 @@ SELECT created_at, deadline FROM execution;
 WITH execution AS (
     INSERT INTO executions (id, project, name, flow, kind, state, module, pinned_digest, code_digest, debug, request_id,
                             inputs, result_binding, shaping_inputs, last_event, next_number, invocation_count, unfinished,
-                            started_at, finished_at, time_limit, deadline)
+                            started_at, finished_at, time_limit, deadline, lane)
     VALUES ($1, $2, $3, $4, $5, CASE WHEN $14 = 0 THEN 'completed' ELSE 'pending' END, $6, $7, $8, $9, $10, $11, $12, $13,
             CASE WHEN $14 = 0 THEN 2 ELSE 1 END, $14 + 1, $14, $14,
             CASE WHEN $14 = 0 THEN clock_timestamp() END, CASE WHEN $14 = 0 THEN clock_timestamp() END,
-            $15, clock_timestamp() + make_interval(secs => $15))
+            $15, clock_timestamp() + make_interval(secs => $15), $16)
     ON CONFLICT DO NOTHING
     RETURNING id, created_at
 ), own_lineage AS (
@@ -110,6 +110,12 @@ WITH execution AS (
     INSERT INTO events (execution_id, event, number, state, at) SELECT id, 1, 0, state, created_at FROM execution
 )
 SELECT created_at FROM execution;
+
+-- name: set_rank
+WITH execution AS (
+    UPDATE executions SET lane = $2 WHERE id = $1 RETURNING id
+)
+UPDATE tasks SET lane = $2 FROM execution WHERE tasks.execution_id = execution.id;
 
 -- name: unserved
 -- Ready work that no connected executor can take. Of a large execution a few tasks speak for all.

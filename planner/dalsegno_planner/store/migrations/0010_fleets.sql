@@ -1,0 +1,15 @@
+-- Work of fleets: lanes, and turns of executions within them.
+
+-- In turn rather than the oldest first: within a lane and a route, ready work is found by its execution.
+DROP INDEX tasks_ready;
+ALTER TABLE tasks DROP COLUMN sequence;
+CREATE INDEX tasks_ready ON tasks (is_body, lane, route, execution_id, number) WHERE session_id IS NULL;
+
+-- A claim is for one lane: for ranks from the lowest to the highest. Of steps and of bodies, those of executions after the
+-- ones that had the last turn go first.
+ALTER TYPE claim ADD ATTRIBUTE lowest smallint;
+ALTER TYPE claim ADD ATTRIBUTE highest smallint;
+ALTER TYPE claim ADD ATTRIBUTE last_step uuid;
+ALTER TYPE claim ADD ATTRIBUTE last_body uuid;
+
+ALTER TYPE claimed_task ADD ATTRIBUTE lane smallint;
