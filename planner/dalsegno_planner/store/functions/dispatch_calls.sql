@@ -1,80 +1,119 @@
--- Records durable calls of bodies whose tokens have been checked. A call that has ended is never written again.
-CREATE OR REPLACE FUNCTION dispatch_calls(calls body_call[], OUT changes state_change[])
+-- Records a call of which there may be a row: in this execution, or, where it is reused, in one that this one replays.
+CREATE OR REPLACE FUNCTION dispatch_known_call(c body_call, OUT changes state_change[], OUT grown growth[])
 LANGUAGE plpgsql AS $$
 DECLARE
+    written record;
+BEGIN
+    -- One that is made with other inputs leaves its old edges.
+    DELETE FROM edges e
+    USING invocations i CROSS JOIN LATERAL unnest(i.upstream) u(number)
+    WHERE i.execution_id = c.execution_id AND i.number = c.number AND i.upstream <> c.upstream
+      AND (i.state IN ('pending', 'reused') OR i.state = 'not_reached' AND NOT i.called)
+      AND e.execution_id = c.execution_id AND e.upstream = u.number AND e.downstream = c.number;
+
+    INSERT INTO invocations AS i (
+        execution_id, number, position, invocation_id, name, kind, state, module, pinned_digest, code_digest,
+        attempt, epoch, called, stale_inputs, started_at, finished_at, upstream, after, reads_inputs, inputs, outputs,
+        failure, options, supplier_id)
+    SELECT c.execution_id, c.number, c.position, c.invocation_id, c.name, c.kind,
+           CASE c.action WHEN 'completed' THEN 'completed' WHEN 'failed' THEN 'failed' WHEN 'reused' THEN 'reused'
+                         WHEN 'wait' THEN 'waiting' ELSE 'pending' END,
+           c.module, c.pinned_digest, coalesce(s.code_digest, c.code_digest), coalesce(s.attempt, c.attempt),
+           CASE c.action WHEN 'submitted' THEN 0 ELSE c.epoch END, c.action <> 'started', c.stale_inputs,
+           coalesce(s.started_at, c.started_at),
+           CASE WHEN c.action IN ('completed', 'failed', 'reused')
+                THEN coalesce(s.finished_at, c.finished_at, clock_timestamp()) END,
+           c.upstream, c.after, c.reads_inputs, c.inputs, coalesce(s.outputs, c.outputs), c.failure, c.options,
+           s.supplier
+    FROM (SELECT) one
+    -- A reused call keeps what it reuses: the nearest row of an ancestor.
+    LEFT JOIN LATERAL (
+        SELECT x.code_digest, x.attempt, x.started_at, x.finished_at, x.outputs,
+               coalesce(x.supplier_id, x.execution_id) AS supplier
+        FROM lineage l
+        CROSS JOIN LATERAL (
+            SELECT y.* FROM invocations y
+            WHERE y.execution_id = l.ancestor_id AND y.number = c.number AND y.number < l.number_limit OFFSET 0) x
+        WHERE l.execution_id = c.execution_id AND l.depth > 0 ORDER BY l.depth LIMIT 1
+    ) s ON c.action = 'reused'
+    ON CONFLICT (execution_id, number) DO UPDATE
+    SET position = excluded.position, invocation_id = excluded.invocation_id, name = excluded.name,
+        state = excluded.state, module = excluded.module, pinned_digest = excluded.pinned_digest,
+        code_digest = excluded.code_digest,
+        -- Of one that is submitted again, its acknowledgement having been lost, attempts may have failed since.
+        attempt = CASE excluded.state WHEN 'pending' THEN greatest(i.attempt, excluded.attempt) ELSE excluded.attempt END,
+        -- Of one that has not ended it stays: after a retry its tasks go on from there.
+        epoch = CASE excluded.state WHEN 'pending' THEN i.epoch ELSE excluded.epoch END,
+        called = excluded.called, stale_inputs = excluded.stale_inputs, started_at = excluded.started_at,
+        finished_at = excluded.finished_at, upstream = excluded.upstream, after = excluded.after,
+        reads_inputs = excluded.reads_inputs, inputs = excluded.inputs, outputs = excluded.outputs,
+        failure = excluded.failure, options = excluded.options, supplier_id = excluded.supplier_id
+    -- A tombstone that a running execution has is of a call that earlier ones did not make: this one makes it.
+    WHERE i.state IN ('pending', 'reused') OR i.state = 'not_reached' AND NOT i.called
+    RETURNING i.state, i.started_at, i.xmax = 0 AS fresh INTO written;
+    IF FOUND THEN
+        changes := ARRAY[(
+            c.execution_id, c.number,
+            CASE WHEN written.state = 'pending' AND written.started_at IS NOT NULL THEN 'running' ELSE written.state END
+        )::state_change];
+        grown := ARRAY[(c.execution_id, c.number, CASE WHEN written.fresh THEN 1 ELSE 0 END)::growth];
+    END IF;
+END
+$$;
+
+-- Records durable calls of bodies whose tokens have been checked. A call that has ended is never written again.
+--
+-- One after the other: most come alone, and what a statement costs is the making of its plan's state, which is the less
+-- the less there is in it. What executions' rows are to learn of it is returned, because they are locked last.
+CREATE OR REPLACE FUNCTION dispatch_calls(calls body_call[], OUT changes state_change[], OUT grown growth[])
+LANGUAGE plpgsql AS $$
+DECLARE
+    one body_call;
+    now_in text;
+    fresh boolean;
     waits_made boolean;
     submitted boolean;
     yielded boolean;
-    deltas boolean;
 BEGIN
-    -- A recorded call that is made with other inputs leaves its old edges.
-    DELETE FROM edges e
-    USING unnest(calls) c
-    JOIN invocations i ON i.execution_id = c.execution_id AND i.number = c.number
-    CROSS JOIN LATERAL unnest(i.upstream) u(number)
-    WHERE i.upstream <> c.upstream AND (i.state IN ('pending', 'reused') OR i.state = 'not_reached' AND NOT i.called)
-      AND e.execution_id = c.execution_id AND e.upstream = u.number AND e.downstream = c.number;
+    changes := '{}';
+    grown := '{}';
+    FOREACH one IN ARRAY calls LOOP
+        now_in := CASE one.action WHEN 'completed' THEN 'completed' WHEN 'failed' THEN 'failed' WHEN 'wait' THEN 'waiting'
+                                ELSE 'pending' END;
+        fresh := false;
+        IF one.action <> 'reused' THEN
+            INSERT INTO invocations (
+                execution_id, number, position, invocation_id, name, kind, state, module, pinned_digest, code_digest,
+                attempt, epoch, called, stale_inputs, started_at, finished_at, upstream, after, reads_inputs, inputs,
+                outputs, failure, options)
+            VALUES (
+                one.execution_id, one.number, one.position, one.invocation_id, one.name, one.kind, now_in, one.module,
+                one.pinned_digest, one.code_digest, one.attempt,
+                CASE one.action WHEN 'submitted' THEN 0 ELSE one.epoch END, one.action <> 'started',
+                one.stale_inputs, one.started_at,
+                CASE WHEN one.action IN ('completed', 'failed') THEN coalesce(one.finished_at, clock_timestamp()) END,
+                one.upstream, one.after, one.reads_inputs, one.inputs, one.outputs, one.failure, one.options)
+            ON CONFLICT (execution_id, number) DO NOTHING
+            RETURNING true INTO fresh;
+        END IF;
+        IF fresh THEN
+            changes := changes || (
+                one.execution_id, one.number, CASE one.action WHEN 'started' THEN 'running' ELSE now_in END)::state_change;
+            grown := grown || (one.execution_id, one.number, 1)::growth;
+        ELSE
+            SELECT dispatch_calls.changes || known.changes, dispatch_calls.grown || known.grown INTO changes, grown
+            FROM dispatch_known_call(one) known;
+        END IF;
+        IF cardinality(one.upstream) > 0 THEN
+            INSERT INTO edges (execution_id, upstream, downstream)
+            SELECT one.execution_id, u.number, one.number FROM unnest(one.upstream) u(number)
+            ON CONFLICT DO NOTHING;
+        END IF;
+    END LOOP;
 
-    WITH written AS (
-        INSERT INTO invocations AS i (
-            execution_id, number, position, invocation_id, name, kind, state, module, pinned_digest, code_digest,
-            attempt, epoch, called, stale_inputs, started_at, finished_at, upstream, after, reads_inputs, inputs, outputs,
-            failure, options, supplier_id)
-        SELECT c.execution_id, c.number, c.position, c.invocation_id, c.name, c.kind,
-               CASE c.action WHEN 'completed' THEN 'completed' WHEN 'failed' THEN 'failed' WHEN 'reused' THEN 'reused'
-                             WHEN 'wait' THEN 'waiting' ELSE 'pending' END,
-               c.module, c.pinned_digest, coalesce(s.code_digest, c.code_digest),
-               coalesce(s.attempt, c.attempt), CASE c.action WHEN 'submitted' THEN 0 ELSE c.epoch END, c.action <> 'started', c.stale_inputs,
-               coalesce(s.started_at, c.started_at),
-               CASE WHEN c.action IN ('completed', 'failed', 'reused')
-                    THEN coalesce(s.finished_at, c.finished_at, clock_timestamp()) END,
-               c.upstream, c.after, c.reads_inputs, c.inputs, coalesce(s.outputs, c.outputs), c.failure, c.options,
-               s.supplier
-        FROM unnest(calls) c
-        -- A reused call keeps what it reuses: the nearest row of an ancestor.
-        LEFT JOIN LATERAL (
-            SELECT x.code_digest, x.attempt, x.started_at, x.finished_at, x.outputs,
-                   coalesce(x.supplier_id, x.execution_id) AS supplier
-            FROM lineage l
-            CROSS JOIN LATERAL (
-                SELECT y.* FROM invocations y
-                WHERE y.execution_id = l.ancestor_id AND y.number = c.number AND y.number < l.number_limit OFFSET 0) x
-            WHERE l.execution_id = c.execution_id AND l.depth > 0 ORDER BY l.depth LIMIT 1
-        ) s ON c.action = 'reused'
-        ON CONFLICT (execution_id, number) DO UPDATE
-        SET position = excluded.position, invocation_id = excluded.invocation_id, name = excluded.name,
-            state = excluded.state, module = excluded.module, pinned_digest = excluded.pinned_digest,
-            code_digest = excluded.code_digest,
-            -- Of one that is submitted again, its acknowledgement having been lost, attempts may have failed since.
-            attempt = CASE excluded.state WHEN 'pending' THEN greatest(i.attempt, excluded.attempt) ELSE excluded.attempt END,
-            -- Of one that has not ended it stays: after a retry its tasks go on from there.
-            epoch = CASE excluded.state WHEN 'pending' THEN i.epoch ELSE excluded.epoch END,
-            called = excluded.called, stale_inputs = excluded.stale_inputs, started_at = excluded.started_at, finished_at = excluded.finished_at,
-            upstream = excluded.upstream, after = excluded.after, reads_inputs = excluded.reads_inputs,
-            inputs = excluded.inputs, outputs = excluded.outputs, failure = excluded.failure, options = excluded.options,
-            supplier_id = excluded.supplier_id
-        -- A tombstone that a running execution has is of a call that earlier ones did not make: this one makes it.
-        WHERE i.state IN ('pending', 'reused') OR i.state = 'not_reached' AND NOT i.called
-        RETURNING i.execution_id, i.number, i.state, i.started_at, i.xmax = 0 AS fresh
-    ), counted AS (
-        -- In a replay, a delta of a recorded call is a fresh row, but no further invocation.
-        UPDATE executions e
-        SET next_number = greatest(e.next_number, w.highest + 1),
-            invocation_count = e.invocation_count + CASE WHEN e.source_id IS NULL THEN w.fresh
-                                                         ELSE greatest(w.highest + 1 - e.next_number, 0) END
-        FROM (SELECT execution_id, max(number) AS highest, (count(*) FILTER (WHERE fresh))::integer AS fresh
-              FROM written GROUP BY execution_id) w
-        WHERE e.id = w.execution_id
-        RETURNING e.id, e.source_id IS NOT NULL AS replayed
-    )
-    SELECT array_agg((w.execution_id, w.number,
-                      CASE WHEN w.state = 'pending' AND w.started_at IS NOT NULL THEN 'running' ELSE w.state END
-                     )::state_change),
-           bool_or(w.fresh AND c.replayed)
-    INTO changes, deltas FROM written w LEFT JOIN counted c ON c.id = w.execution_id;
-
-    IF deltas THEN
-        -- What an earlier replay overrides stays overridden, also where a call turns out to be no longer reused as it is.
+    -- What an earlier replay overrides stays overridden, also where a call turns out to be no longer reused as it is.
+    IF EXISTS (SELECT FROM unnest(grown) g JOIN executions e ON e.id = g.execution_id
+               WHERE g.fresh > 0 AND e.source_id IS NOT NULL) THEN
         UPDATE invocations i
         SET overridden_inputs = x.overridden_inputs, override_outputs = x.override_outputs
         FROM unnest(calls) c
@@ -89,11 +128,6 @@ BEGIN
           AND i.overridden_inputs = '{}' AND i.override_outputs IS NULL
           AND (x.overridden_inputs <> '{}' OR x.override_outputs IS NOT NULL);
     END IF;
-
-    INSERT INTO edges (execution_id, upstream, downstream)
-    SELECT c.execution_id, u.number, c.number
-    FROM unnest(calls) c CROSS JOIN LATERAL unnest(c.upstream) u(number)
-    ON CONFLICT DO NOTHING;
 
     -- A statement costs some 30 µs though it finds nothing: what is rare is asked for at once.
     SELECT bool_or(c.action = 'wait'), bool_or(c.action = 'submitted'), bool_or(cardinality(c.yielded) > 0)

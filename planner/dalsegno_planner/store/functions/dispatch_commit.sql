@@ -12,6 +12,9 @@ DECLARE
     body body_end;
     changes state_change[] := '{}';
     made state_change[];
+    grown growth[] := '{}';
+    items integer[];
+    flows boolean := false;
     raw resolved_call[];
     again boolean;
 BEGIN
@@ -38,7 +41,7 @@ BEGIN
     END IF;
 
     IF cardinality(p_calls) > 0 THEN
-        SELECT array_agg(ok.c) INTO calls FROM (
+        SELECT array_agg(ok.c), array_agg((ok.c).item) INTO calls, items FROM (
             SELECT c FROM (SELECT u AS c FROM unnest(p_calls) u ORDER BY u.execution_id) sorted
             CROSS JOIN LATERAL (
                 SELECT FROM tasks t
@@ -52,9 +55,9 @@ BEGIN
                 FROM unnest(p_attempts) a JOIN unnest(calls) c ON c.item = a.item
                 ON CONFLICT DO NOTHING;
             END IF;
-            made := dispatch_calls(calls);
-            changes := changes || coalesce(made, '{}');
-            durable := durable || (SELECT array_agg(c.item) FROM unnest(calls) c);
+            SELECT * INTO made, grown FROM dispatch_calls(calls);
+            changes := changes || made;
+            durable := durable || items;
         END IF;
         IF cardinality(calls) IS DISTINCT FROM cardinality(p_calls) THEN
             durable := durable || (
@@ -77,12 +80,11 @@ BEGIN
     END IF;
 
     IF cardinality(changes) > 0 THEN
-        moved := coalesce(dispatch_settle(changes), '{}');
-        SELECT array_agg(DISTINCT c.execution_id) INTO changed FROM unnest(changes) c;
+        SELECT * INTO changed, moved, flows FROM dispatch_settle(changes, grown);
     END IF;
 
     -- After the executions' rows are locked: a body that was claimed meanwhile is found, or finds the outcome itself.
-    IF cardinality(raw) > 0 THEN
+    IF flows AND cardinality(raw) > 0 THEN
         SELECT array_agg((t.session_id, t.execution_id, t.epoch, w.number, w.outputs, w.failure)::resolved_call)
         INTO resolved
         FROM unnest(raw) w

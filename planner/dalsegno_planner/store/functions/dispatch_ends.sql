@@ -84,54 +84,60 @@ BEGIN
 END
 $$;
 
--- Counts what ended, ends executions whose last invocation has, and records the events, under the locks of the
--- executions' rows, which are taken last and in order.
-CREATE OR REPLACE FUNCTION dispatch_settle(changes state_change[], OUT ended uuid[])
+-- Counts what ended and what is new, says whether it is of flows, ends executions whose last invocation has, and records the events, under the locks
+-- of the executions' rows, which are taken last and in order.
+CREATE OR REPLACE FUNCTION dispatch_settle(changes state_change[], grown growth[], OUT changed uuid[], OUT ended uuid[], OUT flows boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
-    event_count integer;
+    counts record;
+    known record;
+    ends boolean;
 BEGIN
-    PERFORM FROM executions e
-    WHERE e.id IN (SELECT c.execution_id FROM unnest(changes) c)
-    ORDER BY e.id FOR UPDATE;
-
-    WITH counts AS (
-        SELECT c.execution_id,
-               count(*)::integer AS events,
+    changed := '{}';
+    ended := '{}';
+    flows := false;
+    FOR counts IN
+        SELECT c.execution_id, array_agg(c.number) AS numbers, array_agg(c.state) AS states, count(*)::integer AS events,
                count(*) FILTER (WHERE c.state IN ('completed', 'failed', 'not_reached', 'cancelled'))::integer AS ended,
                count(*) FILTER (WHERE c.state = 'failed')::integer AS failed
-        FROM unnest(changes) c GROUP BY c.execution_id
-    ), updated AS (
+        FROM unnest(changes) c GROUP BY c.execution_id ORDER BY c.execution_id
+    LOOP
+        SELECT e.kind = 'pipeline' AND e.unfinished - counts.ended = 0 AND e.state IN ('pending', 'running') AS ends,
+               e.kind, e.source_id IS NOT NULL AS replayed, e.last_event, e.next_number, 0 AS fresh, 0 AS highest
+        INTO known FROM executions e WHERE e.id = counts.execution_id FOR UPDATE;
+        ends := known.ends;
+        IF cardinality(grown) > 0 THEN
+            SELECT coalesce(sum(g.fresh), 0), coalesce(max(g.number), 0) INTO known.fresh, known.highest
+            FROM unnest(grown) g WHERE g.execution_id = counts.execution_id;
+            -- In a replay, a delta of a recorded call is a fresh row, but no further invocation.
+            IF known.replayed THEN
+                known.fresh := greatest(known.highest + 1 - known.next_number, 0);
+            END IF;
+        END IF;
         UPDATE executions e
-        SET last_event = e.last_event + counts.events + final.step,
+        SET last_event = e.last_event + counts.events + CASE WHEN ends THEN 1 ELSE 0 END,
+            next_number = greatest(e.next_number, known.highest + 1),
+            invocation_count = e.invocation_count + known.fresh,
             unfinished = CASE e.kind WHEN 'pipeline' THEN e.unfinished - counts.ended ELSE e.unfinished END,
             failures = e.failures + counts.failed,
-            state = CASE final.step WHEN 0 THEN e.state
-                                    ELSE CASE WHEN e.failures + counts.failed > 0 THEN 'failed' ELSE 'completed' END END,
-            finished_at = CASE final.step WHEN 0 THEN e.finished_at ELSE clock_timestamp() END
-        FROM counts
-        CROSS JOIN LATERAL (SELECT counts.execution_id, counts.ended) k
-        CROSS JOIN LATERAL (
-            SELECT CASE WHEN x.kind = 'pipeline' AND x.unfinished - k.ended = 0
-                             AND x.state IN ('pending', 'running') THEN 1 ELSE 0 END AS step
-            FROM executions x WHERE x.id = k.execution_id) final
-        WHERE e.id = counts.execution_id
-        RETURNING e.id, e.last_event - counts.events - final.step AS before, counts.events, final.step, e.state
-    ), recorded AS (
+            state = CASE WHEN NOT ends THEN e.state WHEN e.failures + counts.failed > 0 THEN 'failed' ELSE 'completed' END,
+            finished_at = CASE WHEN ends THEN clock_timestamp() ELSE e.finished_at END,
+            -- The failure of a pipeline is that of its first failed invocation.
+            failure = CASE WHEN ends AND e.failures + counts.failed > 0 THEN
+                          (SELECT i.failure FROM invocations i WHERE i.execution_id = e.id AND i.state = 'failed'
+                           ORDER BY i.finished_at, i.number LIMIT 1)
+                      ELSE e.failure END
+        WHERE e.id = counts.execution_id;
         INSERT INTO events (execution_id, event, number, state)
-        SELECT u.id, u.before + row_number() OVER (PARTITION BY u.id), c.number, c.state
-        FROM updated u JOIN unnest(changes) c ON c.execution_id = u.id
-        UNION ALL
-        SELECT u.id, u.before + u.events + 1, 0, u.state FROM updated u WHERE u.step = 1
-    )
-    SELECT array_agg(u.id) INTO ended FROM updated u WHERE u.step = 1;
-
-    -- The failure of a pipeline is that of its first failed invocation.
-    IF ended IS NOT NULL THEN
-        UPDATE executions e
-        SET failure = (SELECT i.failure FROM invocations i
-                       WHERE i.execution_id = e.id AND i.state = 'failed' ORDER BY i.finished_at, i.number LIMIT 1)
-        WHERE e.id = ANY (ended) AND e.state = 'failed';
-    END IF;
+        SELECT counts.execution_id, known.last_event + c.place, c.number, c.state
+        FROM unnest(counts.numbers, counts.states) WITH ORDINALITY c(number, state, place);
+        IF ends THEN
+            INSERT INTO events (execution_id, event, number, state)
+            SELECT e.id, e.last_event, 0, e.state FROM executions e WHERE e.id = counts.execution_id;
+            ended := ended || counts.execution_id;
+        END IF;
+        changed := changed || counts.execution_id;
+        flows := flows OR known.kind = 'flow';
+    END LOOP;
 END
 $$;

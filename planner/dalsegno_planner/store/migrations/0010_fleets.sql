@@ -13,3 +13,10 @@ ALTER TYPE claim ADD ATTRIBUTE last_step uuid;
 ALTER TYPE claim ADD ATTRIBUTE last_body uuid;
 
 ALTER TYPE claimed_task ADD ATTRIBUTE lane smallint;
+
+-- What a durable call adds to its execution: its number, and whether the row is new.
+CREATE TYPE growth AS (execution_id uuid, number integer, fresh integer);
+
+-- They return something else, or take something else, in functions/.
+DROP FUNCTION dispatch_calls(body_call[]);
+DROP FUNCTION dispatch_settle(state_change[]);
