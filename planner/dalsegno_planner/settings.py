@@ -42,6 +42,12 @@ class Settings(BaseSettings):
     poll_interval: float = Field(
         default=1.0, gt=0, description="Seconds between looks at the database behind the wake-ups."
     )
+    retention_days: float | None = Field(
+        default=None,
+        gt=0,
+        description="Days after their end for which executions are kept, unless replays read from them. For ever where "
+        "it is not set.",
+    )
     stop_grace: float = Field(default=5.0, ge=0, description="Seconds that open requests get when the planner stops.")
     max_message_size: int = Field(default=64 * 1024 * 1024, gt=0, description="Bytes of one message, at most.")
     log_level: str = Field(default="info", description="debug, info, warning, error or critical.")

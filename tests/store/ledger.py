@@ -81,9 +81,9 @@ class Ledger:
                 await self._task(execution_id, number, is_body=False)
         return execution_id
 
-    async def bulk(self, steps: int, rank: int = 0) -> UUID:
+    async def bulk(self, steps: int, rank: int = 0, execution_id: UUID | None = None) -> UUID:
         """Write a pipeline of independent steps, quickly."""
-        execution_id = new_execution_id()
+        execution_id = execution_id or new_execution_id()
         await self._execution(execution_id, "pipeline", unfinished=steps, rank=rank)
         await self.connection.execute(
             """INSERT INTO invocations (execution_id, number, position, invocation_id, name, state, module)

@@ -19,10 +19,12 @@ from dalsegno.v1.executor_service_pb2 import (
     StepCompleted,
     TaskFailed,
 )
+from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.dispatch.batch import Reported
 from dalsegno_planner.dispatch.commit import CommitLoop
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
+from dalsegno_planner.dispatch.tasks import ClaimedTask
 from dalsegno_planner.store.pool import prepare_connection
 from tests.store.ledger import ROUTES, Held, Ledger
 
@@ -37,11 +39,11 @@ class Told:
         self.claimed: asyncio.Queue[Any] = asyncio.Queue()
         self.lost = 0
 
-    async def committed(
-        self, claimed: Sequence[Any], resolved: Sequence[Any], changed: Sequence[UUID], moved: Sequence[UUID]
+    def committed(
+        self, claimed: Sequence[ClaimedTask], resolved: Sequence[Any], changed: Sequence[UUID], moved: Sequence[UUID]
     ) -> None:
-        for row in claimed:
-            self.claimed.put_nowait(row)
+        for task in claimed:
+            self.claimed.put_nowait(task.row)
 
     def connection_lost(self) -> None:
         self.lost += 1
@@ -55,7 +57,7 @@ class Bench:
         self.sessions = Sessions()
         self.sessions.add(session)
         self._dsn = dsn
-        self.loop = CommitLoop(self._connect, self.sessions, self.told)
+        self.loop = CommitLoop(Lane.LIVE, self._connect, self.sessions, self.told, lambda: 1000)
 
     async def _connect(self) -> asyncpg.Connection[Any]:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, server_settings=DISPATCH_SETTINGS)
@@ -102,7 +104,7 @@ async def test_what_is_handed_back_with_a_report_that_cannot_be_recorded_goes_ba
     await bench.report(1, 0, completed=StepCompleted(code_digest=UNSTORABLE))
     await bench.report(2, 1, completed=StepCompleted())
     bench.loop.give_back(bench.session, [bench.token(2), bench.token(3)])
-    bench.session.steps_credit = 9
+    bench.session.steps.give(9)
     bench.loop.start()
     assert await bench.acks(2) == {1: ACK_STATUS_DURABLE, 2: ACK_STATUS_DURABLE}, "the first as a failure"
     again = {(await asyncio.wait_for(bench.told.claimed.get(), 10))["number"] for _ in range(2)}
@@ -114,7 +116,7 @@ async def test_a_failure_that_cannot_be_recorded_is_refused_and_its_task_is_give
     failure = execution_pb2.Failure(origin=BACKEND, message="no disk")
     await bench.report(1, 0, failed=TaskFailed(failure=failure, code_digest=UNSTORABLE))
     await bench.report(2, 1, completed=StepCompleted())
-    bench.session.steps_credit = 1
+    bench.session.steps.give(1)
     bench.loop.start()
     assert await bench.acks(2) == {1: ACK_STATUS_REJECTED, 2: ACK_STATUS_DURABLE}
     claimed = await asyncio.wait_for(bench.told.claimed.get(), 10)
@@ -125,7 +127,7 @@ async def test_a_number_that_cannot_be_sent_to_postgres_is_a_report_that_cannot_
     """And no lost connection: that would be tried again for ever, and all others with it."""
     flow = await bench.ledger.flow()
     bench.loop.start()
-    bench.session.bodies_credit = 1
+    bench.session.bodies.give(1)
     bench.loop.wake()
     body = await asyncio.wait_for(bench.told.claimed.get(), 10)
     token = Token(flow, 0, body["epoch"])
@@ -223,9 +225,9 @@ async def test_a_loop_that_ends_with_an_error_says_so(bench: Bench) -> None:
     async def fail() -> Any:
         raise RuntimeError("nobody foresaw this")
 
-    broken = CommitLoop(fail, bench.sessions, bench.told)
+    broken = CommitLoop(Lane.LIVE, fail, bench.sessions, bench.told, lambda: 1000)
     task = broken.start()
-    bench.session.steps_credit = 1
+    bench.session.steps.give(1)
     broken.wake()
     with pytest.raises(RuntimeError, match="nobody foresaw this"):
         await asyncio.wait_for(task, 10)

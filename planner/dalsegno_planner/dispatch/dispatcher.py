@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from dalsegno_planner.dispatch.logs import LogWriter
 from dalsegno_planner.dispatch.notify import Notifier
 from dalsegno_planner.dispatch.outcomes import Outcomes
 from dalsegno_planner.dispatch.recorded import awaited_numbers, recorded_calls
+from dalsegno_planner.dispatch.retention import Retention
 from dalsegno_planner.dispatch.sessions import Held, Message, Session, Sessions, Token, definition_rows, routes_of
 from dalsegno_planner.dispatch.tasks import ClaimedTask
 from dalsegno_planner.settings import Settings
@@ -61,6 +63,9 @@ class Dispatcher:
         self._outcomes = Outcomes(self.sessions, self._deliver_resolved, settings.poll_interval)
         self._housekeeping = Housekeeping(self.sessions, bus, self._commit_loop, self._outcomes, settings)
         self._log_writer = LogWriter()
+        self._retention = (
+            Retention(timedelta(days=settings.retention_days)) if settings.retention_days is not None else None
+        )
         self._notifier = Notifier(settings.database_url, bus, self._changed_elsewhere, self._stop_held)
         self._pool: asyncpg.Pool[Any] | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -81,12 +86,15 @@ class Dispatcher:
             self._log_writer.start(self._pool),
             self._housekeeping.start(self._pool),
             self._notifier.start(),
+            *([self._retention.start(self._pool)] if self._retention is not None else []),
         ):
             loop.add_done_callback(self._loop_ended)
 
     async def stop(self) -> None:
         """End all streams, so that executors turn to another planner, and stop. Nothing that was reported is lost."""
         await self._housekeeping.stop()
+        if self._retention is not None:
+            await self._retention.stop()
         await self._notifier.stop()
         await self._log_writer.stop()
         await self._commit_loop.stop()

@@ -1,0 +1,47 @@
+-- name: expired
+-- Executions that ended long ago and that nothing reads from, by their ID, which tells when they were created:
+-- $1 after this one, $2 up to this one, $3 ended before, $4 how many.
+SELECT e.id FROM executions e
+WHERE e.id > $1 AND e.id <= $2 AND e.finished_at < $3 AND e.state IN ('completed', 'failed', 'cancelled')
+  AND NOT EXISTS (SELECT FROM lineage l WHERE l.ancestor_id = e.id AND l.execution_id <> e.id)
+ORDER BY e.id LIMIT $4
+
+-- name: lock
+-- The lock is the one that the creation of a replay takes: a replay is either seen by `forget`, or finds its source gone.
+SELECT FROM executions WHERE id = $1 FOR UPDATE
+
+-- name: forget
+-- Deletes what makes it an execution; its other rows are for later.
+WITH gone AS (
+    DELETE FROM executions e
+    WHERE e.id = $1 AND e.finished_at < $2 AND e.state IN ('completed', 'failed', 'cancelled')
+      AND NOT EXISTS (SELECT FROM lineage l WHERE l.ancestor_id = e.id AND l.execution_id <> e.id)
+    RETURNING e.id
+), unread AS (
+    DELETE FROM lineage l USING gone WHERE l.execution_id = gone.id
+)
+INSERT INTO garbage (execution_id) SELECT id FROM gone RETURNING execution_id
+
+-- name: next_garbage
+SELECT execution_id FROM garbage ORDER BY execution_id LIMIT 1 FOR UPDATE SKIP LOCKED
+
+-- name: logs
+DELETE FROM logs WHERE ctid = ANY (ARRAY(SELECT ctid FROM logs WHERE execution_id = $1 LIMIT $2))
+
+-- name: events
+DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT ctid FROM events WHERE execution_id = $1 LIMIT $2))
+
+-- name: attempts
+DELETE FROM attempts WHERE ctid = ANY (ARRAY(SELECT ctid FROM attempts WHERE execution_id = $1 LIMIT $2))
+
+-- name: waits
+DELETE FROM waits WHERE ctid = ANY (ARRAY(SELECT ctid FROM waits WHERE execution_id = $1 LIMIT $2))
+
+-- name: edges
+DELETE FROM edges WHERE ctid = ANY (ARRAY(SELECT ctid FROM edges WHERE execution_id = $1 LIMIT $2))
+
+-- name: invocations
+DELETE FROM invocations WHERE ctid = ANY (ARRAY(SELECT ctid FROM invocations WHERE execution_id = $1 LIMIT $2))
+
+-- name: swept
+DELETE FROM garbage WHERE execution_id = $1
