@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from dalsegno.planner_addresses import LOAD_BALANCING, PlannerAddresses
 from dalsegno.v1.executor_service_pb2 import ExecutorServiceWorkRequest, ExecutorServiceWorkResponse
 from dalsegno.v1.executor_service_pb2_grpc import ExecutorServiceStub
 from dalsegno_executor.events import Event, Welcomed
@@ -27,6 +28,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
+    LOAD_BALANCING,
 )
 _REFUSALS = frozenset(
     {
@@ -53,7 +55,7 @@ class Stream:
     """Keeps a session with the planner.
 
     Args:
-        address: ``host:port``, ``https://host:port`` or ``unix:/path``.
+        address: ``host:port``, ``https://host:port`` or ``unix:/path``, or several with commas between them.
         session: The state machine.
         on_events: Takes what follows from the planner's messages.
         on_sent: Called when all that the session had to send is on its way.
@@ -68,7 +70,7 @@ class Stream:
         on_sent: Callable[[], None],
         say: Callable[[str], None],
     ) -> None:
-        self._address = address
+        self._addresses = PlannerAddresses(address)
         self._session = session
         self._on_events = on_events
         self._on_sent = on_sent
@@ -109,6 +111,7 @@ class Stream:
             ):
                 with attempt:
                     await self._talk()
+            self._addresses.turn()
             # Not all executors at once, where a planner that many were connected to has gone.
             await asyncio.sleep(random.uniform(0.0, 0.2))  # noqa: S311 - jitter
 
@@ -120,14 +123,15 @@ class Stream:
         """
         self._leaving = False
         try:
-            async with _channel(self._address) as channel:
+            async with _channel(self._addresses.current) as channel:
                 await self._converse(ExecutorServiceStub(channel).Work())
         except grpc.aio.AioRpcError as error:
+            planner = f"the planner at {self._addresses.current}"
             if error.code() in _REFUSALS:
-                raise Refused(f"the planner at {self._address} refused this executor: {error.details()}") from error
+                raise Refused(f"{planner} refused this executor: {error.details()}") from error
             if self._session.state is not State.OPEN:
                 raise _Lost(f"{error.code().name}: {error.details()}") from error
-            self._say(f"lost the planner at {self._address} ({error.code().name}: {error.details()})")
+            self._say(f"lost {planner} ({error.code().name}: {error.details()})")
         finally:
             self._session.disconnect()
             self._left.set()
@@ -164,7 +168,7 @@ class Stream:
                 self._heartbeat = event.welcome.heartbeat_interval.ToNanoseconds() / 1e9 or _DEFAULT_HEARTBEAT
                 self._welcomed.set()
                 self._complaint = ""
-                self._say(f"connected to the planner at {self._address}")
+                self._say(f"connected to the planner at {self._addresses.current}")
         self._on_events(events)
         self.wake()
 
@@ -192,8 +196,9 @@ class Stream:
         error = state.outcome.exception() if state.outcome is not None else None
         complaint = str(error)
         if complaint != self._complaint:
-            self._say(f"cannot reach the planner at {self._address} ({complaint}); trying until it answers")
+            self._say(f"cannot reach the planner at {self._addresses.current} ({complaint}); trying until it answers")
         self._complaint = complaint
+        self._addresses.turn()
 
 
 def _channel(address: str) -> grpc.aio.Channel:

@@ -15,6 +15,7 @@ from dalsegno.client.pushing import push
 from dalsegno.client.status import error_of
 from dalsegno.durable import refuse_inside
 from dalsegno.errors import DalsegnoError
+from dalsegno.planner_addresses import LOAD_BALANCING, PlannerAddresses
 from dalsegno.project import project_name
 from dalsegno.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceStub
@@ -57,13 +58,14 @@ class Connection:
         has_been_answered: Whether a planner has ever answered here.
 
     Args:
-        address: ``host:port``, ``https://host:port`` or ``unix:/path``; ``DALSEGNO_ADDRESS`` where none is
-            given, and without that the local engine, which is started if need be.
+        address: ``host:port``, ``https://host:port`` or ``unix:/path``, or several with commas between them;
+            ``DALSEGNO_ADDRESS`` where none is given, and without that the local engine, which is started if need be.
         project: The project that names are looked up in; see `dalsegno.project.project_name`.
     """
 
     def __init__(self, address: str | None = None, project: str | None = None) -> None:
-        self._configured = address or os.environ.get(ADDRESS_SETTING, "").strip() or None
+        configured = address or os.environ.get(ADDRESS_SETTING, "").strip()
+        self._configured = PlannerAddresses(configured) if configured else None
         self.project = project or project_name()
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
@@ -160,7 +162,7 @@ class Connection:
             retry=tenacity.retry_if_exception(_is_unavailable) if idempotent else tenacity.retry_never,
             wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
             stop=tenacity.stop_after_delay(RETRY_FOR_S),
-            before_sleep=lambda _: self._reopen_local_engine(),
+            before_sleep=lambda _: self._turn_elsewhere(),
             reraise=True,
         )
         try:
@@ -179,7 +181,7 @@ class Connection:
         refuse_client_inside()
         with self._lock:
             if self._stubs is None or self._process != os.getpid():
-                self._address = self._configured or _local_engine()
+                self._address = self._configured.current if self._configured is not None else _local_engine()
                 # A channel of the parent is of no use after a fork, and closing it would wait for threads
                 # that are gone.
                 self._channel = _channel(self._address)
@@ -187,9 +189,12 @@ class Connection:
                 self._process = os.getpid()
             return self._stubs
 
-    def _reopen_local_engine(self) -> None:
+    def _turn_elsewhere(self) -> None:
         # The local engine may have been stopped since, and is then started again, perhaps elsewhere.
-        if self.is_local_engine:
+        if self._configured is None:
+            self.close()
+        elif len(self._configured) > 1:
+            self._configured.turn()
             self.close()
 
 
@@ -226,6 +231,7 @@ def _channel(address: str) -> grpc.Channel:
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
         ("grpc.http2.max_pings_without_data", 0),
+        LOAD_BALANCING,
     ]
     if address.startswith("https://"):
         return grpc.secure_channel(address.removeprefix("https://"), grpc.ssl_channel_credentials(), options=options)

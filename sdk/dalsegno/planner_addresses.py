@@ -1,0 +1,34 @@
+"""Where planners are: one address, or several of which any serves."""
+
+from __future__ import annotations
+
+import random
+
+LOAD_BALANCING = ("grpc.lb_policy_name", "round_robin")
+"""Option of a channel: of a name with several addresses, streams and calls are spread over all that answer."""
+
+
+class PlannerAddresses:
+    """The addresses that a setting names, separated by commas, and the one that is used at present.
+
+    Which one is used first is left to chance, so that clients and executors spread over the planners.
+
+    Args:
+        text: ``host:port``, ``https://host:port`` or ``unix:/path``, or several of these.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._all = [address for part in text.split(",") if (address := part.strip())] or [text]
+        random.shuffle(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def current(self) -> str:
+        """The address to use."""
+        return self._all[0]
+
+    def turn(self) -> None:
+        """Turn to the next one: this one does not answer."""
+        self._all.append(self._all.pop(0))
