@@ -29,9 +29,19 @@ class FewMarks:
         """The marks in the order of their numbers."""
         return cls(sorted(rows, key=lambda row: row["number"]))
 
+    @property
+    def affected(self) -> list[int]:
+        """The numbers of what re-executes."""
+        return [row["number"] for row in self.rows if row["role"] == "affected"]
+
+    @property
+    def roots(self) -> list[int]:
+        """The numbers of the roots."""
+        return [row["number"] for row in self.rows if row["reasons"]]
+
     def counts(self) -> Mapping[str, int]:
         """How many roots, affected and waits there are, and what identifies the sets."""
-        affected = [row["number"] for row in self.rows if row["role"] == "affected"]
+        affected = self.affected
         roots = {row["number"]: sorted(set(row["reasons"])) for row in self.rows if row["reasons"]}
         waits = [row["number"] for row in self.rows if row["role"] == "wait"]
         content = hashlib.blake2b(json.dumps([affected, roots, waits]).encode(), digest_size=8).digest()

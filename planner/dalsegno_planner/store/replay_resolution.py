@@ -76,11 +76,13 @@ class SourceFacts:
         code_digest: Of its flow or pipeline.
         shaping_inputs: Parameters that the shape of its graph depends on.
         next_number: The first number that no invocation has.
+        lineage_length: How many entries its lineage has.
     """
 
     code_digest: str
     shaping_inputs: Sequence[str]
     next_number: int
+    lineage_length: int
 
 
 @dataclass(slots=True)

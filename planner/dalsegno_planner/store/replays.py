@@ -105,10 +105,9 @@ class _Writing:
         self._artifacts: dict[UUID, tuple[str, Payload]] = {}
 
     async def run(self) -> Execution:
-        depth: int = await self._connection.fetchval(SQL["lineage_length"], self._source.id)
         # A replay that waits has yet to find out which calls it reuses: what it writes of them then must not show here.
         goes_on = self._source.state is ExecutionState.WAITING and self._source.source_id is not None
-        self._detached = depth >= DEEPEST_LINEAGE or goes_on
+        self._detached = self._resolved.facts.lineage_length >= DEEPEST_LINEAGE or goes_on
         if not await self._insert_execution(await self._record()):
             # The same request, made twice at once: the other one has been committed while this one waited.
             existing = await find_request(self._connection, self._creation)
@@ -220,6 +219,9 @@ class _Writing:
     async def _roots(self) -> list[int]:
         if self._plan.implied and self._plan.summary.affected_count > _MOST_ROOTS and not self._resolved.is_flow:
             return []
+        few = self._plan.few
+        if few is not None:
+            return few.affected if self._plan.implied else few.roots
         query = SQL["numbers_of_affected" if self._plan.implied else "numbers_of_roots"]
         return [row["number"] for row in await self._connection.fetch(query)] + sorted(self._new_numbers())
 

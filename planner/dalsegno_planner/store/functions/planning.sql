@@ -3,13 +3,14 @@
 -- PL/pgSQL keeps the plans of its queries as long as the connection lives. OFFSET 0 keeps each step of the recursion an
 -- index look-up, whatever Postgres expects of the sets.
 
--- Empties the sets, and returns what the source's record does not tell: the first number that no invocation has, too.
+-- Empties the sets, and returns what the source's record does not tell: the first number that no invocation has, too, and
+-- how many entries its lineage has.
 --
 -- Query plans are made once: their making would cost more than most of them do, and each is an index look-up by design.
 -- The tables are emptied at the start, because `ON COMMIT DELETE ROWS` truncates, which makes every query plan anew; but
 -- after a plan that affected very much, whose dead rows would be looked at by all later ones.
 CREATE OR REPLACE FUNCTION begin_plan(source uuid)
-RETURNS TABLE (code_digest text, shaping_inputs text[], next_number integer)
+RETURNS TABLE (code_digest text, shaping_inputs text[], next_number integer, lineage_length bigint)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
@@ -35,7 +36,8 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT max(i.number) AS number FROM invocations AS i
             WHERE i.execution_id = lineage.ancestor_id AND i.number < lineage.number_limit) AS highest
-        WHERE lineage.execution_id = source), 0))
+        WHERE lineage.execution_id = source), 0)),
+        (SELECT count(*) FROM lineage WHERE lineage.execution_id = source)
     FROM executions AS e WHERE e.id = source;
 END
 $$;

@@ -3,14 +3,11 @@
 
 -- name: begin_plan
 -- Empties the sets of a plan, and returns what the source's record does not tell: $1 execution.
-SELECT code_digest, shaping_inputs, next_number FROM begin_plan($1);
+SELECT code_digest, shaping_inputs, next_number, lineage_length FROM begin_plan($1);
 
 -- name: mark_affected
 -- Beginning from the roots that are there; the arguments are those of the function. Rows come back where they are few.
 SELECT * FROM mark_affected($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
-
--- name: lineage_length
-SELECT count(*) FROM lineage WHERE execution_id = $1;
 
 -- name: numbers_of_roots
 SELECT DISTINCT number FROM replay_roots ORDER BY number;
@@ -331,6 +328,7 @@ SELECT options FROM shown_invocation($1, $2);
 -- name: insert_affected
 -- The rows that execute: $1 replay, $2 source, $3 numbers that are written apart, $4 whether it is a pipeline,
 -- overridden outputs ($5 numbers, $6 outputs), pinned code ($7 modules, $8 names, $9 digests).
+-- In the order of numbers, pages of tables and indexes are read and filled one after the other.
 INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module, pinned_digest, called,
                          blocked_by, upstream, after, reads_inputs, overridden_inputs, inputs, override_outputs, options)
 SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'pending', i.module, coalesce(pin.digest, ''), $4,
@@ -339,7 +337,7 @@ SELECT $1, i.number, i.position, i.invocation_id, i.name, i.kind, 'pending', i.m
            JOIN replay_marks AS marks ON marks.number = u.number
            WHERE marks.role = 'affected' AND NOT marks.overridden) ELSE 0 END,
        i.upstream, i.after, i.reads_inputs, i.overridden_inputs, i.inputs, coalesce(own.outputs, i.override_outputs), i.options
-FROM replay_marks AS mark
+FROM (SELECT * FROM replay_marks ORDER BY number OFFSET 0) AS mark
 CROSS JOIN LATERAL shown_invocation($2, mark.number) AS i
 LEFT JOIN unnest($5::integer[], $6::bytea[]) AS own (number, outputs) ON own.number = i.number
 LEFT JOIN unnest($7::text[], $8::text[], $9::text[]) AS pin (module, name, digest)
@@ -433,9 +431,10 @@ WHERE mark.role = 'removed';
 
 -- name: insert_edges
 INSERT INTO edges (execution_id, upstream, downstream)
-SELECT DISTINCT i.execution_id, u.number, i.number
+SELECT i.execution_id, u.number, i.number
 FROM invocations AS i CROSS JOIN LATERAL unnest(i.upstream) AS u (number)
-WHERE i.execution_id = $1;
+WHERE i.execution_id = $1
+ON CONFLICT DO NOTHING;
 
 -- name: insert_tasks
 -- What a pipeline can start with: $1 replay, $2 project.
