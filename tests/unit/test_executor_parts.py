@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextvars import ContextVar
 
 import pytest
 from hypothesis import given
@@ -29,6 +30,7 @@ from dalsegno_executor.framing import FrameError, FrameReader, frame
 from dalsegno_executor.given import BegunCall, Given
 from dalsegno_executor.losses import SuspectBody, SuspectCall, SuspectStep, judge
 from dalsegno_executor.pacing import LARGEST_WINDOW, Pace
+from dalsegno_executor.runner.coroutines import ThreadLoop
 from dalsegno_executor.runners import describe_exit
 from dalsegno_executor.tokens import key_of, token_of
 
@@ -215,3 +217,17 @@ def test_how_a_process_ended_is_said_in_words(code: int, words: str) -> None:
 def test_runners_know_nothing_of_grpc() -> None:
     code = "import dalsegno_executor.runner.__main__, sys; sys.exit('grpc' in sys.modules or 'uvloop' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_coroutine_runs_in_the_context_that_runs_it() -> None:
+    """Each step of a thread writes its own lines, and not the first one's."""
+    present: ContextVar[str] = ContextVar("present")
+
+    async def look() -> str:
+        return present.get()
+
+    loop = ThreadLoop()
+    for one in ("first step", "second step"):
+        present.set(one)
+        assert loop.run(look()) == one
+    loop.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -15,10 +16,10 @@ class ThreadLoop(threading.local):
         self._runner: asyncio.Runner | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, object]) -> object:
-        """Run a coroutine to its end."""
+        """Run a coroutine to its end, in the present context: a runner keeps that of its first run."""
         if self._runner is None:
             self._runner = asyncio.Runner()
-        return self._runner.run(coroutine)
+        return self._runner.run(coroutine, context=contextvars.copy_context())
 
     def close(self) -> None:
         """Close this thread's loop, if it has one."""
