@@ -17,7 +17,7 @@ from tests.chaos.journal import Run
 from tests.chaos.tables import Row, Tables
 from tests.chaos.workload import Begun
 from tests.e2e.oracle.checks import check_flow_counts, check_flow_end, check_flow_outputs, check_pipeline, same
-from tests.e2e.oracle.programs import compute, digest_of
+from tests.e2e.oracle.steps import compute, digest_of
 
 Token = tuple[str, int, int, int]
 """Execution, number, epoch and attempt."""
@@ -118,7 +118,7 @@ class Checker:
         calls = begun.expected.calls
         if ended.kind == "flow":
             check_flow_end(ended, begun.expected)
-            check_flow_outputs(ended, begun.expected, {one.invocation_id: one.state for one in calls.values()})
+            check_flow_outputs(ended, begun.expected, {one: call.state for one, call in begun.expected.steps.items()})
         else:
             check_pipeline(ended, begun.expected, set(calls))
 
@@ -130,18 +130,17 @@ class Checker:
         assert begun.asked is not None
         calls = begun.expected.calls
         ran = Counter({run.salt for run in self._by_execution[begun.exec_id]})
+        affected = {one.invocation_id for one in begun.plan.affected}
         if ended.kind == "pipeline":
-            affected = frozenset(one.invocation_id for one in begun.plan.affected)
-            assert affected == begun.affected, "the plan is not the oracle's"
-            check_pipeline(ended, begun.expected, set(affected))
+            assert frozenset(affected) == begun.affected, "the plan is not the oracle's"
+            check_pipeline(ended, begun.expected, affected)
             must = {one.salt for k, one in calls.items() if k in affected and one.state != "blocked"}
             assert set(ran) == must, f"ran {sorted(ran)}, and had to run {sorted(must)}"
             return
         check_flow_end(ended, begun.expected)
-        executed = check_flow_counts(begun.plan, begun.source, begun.expected, begun.asked, ran)
-        check_flow_outputs(
-            ended, begun.expected, {k: one.state if k in executed else "reused" for k, one in calls.items()}
-        )
+        executed = check_flow_counts(affected, begun.source, begun.expected, begun.asked, ran)
+        statuses = {k: one.state if k in executed else "reused" for k, one in begun.expected.steps.items()}
+        check_flow_outputs(ended, begun.expected, statuses)
         own = set(self._accepted[begun.exec_id])
         assert {k for k in executed if calls[k].state == "completed"} <= own, "what ran was not recorded here"
 

@@ -6,18 +6,21 @@ fails, does not matter to the outcome: every step may be tried again, as process
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
-from dalsegno import as_completed, flow, pipeline, step, wait
+from dalsegno import flow, pipeline, step, wait
 from dalsegno.steps import Step
 from dalsegno_executor.runner.log_capture import current_writer
 from tests.chaos import journal
-from tests.e2e.oracle.programs import Description, Interpreter, compute, digest_of, number_of
+from tests.e2e.oracle.programs import AwaitedCalls, Description, DurableCalls, Interpreter, Made, interpreted
+from tests.e2e.oracle.steps import compute, digest_of, number_of
 
 RETRIES = 5
 _LONGEST_S = 0.25
@@ -94,33 +97,74 @@ def fragile(salt: str, parts: Any) -> str:
     return str(_run("fragile", salt, parts=parts))
 
 
-STEPS: Mapping[str, Step[..., Any]] = {one.name: one for one in (mix, gather, split, count, flag, collect, fragile)}
+@again
+async def later(salt: str, parts: Any) -> str:
+    return str(_run("later", salt, parts=parts))
 
 
-class DurableCalls:
-    """The durable calls of a program, made with these steps."""
+STEPS: Mapping[str, Step[..., Any]] = {
+    one.name: one for one in (mix, gather, split, count, flag, collect, fragile, later)
+}
 
-    def call(self, name: str, inputs: Mapping[str, Any], id: str | None, after: Sequence[Any]) -> Any:
-        return STEPS[name].with_options(id=id, after=list(after) or None)(**inputs)
 
-    def submit(self, name: str, inputs: Mapping[str, Any], id: str | None, after: Sequence[Any]) -> Any:
-        return STEPS[name].with_options(id=id, after=list(after) or None).submit(**inputs)
+def _prepared(made: Made) -> Any:
+    return STEPS[made.name].with_options(id=made.id, after=list(made.after) or None)
+
+
+class Calls(DurableCalls):
+    """The durable calls of a program in a plain body, made with these steps."""
+
+    async def call(self, made: Made) -> Any:
+        return _prepared(made)(**made.inputs)
+
+    def submit(self, made: Made) -> Any:
+        return _prepared(made).submit(**made.inputs)
 
     def map(self, name: str, rows: Sequence[tuple[str, Any]]) -> list[Any]:
         return STEPS[name].map([salt for salt, _ in rows], [value for _, value in rows])
 
-    def as_completed(self, futures: Sequence[Any]) -> list[Any]:
-        return list(as_completed(futures))
+
+class CallsDrawn(Calls):
+    """The same in the body of a pipeline, where nothing is under way."""
+
+    async def settle(self, future: Any) -> None:
+        """There is nothing to wait for."""
+
+
+class CallsAwaited(AwaitedCalls):
+    """The same in an ``async def`` body."""
+
+    async def call(self, made: Made) -> Any:
+        value = _prepared(made)(**made.inputs)
+        return await value if inspect.isawaitable(value) else value
+
+    async def together(self, made: Sequence[Made]) -> list[Any]:
+        under_way: list[Awaitable[Any]] = []
+        for one in made:
+            is_async = STEPS[one.name].is_async
+            under_way.append(_prepared(one)(**one.inputs) if is_async else self.submit(one))
+        return list(await asyncio.gather(*under_way, return_exceptions=True))
+
+    def submit(self, made: Made) -> Any:
+        return _prepared(made).submit(**made.inputs)
+
+    def map(self, name: str, rows: Sequence[tuple[str, Any]]) -> list[Any]:
+        return STEPS[name].map([salt for salt, _ in rows], [value for _, value in rows])
 
 
 @flow
 def random_flow(program: Description, x: Any, y: Any = "default y", z: Any = "default z") -> Any:
-    return Interpreter(DurableCalls(), {"x": x, "y": y, "z": z}).run(program)
+    return interpreted(program, Calls(), {"x": x, "y": y, "z": z})
+
+
+@flow
+async def random_async_flow(program: Description, x: Any, y: Any = "default y", z: Any = "default z") -> Any:
+    return await Interpreter(CallsAwaited(), {"x": x, "y": y, "z": z}).run(program)
 
 
 @pipeline
 def random_pipeline(program: Any, x: Any, y: Any = "default y", z: Any = "default z") -> Any:
-    return Interpreter(DurableCalls(), {"x": x, "y": y, "z": z}).run(program)
+    return interpreted(program, CallsDrawn(), {"x": x, "y": y, "z": z})
 
 
 @flow

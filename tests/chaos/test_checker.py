@@ -16,7 +16,7 @@ from dalsegno.values import encode
 from tests.chaos.checker import Checker
 from tests.chaos.journal import Run
 from tests.chaos.tables import Tables
-from tests.e2e.oracle.programs import compute, digest_of
+from tests.e2e.oracle.steps import compute, digest_of
 from tests.store.ledger import Ledger
 
 INPUTS = {"salt": "s1", "parts": [1, 2]}

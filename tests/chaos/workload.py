@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import hypothesis
@@ -19,7 +19,7 @@ from dalsegno.client.plans import Plan
 from dalsegno.errors import BackendError, FailureOrigin, NotFoundError, StateError
 from tests.chaos import code
 from tests.chaos.system import PROJECT
-from tests.e2e.oracle.plain import PlainRun
+from tests.e2e.oracle.plain import Circumstances, PlainRun
 from tests.e2e.oracle.scenarios import INPUTS, Asked, Scenario, flow_scenarios, pipeline_scenarios, planned
 
 T = TypeVar("T")
@@ -110,23 +110,18 @@ class Customer(threading.Thread):
 
     def _chain(self, drawn: Drawn) -> None:
         scenario = drawn.scenario
-        is_flow = self._number % 2 == 1
-        runnable: Any = code.random_flow if is_flow else code.random_pipeline
-        source = self._begin(runnable, scenario.program, x=INPUTS["x"])
+        source = self._begin(drawn.runnable, scenario.program, x=INPUTS["x"])
         self._note(Begun(source.exec_id, scenario.source))
-        source, before = self._seen_through(source), scenario.source
-        for (asked, _, expected), affected in zip(scenario.replays, drawn.affected, strict=True):
-            keywords = asked.keywords()
-            if not is_flow:
-                keywords.pop("on_stale", None)
-            replay, plan = self._replayed(source, keywords)
-            self._note(Begun(replay.exec_id, expected, before, plan, asked, affected))
-            source, before = self._seen_through(replay), expected
+        source, before = self._seen_through(source, scenario.circumstances), scenario.source
+        for wanted in drawn.replays:
+            made, plan = self._replayed(source, wanted.asked.keywords())
+            self._note(Begun(made.exec_id, wanted.expected, before, plan, wanted.asked, wanted.affected))
+            source, before = self._seen_through(made, wanted.circumstances), wanted.expected
 
     def _replayed(self, source: Execution, keywords: Mapping[str, Any]) -> tuple[Execution, Plan]:
         executions = self._client.executions
         plan = self._persist(lambda: executions.plan(source, **keywords))
-        known = {one.exec_id for one in self._replays_of(source)}
+        known = {one.exec_id for one in self._persist(lambda: self._replays_of(source))}
 
         def create() -> Execution:
             # An answer that was lost is no reason to make another one.
@@ -204,10 +199,14 @@ class Customer(threading.Thread):
 
     # Seeing it through.
 
-    def _seen_through(self, execution: Execution, *, may_interrupt: bool = True) -> Execution:
-        """Return the execution once it has ended for good; now and then cancel and retry it on the way."""
-        interrupt = may_interrupt and self._chosen.random() < 0.15
-        if interrupt:
+    def _seen_through(
+        self, execution: Execution, circumstances: Circumstances | None = None, *, may_interrupt: bool = True
+    ) -> Execution:
+        """Return the execution once it has ended for good, or is to be left waiting; answer what it asks.
+
+        Now and then cancel and retry it on the way.
+        """
+        if may_interrupt and self._chosen.random() < 0.15:
             self._pause(execution)
             now = self._persist_or_refused(lambda: self._client.executions.cancel(execution))
             if now is None or now.status == "cancelled":
@@ -215,11 +214,27 @@ class Customer(threading.Thread):
         tries = 0
         while True:
             now = self._persist(lambda: self._client.executions.get(execution))
+            if now.status == "waiting" and circumstances is not None and not self._answers(now, circumstances):
+                return now
             if now.status.finished:
                 tries += 1
                 if not self._retried_if_killed(now, MOST_RETRIES - tries):
                     return now
             self._pause(now)
+
+    def _answers(self, execution: Execution, circumstances: Circumstances) -> bool:
+        """Answer what is asked; return whether it goes on, and is not to be left waiting."""
+        waits = self._persist(lambda: list(execution.waits))
+        if sum(one.status == "answered" for one in waits) == circumstances.answered:
+            return False
+        for one in waits:
+            if one.status == "pending":
+                self._persist_or_refused(
+                    lambda name=one.invocation_id: self._client.executions.input(  # type: ignore[misc]
+                        execution, wait=name, value=circumstances.answer(name)
+                    )
+                )
+        return True
 
     def _retried_if_killed(self, ended: Execution, tries_left: int) -> bool:
         if not killed(ended) or tries_left < 0:
@@ -268,11 +283,22 @@ def killed(ended: Execution) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """A random program with its replays, and for a pipeline what each of these has to run."""
+class Wanted:
+    """A replay that is wanted: what has to come of it, and for a pipeline what has to run."""
 
+    asked: Asked
+    expected: PlainRun
+    circumstances: Circumstances
+    affected: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A random program with its replays."""
+
+    runnable: Any
     scenario: Scenario
-    affected: Sequence[frozenset[str] | None]
+    replays: Sequence[Wanted]
 
 
 def flows_drawn(seed: int, count: int) -> list[Drawn]:
@@ -282,7 +308,8 @@ def flows_drawn(seed: int, count: int) -> list[Drawn]:
     @_drawing(seed, count)
     @given(flow_scenarios())
     def collect(scenario: Scenario) -> None:
-        found.append(Drawn(scenario, [None] * len(scenario.replays)))
+        runnable = code.random_async_flow if scenario.program.get("async") else code.random_flow
+        found.append(Drawn(runnable, scenario, list(_wanted(scenario))))
 
     collect()
     return found
@@ -295,12 +322,22 @@ def pipelines_drawn(seed: int, count: int) -> list[Drawn]:
     @_drawing(seed, count)
     @given(pipeline_scenarios())
     def collect(scenario: Scenario) -> None:
-        sources = [scenario.source, *(expected for _, _, expected in scenario.replays)]
-        replays = zip(sources, scenario.replays, strict=False)
-        found.append(Drawn(scenario, [frozenset(planned(source, replay[0])) for source, replay in replays]))
+        wanted, source = [], scenario.source
+        for one in _wanted(scenario):
+            wanted.append(replace(one, affected=frozenset(planned(source, one.asked))))
+            source = one.expected
+        found.append(Drawn(code.random_pipeline, scenario, wanted))
 
     collect()
     return found
+
+
+def _wanted(scenario: Scenario) -> Iterator[Wanted]:
+    """Yield the replays of a scenario, up to one that asks for code of long ago or keeps stale values."""
+    for one in scenario.replays:
+        if one.asked.aged or one.asked.reruns_changed or one.expected is None or one.expected.diverged is not None:
+            return
+        yield Wanted(one.asked, one.expected, one.circumstances)
 
 
 def _drawing(seed: int, count: int) -> Callable[[Callable[[], None]], Callable[[], None]]:
