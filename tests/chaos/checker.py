@@ -92,7 +92,9 @@ class Checker:
         value = compute(row["name"], salt, {name: one for name, one in inputs.items() if name != "salt"})
         if not same(_recorded_value(row), value):
             self.findings.add(execution, f"{what} is recorded with a value that does not come from its inputs")
-        runs = self._by_token.get((execution, row["number"], row["epoch"], row["attempt"]), [])
+        # Attempts are counted from the first run of the execution, over its retries.
+        attempt = row["attempts_before"] + row["attempt"]
+        runs = self._by_token.get((execution, row["number"], row["epoch"], attempt), [])
         counted = [run for run in runs if run.output == digest_of(value)]
         if not counted:
             self.findings.add(execution, f"{what}: the run that its token names did not return this value: {runs}")

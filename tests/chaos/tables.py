@@ -17,7 +17,8 @@ _LEFT = """
            (SELECT count(*) FROM session_routes) AS routes
 """
 _RESULTS = """
-    SELECT i.execution_id::text AS execution, i.number, i.invocation_id, i.name, i.state, i.epoch, i.attempt, i.inputs,
+    SELECT i.execution_id::text AS execution, i.number, i.invocation_id, i.name, i.state, i.epoch, i.attempt,
+           i.attempts_before, i.inputs,
            i.outputs, e.inputs AS flow_inputs,
            (SELECT count(*) FROM events v WHERE v.execution_id = i.execution_id AND v.number = i.number
                                             AND v.state = 'completed') AS completions,
