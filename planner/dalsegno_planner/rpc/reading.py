@@ -7,7 +7,7 @@ from uuid import UUID
 
 from dalsegno.errors import NotFoundError
 from dalsegno.v1.execution_pb2 import Execution as ExecutionMessage
-from dalsegno_planner.core.execution import Execution, ExecutionState
+from dalsegno_planner.core.execution import Execution, ExecutionKind, ExecutionState
 from dalsegno_planner.rpc.convert import execution_message
 from dalsegno_planner.rpc.results import pipeline_result
 from dalsegno_planner.store import executions
@@ -62,7 +62,12 @@ class ExecutionReader:
             async with self._pool.acquire() as connection:
                 result = await pipeline_result(connection, execution)
         reason = await self.pending_reason(execution) if with_reason else ""
-        return execution_message(execution, pending_reason=reason, result=result)
+        message = execution_message(execution, pending_reason=reason, result=result)
+        if with_result and _may_leave_out_calls(execution):
+            async with self._pool.acquire() as connection:
+                named, message.not_made_count = await executions.not_made(connection, execution.id)
+            message.not_made.extend(named)
+        return message
 
     async def messages(self, listed: Sequence[Execution]) -> list[ExecutionMessage]:
         """Return the messages for a page of executions."""
@@ -80,6 +85,11 @@ class ExecutionReader:
         async with self._pool.acquire() as connection:
             unserved = await executions.unserved_routes(connection, going_on)
         return {execution_id: _reason(route) for execution_id, route in unserved.items()}
+
+
+def _may_leave_out_calls(execution: Execution) -> bool:
+    is_replay = execution.kind is ExecutionKind.FLOW and execution.source_id is not None
+    return is_replay and execution.state is ExecutionState.COMPLETED
 
 
 def _reason(route: str) -> str:

@@ -39,6 +39,7 @@ SHORTEST_PART = 4
 
 _HEX = re.compile(r"[0-9a-f-]+")
 _NAME_TRIES = 20
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,12 @@ async def states(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Stat
     """Return the states of many executions in one round trip; those that do not exist are left out."""
     rows = await connection.fetch(SQL["states"], list(ids))
     return {row["id"]: StateSummary(ExecutionState(row["state"]), row["last_event"]) for row in rows}
+
+
+async def not_made(connection: Connection, execution_id: UUID) -> tuple[Sequence[str], int]:
+    """Return the first recorded calls that the body of a replay did not make, and how many there are."""
+    rows = await connection.fetch(SQL["not_made"], execution_id, _NAMED)
+    return [row["invocation_id"] for row in rows], rows[0]["count"] if rows else 0
 
 
 async def unserved_routes(connection: Connection, ids: Iterable[UUID]) -> Mapping[UUID, str]:

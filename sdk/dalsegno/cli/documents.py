@@ -31,6 +31,7 @@ def execution_document(execution: ExecutionView) -> Document:
         "result": json_form(execution.result),
         "failure": failure_document(execution.failure),
         "pending_reason": execution.pending_reason,
+        "warnings": list(execution.warnings),
         "step_count": execution.step_count,
         "deadline": _time(execution.deadline),
     }

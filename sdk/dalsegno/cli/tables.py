@@ -72,6 +72,7 @@ def execution_details(execution: ExecutionView, steps: Sequence[StepView], hidde
         parts += [Text(), steps_table(steps)]
     if hidden:
         parts.append(Text(f"… and {hidden:,} more; --limit shows more of them", style="dim"))
+    parts += [Text.assemble(("warning: ", "yellow"), text) for text in execution.warnings]
     if execution.failure is not None:
         parts += [Text(), failure_text(execution)]
     return Group(*parts)

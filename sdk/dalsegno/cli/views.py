@@ -24,6 +24,7 @@ class ExecutionView:
         overridden_inputs: For a replay, the inputs that it changes.
         pending_reason: Why it does not go on where nothing can run it, and what to do.
         deadline: When it ends as failed unless it has ended before.
+        warnings: What is to be known of it besides.
     """
 
     exec_id: str
@@ -42,6 +43,7 @@ class ExecutionView:
     overridden_inputs: tuple[str, ...] = ()
     failure: Failure | None = None
     pending_reason: str | None = None
+    warnings: tuple[str, ...] = ()
     step_count: int = 0
     deadline: datetime | None = None
 

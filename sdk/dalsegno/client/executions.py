@@ -16,6 +16,7 @@ from dalsegno.client.times import moment
 from dalsegno.client.waits import Wait
 from dalsegno.errors import ExecutionError, Failure, NotFoundError, StateError
 from dalsegno.failures import failure_error, failure_of
+from dalsegno.not_made import not_made_text
 from dalsegno.states import ExecutionState
 from dalsegno.v1 import definition_pb2, execution_pb2, wait_service_pb2
 from dalsegno.v1.execution_service_pb2 import (
@@ -142,6 +143,12 @@ class Execution:
         """Why it failed."""
         message = self._whole()
         return failure_of(message.failure) if message.HasField("failure") else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be known of a replay that has completed: which recorded calls its body did not make."""
+        text = not_made_text(self._whole())
+        return (text,) if text else ()
 
     @property
     def inputs(self) -> Mapping[str, Any]:

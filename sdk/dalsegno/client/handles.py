@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from html import escape
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from dalsegno.client.warned import callers_level
 from dalsegno.states import ExecutionState
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class ExecutionHandle(Generic[T]):
     def wait(self, timeout: float | None = None) -> T:
         """Wait for the end, and return what the flow returned.
 
+        Of a replay that did not make all recorded calls it warns.
+
         Args:
             timeout: Seconds; None waits for as long as it takes.
 
@@ -54,6 +58,8 @@ class ExecutionHandle(Generic[T]):
         """
         finished = self._reach.finished(self.exec_id, timeout)
         finished.raise_failure()
+        for text in finished.warnings:
+            warnings.warn(f"replay {self.name}: {text}", stacklevel=callers_level())
         return cast("T", finished.result)
 
     def __repr__(self) -> str:

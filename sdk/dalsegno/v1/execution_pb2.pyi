@@ -660,6 +660,8 @@ class Execution(_message.Message):
     RESULT_PARTS_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    NOT_MADE_FIELD_NUMBER: _builtins.int
+    NOT_MADE_COUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The UUID."""
     project: _builtins.str
@@ -684,6 +686,8 @@ class Execution(_message.Message):
     """How many invocations it has, those that it reuses included."""
     requested_by: _builtins.str
     """For a replay, who asked for it."""
+    not_made_count: _builtins.int
+    """How many."""
     @_builtins.property
     def inputs(self) -> _value_pb2.FlowInputs:
         """Its inputs."""
@@ -730,6 +734,12 @@ class Execution(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """When it ends as failed unless it has ended before; absent where there is no limit."""
 
+    @_builtins.property
+    def not_made(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For a replay of a flow that has completed, the recorded calls that its body did not make: the invocation IDs of the
+        first ones, and how many there are. Not in lists.
+        """
+
     def __init__(
         self,
         *,
@@ -756,10 +766,12 @@ class Execution(_message.Message):
         result_parts: _value_pb2.Binding | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        not_made: _abc.Iterable[_builtins.str] | None = ...,
+        not_made_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "result", b"result", "result_parts", b"result_parts", "started_at", b"started_at", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "debug", b"debug", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "flow", b"flow", "id", b"id", "inputs", b"inputs", "invocation_count", b"invocation_count", "kind", b"kind", "name", b"name", "original_exec_id", b"original_exec_id", "overridden_inputs", b"overridden_inputs", "pending_reason", b"pending_reason", "project", b"project", "requested_by", b"requested_by", "result", b"result", "result_parts", b"result_parts", "single_step", b"single_step", "started_at", b"started_at", "state", b"state", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "debug", b"debug", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "flow", b"flow", "id", b"id", "inputs", b"inputs", "invocation_count", b"invocation_count", "kind", b"kind", "name", b"name", "not_made", b"not_made", "not_made_count", b"not_made_count", "original_exec_id", b"original_exec_id", "overridden_inputs", b"overridden_inputs", "pending_reason", b"pending_reason", "project", b"project", "requested_by", b"requested_by", "result", b"result", "result_parts", b"result_parts", "single_step", b"single_step", "started_at", b"started_at", "state", b"state", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,14 @@ WHERE ($1 = '' OR project = $1)
 ORDER BY id DESC
 LIMIT $6;
 
+-- name: not_made
+-- Recorded calls that the body of a replay did not make: $1 execution, $2 how many to name.
+SELECT i.invocation_id, count(*) OVER () AS count
+FROM invocations AS i
+WHERE i.execution_id = $1 AND i.state NOT IN ('completed', 'reused') AND i.state = 'not_reached' AND NOT i.called
+  AND i.position > 0
+ORDER BY i.position, i.number LIMIT $2;
+
 -- name: states
 SELECT id, state, last_event FROM executions WHERE id = ANY ($1::uuid[]);
 
