@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import os
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -92,6 +93,11 @@ class Parameter(wrapt.ObjectProxy[Any]):
     def __getattr__(self, name: str) -> Any:
         self._self_looked_at.add(self._self_name)
         return super().__getattr__(name)
+
+    def __fspath__(self) -> str | bytes:
+        self._self_looked_at.add(self._self_name)
+        path: str | bytes = os.fspath(self.__wrapped__)
+        return path
 
     @property  # type: ignore[misc]  # wrapt declares an attribute, and has a property
     def __class__(self) -> Any:

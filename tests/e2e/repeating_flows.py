@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dalsegno import as_completed, flow, step, wait
+from dalsegno import as_completed, flow, pipeline, step, wait
 
 
 class Refused(Exception):
@@ -173,3 +173,21 @@ def misplaced(folder: str, which: str) -> object:
     before = publish(folder, "before")
     steps[which](folder)
     return before
+
+
+@pipeline
+def drawn(folder: str, topic: str) -> str:
+    note(folder, "body")
+    return publish(folder, draft(folder, research(folder, topic)))
+
+
+@pipeline(name="drawn")
+def drawn_otherwise(folder: str, topic: str) -> str:
+    notes = discard(folder, research(folder, topic))
+    return publish(folder, draft.with_options(after=notes)(folder, research(folder, topic)))
+
+
+@pipeline(name="drawn")
+def drawn_with_more(folder: str, topic: str) -> str:
+    text = draft(folder, research(folder, topic))
+    return discard(folder, publish(folder, text))

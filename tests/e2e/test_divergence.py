@@ -139,6 +139,11 @@ def goes_on(client: Client, name: str, handle: ExecutionHandle[Any]) -> Executio
 @pytest.mark.semantics("5", "Kinds: reordered_call", "Recovery after a crash, and resumption after a wait")
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("case", DIVERGING)
+@pytest.mark.semantics(
+    "5",
+    "Divergence is structural, never read from a message",
+    "Removed or new required arguments of a flow are graph_changed too, before any user code runs.",
+)
 def test_a_change_that_diverges(repeated: Repeated, case: str, situation: str) -> None:
     change = DIVERGING[case]
     failure = repeated.ended[flow_name(case, situation)].failure

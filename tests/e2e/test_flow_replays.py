@@ -12,8 +12,8 @@ import pytest
 from dalsegno import Client, Execution
 from dalsegno.cli.session import Session
 from dalsegno.client.handles import ExecutionHandle
-from dalsegno.decorators import Flow
-from dalsegno.errors import FailureOrigin, UserCodeError
+from dalsegno.decorators import Flow, Pipeline
+from dalsegno.errors import DivergenceError, DivergenceKind, FailureOrigin, UserCodeError
 from dalsegno.states import ExecutionState
 from tests.e2e import repeating_flows as code
 from tests.e2e.test_lifecycle import await_state
@@ -28,7 +28,7 @@ class Desk:
         self.client, self.folder = client, folder
         self._read = 0
 
-    def run(self, flow: Flow[..., Any], *args: object) -> Execution:
+    def run(self, flow: Flow[..., Any] | Pipeline[..., Any], *args: object) -> Execution:
         return self.ended(self.client.executions.start(flow, str(self.folder), *args))
 
     def replay(self, source: Execution, **request: Any) -> Execution:
@@ -131,6 +131,10 @@ def test_a_body_receives_copies_in_the_first_run_as_in_every_later_one(desk: Des
         assert desk.replay(source, from_=f"invocation:{root}").result == source.result
 
 
+DIFFERENCES = [
+    "draft is reused, and took research.output where it takes research_2.output now",
+    "draft is reused, and came after nothing where it comes after discard now",
+]
 CAUGHT = ["tests.e2e.repeating_flows.Refused: ('no', 4)", "dalsegno.errors.UserCodeError: code 4"]
 
 
@@ -150,6 +154,37 @@ def test_a_failed_step_is_a_root_of_a_replay(desk: Desk) -> None:
     assert {one.invocation_id for one in plan.roots} == {"refuse", "refuse_2", "publish"}
     assert desk.replay(source, from_="publish").result == CAUGHT
     assert desk.ran() == ["refuse", "refuse", "publish"]
+
+
+@pytest.mark.semantics("5", "A pipeline replays its recorded graph on the server with no body.")
+def test_a_pipeline_replays_on_the_server_without_its_body(desk: Desk) -> None:
+    source = desk.run(code.drawn, "kitchens")
+    assert desk.ran() == ["body", "research", "draft", "publish"]
+    last = desk.replay(source, from_="draft")
+    assert (last.result, desk.ran()) == (source.result, ["draft", "publish"])
+
+
+@pytest.mark.semantics(
+    "5",
+    "pipeline.replay() from code traces today's function",
+    "all differences listed, before anything is created",
+    "New and changed steps among the re-executed ones are fine.",
+)
+def test_a_pipeline_that_is_replayed_from_code_keeps_what_it_reuses(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DALSEGNO_ADDRESS", desk.client.reach.connection.address)
+    monkeypatch.setenv("DALSEGNO_PROJECT", "e2e")
+    source = desk.run(code.drawn, "kitchens")
+    before = sum(1 for _ in desk.client.executions.list())
+    with pytest.raises(DivergenceError) as caught:
+        code.drawn_otherwise.replay(pipeline_run=source.name, skip=["research", "draft"])
+    assert caught.value.kind is DivergenceKind.GRAPH_CHANGED
+    assert [problem.description for problem in caught.value.problems] == DIFFERENCES
+    assert sum(1 for _ in desk.client.executions.list()) == before
+    desk.ran()
+    other = code.drawn_with_more.replay(pipeline_run=source.name, skip=["research", "draft"])
+    assert (other.result, desk.ran()) == ("discarded", ["publish", "discard"])
 
 
 @pytest.mark.parametrize("flow", [code.careless, code.swallowing_all])

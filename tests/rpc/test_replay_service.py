@@ -232,6 +232,7 @@ async def test_today_s_graph_replaces_the_recorded_one(planner: Serving, connect
     assert Binding.FromString(shape).output.number == 4
 
 
+@pytest.mark.semantics("5", "else DivergenceError(graph_changed), all differences listed")
 async def test_a_changed_graph_is_a_divergence_with_every_difference(planner: Serving, connection: Database) -> None:
     source = await finished(planner, connection)
     code = todays(step("load", path=Binding(flow_input="path")), step("fit"))
@@ -243,6 +244,7 @@ async def test_a_changed_graph_is_a_divergence_with_every_difference(planner: Se
     assert len(violations.violations) == 2
 
 
+@pytest.mark.semantics("5", "overriding such a parameter on the server is UsageError that says to replay from code")
 async def test_a_parameter_that_shapes_the_graph_is_overridden_only_from_code(
     planner: Serving, connection: Database
 ) -> None:

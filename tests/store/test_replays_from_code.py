@@ -102,6 +102,7 @@ async def test_the_same_graph_replays_as_recorded(connection: Database) -> None:
     assert found.reused == {"load": str(call_id(source.id, 1))}
 
 
+@pytest.mark.semantics("5", "New and changed steps among the re-executed ones are fine.")
 async def test_new_steps_run_and_removed_ones_are_gone(connection: Database) -> None:
     source = await record(connection, WAS)
     now = [
@@ -130,6 +131,11 @@ async def test_new_steps_run_and_removed_ones_are_gone(connection: Database) -> 
     assert made.invocation_count == 4
 
 
+@pytest.mark.semantics(
+    "5",
+    "a reused step must still exist with the same name, outputs and upstream",
+    "all differences listed, before anything is created",
+)
 async def test_every_difference_of_what_is_reused_is_told(connection: Database) -> None:
     source = await record(connection, [*WAS, Recorded("a"), Recorded("b", after=["a"]), Recorded("gone")])
     now = [
@@ -150,6 +156,7 @@ async def test_every_difference_of_what_is_reused_is_told(connection: Database) 
     assert await connection.fetchval("SELECT count(*) FROM executions") == 1
 
 
+@pytest.mark.semantics("5", "New and changed steps among the re-executed ones are fine.")
 async def test_changes_among_what_re_executes_are_fine(connection: Database) -> None:
     source = await record(connection, WAS)
     now = [Recorded("load"), Recorded("fit", takes=["load"], outputs=("model",)), Recorded("test", after=["fit"])]
@@ -171,6 +178,15 @@ async def test_changed_code_is_seen_in_today_s_graph(connection: Database) -> No
     assert found.roots == {"fit": {"code_changed"}}
     made = await replay(connection, today(source, now, mode=Mode.SKIP_SUCCESSFUL, rerun_changed_code=True))
     assert (await own_rows(connection, made))["fit"]["code_digest"] == CHANGED
+
+
+async def test_what_is_skipped_cannot_come_after_a_new_step(connection: Database) -> None:
+    source = await record(connection, WAS)
+    now = [Recorded("load"), Recorded("scale"), Recorded("fit", takes=["scale"]), Recorded("test", takes=["fit"])]
+    assert await differences(connection, today(source, now, ["load", "fit"])) == [
+        "fit is reused, and took load.output where it takes scale.output now"
+    ]
+    assert (await plan(connection, today(source, now, ["load"]))).affected == ["fit", "test", "scale"]
 
 
 async def test_a_new_step_cannot_be_skipped(connection: Database) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console, RenderableType
 
+from dalsegno.cli.divergence_drawing import divergence_drawing
+from dalsegno.cli.documents import failure_document
 from dalsegno.cli.plan_table import plan_table
 from dalsegno.cli.tables import execution_details, executions_table, graph_lines
 from dalsegno.cli.value_text import json_form, value_line
 from dalsegno.cli.views import ExecutionView, Fate, PlannedView, PlanView, StepView
 from dalsegno.cli.wording import ago_text, count_text, seconds_text, short_id
-from dalsegno.errors import Failure, FailureOrigin
+from dalsegno.errors import Divergence, DivergenceKind, DivergentCall, Failure, FailureOrigin
 from dalsegno.states import ExecutionState, InvocationState
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -120,6 +123,54 @@ def test_a_failure_is_shown_with_its_traceback_and_markup_is_left_alone() -> Non
     text = "\n".join(drawn(execution_details(execution(state=ExecutionState.FAILED, failure=failure), ())))
     assert "failed in train (user code): KeyError: [bold]no[/bold]" in text
     assert "Traceback …" in text
+
+
+DIVERGENCE = Divergence(
+    DivergenceKind.REORDERED_CALL,
+    position=3,
+    expected=DivergentCall("draft", "draft", position=3, digests={"notes": "3f9ac21b77"}),
+    actual=DivergentCall("publish", "publish", position=4, digests={"draft": "91bc02aa77"}),
+    before=(DivergentCall("load", "load", position=1), DivergentCall("research", "research", position=2)),
+    following=(DivergentCall("publish", "publish", position=4), DivergentCall("approve", "approve", True, 5)),
+)
+
+
+def test_a_divergence_is_drawn_as_the_difference_of_the_two_sequences() -> None:
+    failure = Failure(FailureOrigin.DIVERGENCE, "call 3 is …", divergence=DIVERGENCE)
+    failed = execution(kind="flow", state=ExecutionState.FAILED, failure=failure)
+    lines = drawn(execution_details(failed, ()))
+    assert [line.strip() for line in lines[lines.index("failed (divergence): call 3 is …") + 2 :]] == [
+        "1 load",
+        "2 research",
+        "− 3 draft(notes=3f9ac21b)",
+        "+ 3 publish(draft=91bc02aa)  recorded as call 4",
+        "− 4 publish",
+        "− 5 wait approve",
+        "− recorded  + made now",
+    ]
+    document = failure_document(failure)
+    assert document is not None
+    found = document["divergence"]
+    assert isinstance(found, dict)
+    assert (found["kind"], found["position"]) == ("reordered_call", 3)
+    assert found["actual"] == {
+        "invocation_id": "publish",
+        "name": "publish",
+        "kind": "step",
+        "position": 4,
+        "digests": {"draft": "91bc02aa77"},
+    }
+
+
+def test_a_body_that_ended_and_a_graph_that_changed() -> None:
+    ended = replace(DIVERGENCE, kind=DivergenceKind.MISSING_CALL, actual=None, following=())
+    assert "+ 3 (the body ended)" in [line.strip() for line in drawn(divergence_drawing(ended))]
+    assert drawn(divergence_drawing(Divergence(DivergenceKind.GRAPH_CHANGED))) == []
+
+
+def test_warnings_of_an_execution_are_shown() -> None:
+    shown = execution(warnings=("2 recorded calls were not made: a, b",))
+    assert "warning: 2 recorded calls were not made: a, b" in drawn(execution_details(shown, ()))
 
 
 def test_a_graph_names_what_each_step_takes_something_from() -> None:

@@ -324,6 +324,10 @@ def test_where_no_planner_answers_the_error_says_what_to_do() -> None:
     assert "DALSEGNO_ADDRESS" in error.message
 
 
+@pytest.mark.semantics(
+    "5",
+    "DivergenceError carries .kind, the position, what was expected and what came, and the digests.",
+)
 def test_failures_become_errors_by_their_origin() -> None:
     failure = execution_pb2.Failure(
         origin=execution_pb2.FAILURE_ORIGIN_USER_CODE,

@@ -237,6 +237,7 @@ def test_a_step_is_pickled_by_its_name() -> None:
     assert pickle.loads(pickle.dumps(double)) is double
 
 
+@pytest.mark.semantics("5", "The standard library's waiters and durable calls from other threads are ContextError.")
 def test_the_standard_library_cannot_wait_for_futures() -> None:
     future: StepFuture[int] = StepFuture(None, 1, "fit")  # type: ignore[arg-type]
     with pytest.raises(ContextError, match=r"dalsegno\.as_completed"):

@@ -134,6 +134,7 @@ def keeps_its_objects() -> list[list[int]]:
     return [mine, first, second]
 
 
+@pytest.mark.semantics("5", "a body always receives the decoded copy of what was stored")
 def test_steps_get_copies_and_the_body_gets_what_was_stored() -> None:
     with embedded(keeps_its_objects, append) as talk:
         assert value_of(talk.run_body(body_task(keeps_its_objects))[-1]) == [[], [1], [1, 2]]
@@ -206,6 +207,7 @@ def failure_of(report: Report) -> Failure:
     return report.failed.failure
 
 
+@pytest.mark.semantics("5", "It ends the execution failed with failure.origin = divergence")
 def test_a_body_that_departs_from_its_recording_ends_before_it_does_anything() -> None:
     calls = recording_of(chain, add, length=2)
     recorded, rules = replayed(calls, 2)
@@ -229,6 +231,7 @@ def test_a_body_that_reaches_no_root_has_diverged() -> None:
     assert list(last.failed.not_reached) == [2]
 
 
+@pytest.mark.semantics("5", "mark the invocation stale_inputs")
 def test_stale_inputs_are_reported_and_the_recorded_output_is_used() -> None:
     calls = recording_of(chain, add, length=2)
     recorded, rules = replayed(calls, 3, overridden_inputs=["length"])
@@ -257,6 +260,7 @@ def test_inputs_that_are_written_as_json_become_what_the_flow_asks_for() -> None
         assert value_of(talk.run_body(task)[-1]) == "soup 2024 7 x"
 
 
+@pytest.mark.semantics("5", "Removed or new required arguments of a flow are graph_changed too")
 def test_a_replay_of_a_flow_with_other_arguments_is_a_changed_graph() -> None:
     with embedded(chain, add) as talk:
         failure = failure_of(talk.run_body(body_task(chain, replay=ReplayRules(roots=[1]), size=2))[-1])
@@ -274,6 +278,11 @@ def catches() -> list[str]:
     return texts
 
 
+@pytest.mark.semantics(
+    "5",
+    "the original class where it can be imported and rebuilt, else UserCodeError",
+    "the step is not run again on recovery",
+)
 def test_a_caught_failure_is_the_same_in_the_first_run_and_in_recovery() -> None:
     expected = ["LookupError: a", "UserCodeError: code 4"]
     with embedded(catches, fails, fails_peculiarly) as talk:
@@ -304,6 +313,7 @@ def submits() -> list[int]:
     return [first, unsteady(), *(future.result() for future in as_completed(futures))]
 
 
+@pytest.mark.semantics("5", ".submit() returns a future, .map() a list of them")
 def test_what_is_submitted_limited_or_tried_again_runs_elsewhere() -> None:
     answers: dict[str, Callable[[Call], object]] = {
         "add": lambda _: 4,
@@ -491,6 +501,7 @@ def test_system_exit_ends_the_body_and_not_the_runner() -> None:
         assert value_of(talk.run_body(body_task(chain, length=1, epoch=2))[-1]) == 0
 
 
+@pytest.mark.semantics("5", "durable calls from other threads are ContextError")
 def test_a_durable_call_from_another_thread_is_refused() -> None:
     with embedded(calls_from_a_thread, add) as talk:
         assert value_of(talk.run_body(body_task(calls_from_a_thread))[-1]) == "ContextError"
@@ -522,6 +533,11 @@ async def side_by_side() -> list[str]:
     return [*a, *b, await names.submit("d"), add(1, 1)]  # type: ignore[list-item]
 
 
+@pytest.mark.semantics(
+    "5",
+    "calls are numbered on the body's loop as they are created; asyncio.gather works",
+    "A call is numbered when it is made (.submit())",
+)
 def test_an_async_body_numbers_its_calls_the_same_way_in_every_run() -> None:
     gates.clear()
     gates["b"] = asyncio.Event()

@@ -70,6 +70,7 @@ def test_a_first_run_executes_everything_under_new_numbers() -> None:
     assert sequence.end().divergence is None
 
 
+@pytest.mark.semantics("5", "For the k-th durable call it makes:")
 def test_a_replay_reuses_up_to_the_root_and_executes_from_there() -> None:
     calls = recording("a", "b", "c", execute=["b", "c"])
     sequence = replaying(calls)
@@ -104,6 +105,9 @@ DEPARTURES = {
 
 
 @pytest.mark.parametrize("case", DEPARTURES.values(), ids=DEPARTURES.keys())
+@pytest.mark.semantics(
+    "5", "call k must be the recorded call k: same kind, name and invocation ID", "Kinds: reordered_call"
+)
 def test_before_something_new_the_body_must_repeat_itself(case: Departure) -> None:
     sequence = replaying(case.recording)
     *before, last = [sequence.make(call) for call in case.calls]
@@ -128,6 +132,9 @@ def test_a_recording_that_was_cut_short_goes_on_where_it_ends() -> None:
     assert sequence.make(made("b")) == Execute(2, 2)
 
 
+@pytest.mark.semantics(
+    "5", "Affected calls, and calls never recorded, execute.", "After the prefix, calls are matched by invocation ID."
+)
 def test_after_something_new_calls_are_found_by_id_in_any_order() -> None:
     calls = recording("root", "a", "b", "c", execute=["root"])
     sequence = replaying(calls)
@@ -139,6 +146,7 @@ def test_after_something_new_calls_are_found_by_id_in_any_order() -> None:
     assert sequence.end().not_reached == (2,)
 
 
+@pytest.mark.semantics("5", "Until the body has received something new")
 def test_something_new_counts_only_once_it_is_received() -> None:
     sequence = replaying(recording("root", "a", "b", execute=["root"]))
     sequence.make(made("root"))
@@ -165,6 +173,7 @@ def test_an_override_of_an_earlier_replay_is_not_new() -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
+@pytest.mark.semantics("5", "(a) the body has received something new → the call is affected after all, and re-executes")
 def test_a_reused_call_with_other_inputs_executes_after_something_new(same: bool) -> None:
     calls = recording("root", "a", execute=["root"])
     calls[1] = replace(calls[1], inputs={"p": value("old")})
@@ -195,12 +204,14 @@ STALE = {
 
 
 @pytest.mark.parametrize("on_stale", STALE)
+@pytest.mark.semantics("5", "(b) flow inputs were overridden → reuse, and mark the invocation stale_inputs")
 def test_an_overridden_flow_input_makes_inputs_stale_or_counts_as_new(on_stale: OnStale) -> None:
     calls = [replace(recorded(1, "a"), inputs={"p": value("old")})]
     sequence = replaying(calls, overridden=["topic"], on_stale=on_stale)
     assert sequence.make(made("a", p=value("new"))) == STALE[on_stale]
 
 
+@pytest.mark.semantics("5", '"fail" refuses); (c) neither → divergence')
 def test_stale_inputs_can_be_refused() -> None:
     calls = [replace(recorded(1, "a"), inputs={"p": value("old")})]
     sequence = replaying(calls, overridden=["topic"], on_stale=OnStale.FAIL)
@@ -223,6 +234,11 @@ def test_a_divergence_names_the_overridden_inputs_that_may_have_caused_it() -> N
         (recording("a", "b", execute=["b"]), ["a"], DivergenceKind.ROOT_NOT_REACHED),
     ],
 )
+@pytest.mark.semantics(
+    "5",
+    "At the end: if there were roots, none was reached and the body received nothing new: divergence.",
+    "missing_call (the body ended before a reused call), root_not_reached",
+)
 def test_a_body_that_ends_early_without_anything_new_has_diverged(
     calls: list[Recorded], body: list[str], kind: DivergenceKind
 ) -> None:
@@ -240,6 +256,7 @@ def test_a_body_that_raises_reaches_the_rest_not() -> None:
     assert sequence.end(failed=True).not_reached == (2, 3)
 
 
+@pytest.mark.semantics("5", "a new wait's answer")
 def test_waits_of_the_source_are_asked_again_and_their_answers_are_new() -> None:
     calls = recording("a", "approve", "b")
     calls[1] = replace(calls[1], kind=CallKind.WAIT)
@@ -255,6 +272,7 @@ def recovering(*calls: Recorded) -> CallSequence:
     return CallSequence([replace(call, own=True) for call in calls], len(calls) + 1, None)
 
 
+@pytest.mark.semantics("5", "every finished call is reused")
 def test_recovery_reuses_what_ended_and_awaits_what_is_under_way() -> None:
     sequence = recovering(recorded(1, "a"), recorded(2, "b", Action.AWAIT), recorded(3, "c", Action.EXECUTE))
     assert isinstance(sequence.make(made("a")), Reuse)
@@ -265,6 +283,7 @@ def test_recovery_reuses_what_ended_and_awaits_what_is_under_way() -> None:
     assert sequence.make(made("d")) == Execute(4, 4)
 
 
+@pytest.mark.semantics("5", "the whole recorded sequence is the prefix")
 def test_recovery_knows_no_freedom_after_something_new() -> None:
     sequence = recovering(recorded(1, "a"), recorded(2, "b"))
     sequence.make(made("a"))
@@ -335,6 +354,11 @@ COMPARISONS = {
 
 
 @pytest.mark.parametrize(("before", "now", "expected"), COMPARISONS.values(), ids=COMPARISONS.keys())
+@pytest.mark.semantics(
+    "5",
+    "Their inputs are compared with those recorded.",
+    "Inputs are compared by digest where the codec is canonical; otherwise by output where that is known",
+)
 def test_inputs_are_compared_by_digest_where_it_proves_something(
     before: Fingerprint, now: Fingerprint, expected: Comparison
 ) -> None:
@@ -348,6 +372,7 @@ def test_a_flow_input_that_is_overridden_is_another_value() -> None:
     assert compare(before, now, frozenset({"topic"})) is Comparison.DIFFERENT
 
 
+@pytest.mark.semantics("5", "a differing digest of a codec that is not canonical is never a divergence by itself")
 def test_a_differing_digest_that_proves_nothing_is_no_divergence() -> None:
     call = replace(recorded(1, "a"), inputs={"p": Fingerprint(b"x")})
     assert isinstance(replaying([call]).make(made("a", p=Fingerprint(b"y"))), Reuse)

@@ -37,6 +37,7 @@ def edges(binding: Binding) -> set[tuple[int, str]]:
     return set()
 
 
+@pytest.mark.semantics("5", "The SDK knows which outputs an argument is")
 def test_an_output_is_known_by_identity_and_not_by_value() -> None:
     provenance = Provenance()
     rows = received(provenance, [1, 2], 1)
@@ -46,6 +47,7 @@ def test_an_output_is_known_by_identity_and_not_by_value() -> None:
     assert equal.digest == provenance.bind(rows).digest
 
 
+@pytest.mark.semantics("5", "or contains, by identity, also inside lists, tuples and dicts")
 def test_outputs_are_found_inside_lists_tuples_and_dicts() -> None:
     provenance = Provenance()
     a = received(provenance, {"a": 1}, 1)
@@ -58,6 +60,7 @@ def test_outputs_are_found_inside_lists_tuples_and_dicts() -> None:
     assert binding.canonical
 
 
+@pytest.mark.semantics("5", "where one object could be several outputs (True, small integers) all are recorded")
 def test_one_object_may_be_several_outputs() -> None:
     provenance = Provenance()
     for number in (1, 2, 3):
@@ -67,6 +70,7 @@ def test_one_object_may_be_several_outputs() -> None:
     assert edges(binding) == {(1, "output"), (2, "output"), (3, "output")}
 
 
+@pytest.mark.semantics("5", "None and defaults that were not passed carry no edge (use after=)")
 def test_none_carries_no_edge() -> None:
     provenance = Provenance()
     received(provenance, None, 1)
@@ -100,6 +104,7 @@ def test_flow_inputs_are_bound_by_name_unless_they_are_outputs_too() -> None:
     assert edges(provenance.bind(topic)) == {(1, "output")}
 
 
+@pytest.mark.semantics("5", "None and defaults that were not passed carry no edge")
 def test_defaults_that_were_not_passed_carry_no_edge() -> None:
     def fit(xs: list[int], verbose: bool = True, *more: object, **named: object) -> None: ...
 

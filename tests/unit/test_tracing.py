@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -65,6 +66,9 @@ def test_calls_become_steps_in_order() -> None:
     assert len(graph) == 3
 
 
+@pytest.mark.semantics(
+    "5", "passing one on unchanged records a binding, any other use makes the graph's shape depend on it"
+)
 def test_a_parameter_that_is_only_passed_on_does_not_shape_the_graph() -> None:
     @pipeline
     def train(data: Any, depth: int, rate: float) -> None:
@@ -91,6 +95,7 @@ def test_a_parameter_that_is_only_passed_on_does_not_shape_the_graph() -> None:
         lambda value: range(value),
     ],
 )
+@pytest.mark.semantics("5", "In a pipeline body, parameters behave as their values")
 def test_any_look_at_a_parameter_is_noticed_and_gets_the_value(look: Callable[[Any], Any]) -> None:
     seen: list[Any] = []
 
@@ -100,6 +105,17 @@ def test_any_look_at_a_parameter_is_noticed_and_gets_the_value(look: Callable[[A
 
     assert train.trace(3).shaped_by == {"number"}
     assert seen == [look(3)]
+
+
+def test_a_parameter_can_be_a_path() -> None:
+    seen: list[Path] = []
+
+    @pipeline
+    def train(folder: str) -> None:
+        seen.append(Path(folder) / "data")
+
+    assert train.trace("here").shaped_by == {"folder"}
+    assert seen == [Path("here/data")]
 
 
 def test_identity_sees_the_value_itself() -> None:

@@ -180,7 +180,8 @@ def _check_unchanged(resolved: Resolved, today: _Today, recorded: Sequence[Graph
     was: dict[str, Shape] = {
         row.invocation_id: _shape(row, ids, row.output_names())
         for row in recorded
-        if row.number not in decision.affected
+        # What is asked to be skipped must be reused: that a new step comes before it makes it another graph.
+        if row.number not in decision.affected or row.number in resolved.kept
     }
     found = differences(was, today.shapes(), was)
     if found:
