@@ -93,6 +93,11 @@ def test_a_replay_is_given_the_recorded_order(track: Track, flow: Flow[..., Any]
     last = track.client.executions.replay(source.exec_id, from_="finish")
     assert track.given() == FLOWS[flow], "of reused calls, which all have ended from the start"
     assert track.ended(last).result == expected
+    record = track.client.executions.export(source.exec_id)
+    imported = track.client.executions.import_({**record, "name": ""})
+    elsewhere = track.client.executions.replay(imported.exec_id, from_="finish")
+    assert track.given() == FLOWS[flow], "also where the recording comes from elsewhere"
+    assert track.ended(elsewhere).result == expected
     again = track.client.executions.replay(source.exec_id, from_="all:race")
     for number in LATER:
         track.let_go(number)

@@ -209,6 +209,18 @@ async def test_what_is_wrong_is_refused(
     assert await connection.fetchval("SELECT count(*) FROM executions") == 0
 
 
+async def test_the_order_of_futures_survives_and_has_each_place_once(planner: Serving, connection: Connection) -> None:
+    steps = [done(step(name), 1, yielded=place) for name, place in (("a", 2), ("b", 0), ("c", 1))]
+    messages = await exported(planner, (await record(planner, FLOW, steps)).id)
+    second = await again(planner, messages)
+    assert [one.yielded for one in steps_of(await exported(planner, second.id))] == [2, 0, 1]
+    before = await connection.fetchval("SELECT count(*) FROM executions")
+    with pytest.raises(aio.AioRpcError) as error:
+        await record(planner, PIPELINE, [done(step(name), 1, yielded=1) for name in ("a", "b")])
+    assert told(error.value).reason == "SAME_PLACE"
+    assert await connection.fetchval("SELECT count(*) FROM executions") == before
+
+
 async def test_nothing_comes_after_what_is_returned(planner: Serving) -> None:
     requests = [
         ExecutionServiceImportRequest(header=PIPELINE),

@@ -174,6 +174,7 @@ EVERYTHING: dict[str, Any] = {
             outputs={"left": 1, "right": 2},
             options={"outputs": ["left", "right"]},
             after=["approve"],
+            yielded=1,
             started_at="2024-05-01T12:00:00+00:00",
             finished_at="2024-05-01T12:00:01+00:00",
             inputs={

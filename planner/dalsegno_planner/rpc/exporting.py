@@ -150,6 +150,7 @@ class _Steps:
                 getattr(step, name).FromDatetime(row[name])
         if row["wait_state"] is not None:
             step.wait.CopyFrom(_wait(row))
+        step.yielded = row["yielded"] or 0
         self.size += len(row["inputs"]) + len(row["outputs"] or b"") + 200
 
     def _note(self, number: int) -> None:

@@ -27,7 +27,7 @@ from dalsegno_planner.rpc.streams import AlreadyCreated, gather, insert_graph, r
 from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store import executions, imports
 from dalsegno_planner.store.definitions import Definitions
-from dalsegno_planner.store.imports import WaitRow
+from dalsegno_planner.store.imports import WaitRow, Yields
 from dalsegno_planner.store.invocations import GraphRows
 from dalsegno_planner.store.pool import Connection, Pool
 
@@ -83,6 +83,7 @@ class Importer:
                 async with connection.transaction():
                     await insert_graph(connection, first, batches)
                     await imports.insert_waits(connection, new.id, record.waits)
+                    await imports.insert_yields(connection, new.id, record.yields)
                     new = await record.returning(new)
                     outcome = await self._outcome(connection, header, record.failures)
                     created = await executions.record_finished(
@@ -120,6 +121,7 @@ class _Record:
         self.graph = graph
         self.failures = 0
         self.waits: list[WaitRow] = []
+        self.yields = Yields()
         self._wait_bytes = 0
         self._values = values
         self._returns: Binding | None = None
@@ -156,6 +158,8 @@ class _Record:
             self.failures += state == "failed"
             if kind == "wait":
                 self._note_wait(place, state, step.wait, step.outputs)
+            if step.yielded:
+                self.yields.add(step.yielded, place)
             names: tuple[str, ...] = ()
             outputs = failure = started = finished = None
             if step.HasField("outputs"):

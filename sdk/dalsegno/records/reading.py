@@ -36,7 +36,7 @@ _HEADER_KEYS = frozenset(
 _STEP_KEYS = frozenset(
     {
         *("invocation_id", "name", "kind", "module", "status", "inputs", "after", "outputs", "code_digest"),
-        *("options", "failure", "started_at", "finished_at", "wait"),
+        *("options", "failure", "started_at", "finished_at", "wait", "yielded"),
     }
 )
 _USUAL_KEYS = frozenset({"invocation_id", "name", "status", "inputs", "outputs"})
@@ -224,6 +224,8 @@ class RecordReader:
                     _in(name, fill_time, getattr(message, name), value)
                 case "wait":
                     _in(name, fill_wait, message.wait, value)
+                case "yielded":
+                    message.yielded = _in(name, _place, value)
 
     def _fill_outputs(self, message: ImportedStep, outputs: Any) -> None:
         add = message.outputs.outputs.add
@@ -349,6 +351,12 @@ def _listed(value: Any) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise Misfit(f"must be a list, not {value!r}")
     return list(value)
+
+
+def _place(value: Any) -> int:
+    if type(value) is not int or not 0 < value < 1 << 31:
+        raise Misfit(f"must be a place from 1, not {value!r}")
+    return value
 
 
 def _digest(value: Any) -> bytes:

@@ -68,6 +68,7 @@ class RecordWriter:
             "finished_at": _time(message, "finished_at"),
             "failure": failure_form(message.failure) if message.HasField("failure") else None,
             "wait": wait_form(message.wait) if message.HasField("wait") else None,
+            "yielded": message.yielded,
         }
         kept = ("inputs", "outputs")
         return {name: value for name, value in form.items() if value or name in kept}

@@ -977,10 +977,13 @@ class ImportedStep(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    YIELDED_FIELD_NUMBER: _builtins.int
     kind: _execution_pb2.InvocationKind.ValueType
     """A step where it is unspecified."""
     state: _execution_pb2.InvocationState.ValueType
     """`COMPLETED` where it is unspecified; otherwise `FAILED`, `CANCELLED` or `NOT_REACHED`."""
+    yielded: _builtins.int
+    """At which place `as_completed` has given the body the future of this call, from 1; 0 where it has not."""
     @_builtins.property
     def step(self) -> Global___StepSpec:
         """The step."""
@@ -1016,10 +1019,11 @@ class ImportedStep(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         wait: _wait_service_pb2.Wait | None = ...,
+        yielded: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "outputs", b"outputs", "started_at", b"started_at", "step", b"step", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "kind", b"kind", "outputs", b"outputs", "started_at", b"started_at", "state", b"state", "step", b"step", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "kind", b"kind", "outputs", b"outputs", "started_at", b"started_at", "state", b"state", "step", b"step", "wait", b"wait", "yielded", b"yielded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

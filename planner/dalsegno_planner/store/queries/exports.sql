@@ -24,8 +24,10 @@ JOIN definitions AS d ON d.project = $2 AND d.kind = 'step' AND d.module = ran.m
 SELECT i.number, i.invocation_id, i.name, i.kind, i.state, i.module, i.code_digest, i.upstream, i.after, i.inputs,
        coalesce(i.override_outputs, i.outputs) AS outputs, i.override_outputs IS NOT NULL AS overridden, i.failure,
        i.options, i.started_at, i.finished_at,
-       w.question, w.schema, w.metadata, w.state AS wait_state, w.asked_at, w.deadline, w.answered_by, w.answered_at
+       w.question, w.schema, w.metadata, w.state AS wait_state, w.asked_at, w.deadline, w.answered_by, w.answered_at,
+       y.place AS yielded
 FROM effective_invocations($1) AS i
+LEFT JOIN (SELECT number, min(place) AS place FROM effective_yields($1) GROUP BY number) AS y ON y.number = i.number
 LEFT JOIN waits AS w ON w.execution_id = i.execution_id AND w.number = i.number
 WHERE i.called OR i.state <> 'not_reached'
 ORDER BY CASE WHEN $2 THEN i.position ELSE i.number END, i.number;
