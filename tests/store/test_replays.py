@@ -638,6 +638,16 @@ async def test_deep_lineages_are_cut_and_show_the_same(connection: Database) -> 
     assert (found.affected, found.reused) == (["fit", "test", "report"], {"load": str(call_id(source.id, 1))})
 
 
+async def test_a_cut_lineage_keeps_the_order_of_futures(connection: Database) -> None:
+    current = await chain(connection, kind="flow")
+    await connection.executemany("INSERT INTO yields VALUES ($1, $2, $3)", [(current.id, 1, 2), (current.id, 2, 1)])
+    order = "SELECT array_agg(number ORDER BY place) FROM effective_yields($1)"
+    for _ in range(DEEPEST_LINEAGE + 2):
+        current = await replay(connection, from_(current, "report"))
+        await finish(connection, current)
+        assert await connection.fetchval(order, current.id) == [2, 1]
+
+
 async def test_a_single_step_is_an_execution_of_its_own(connection: Database) -> None:
     source = await chain(connection, kind="flow")
     request = from_(source, "fit", single_step=True, step_input_overrides={"fit": {"k": payload(5)}})

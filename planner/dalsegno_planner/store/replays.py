@@ -270,6 +270,7 @@ class _Writing:
             await self._connection.execute(SQL["insert_stale"], self._id, self._source.id, names)
         if self._detached:
             await self._connection.execute(SQL["insert_rest"], self._id, self._source.id)
+            await self._connection.execute(SQL["insert_yields"], self._id, self._source.id)
         if today is not None and today.removed:
             await self._connection.execute(SQL["insert_tombstones"], self._id, self._source.id)
 
