@@ -231,3 +231,17 @@ async def test_a_loop_that_ends_with_an_error_says_so(bench: Bench) -> None:
     broken.wake()
     with pytest.raises(RuntimeError, match="nobody foresaw this"):
         await asyncio.wait_for(task, 10)
+
+
+async def test_an_error_in_what_follows_from_a_commit_is_one_of_the_loop(bench: Bench) -> None:
+    class Mute(Told):
+        def committed(self, *_: Any) -> None:
+            raise RuntimeError("nobody can be told")
+
+    bench.loop = CommitLoop(Lane.LIVE, bench._connect, bench.sessions, Mute(), lambda: 1000)
+    task = bench.loop.start()
+    await bench.report(1, 0, completed=StepCompleted())
+    await bench.acks(1)
+    await bench.report(2, 1, completed=StepCompleted())
+    with pytest.raises(RuntimeError, match="nobody can be told"):
+        await asyncio.wait_for(task, 10)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -90,6 +89,8 @@ class CommitLoop:
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
+        # What follows from the last commit is told; an error in that is one of the loop.
+        self._telling: asyncio.Task[None] | None = None
         # The executions that had the last turn when steps, and when bodies, were claimed.
         self._last_step = self._last_body = _NOBODY
 
@@ -102,8 +103,10 @@ class CommitLoop:
         """Finish the commit that is under way and stop."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            # What it has ended with, if it has, is told to whoever has started it.
+            await asyncio.wait([self._task])
+        if self._telling is not None:
+            await asyncio.wait([self._telling])
         if self._connection is not None:
             await self._connection.close(timeout=5)
 
@@ -164,10 +167,12 @@ class CommitLoop:
         if row["requeued"]:
             self._look_again()
             self._wake.set()
-        # Before the loop goes on to wait for the next commit's answer, and after that commit is sent.
-        asyncio.get_running_loop().call_soon(self._tell, batch, row, claimed)
+        # It runs when this loop waits for the answer to the next commit, or for something to commit.
+        if self._telling is not None:
+            await self._telling
+        self._telling = asyncio.create_task(self._tell(batch, row, claimed))
 
-    def _tell(self, batch: Batch, row: Any, claimed: Sequence[ClaimedTask]) -> None:
+    async def _tell(self, batch: Batch, row: Any, claimed: Sequence[ClaimedTask]) -> None:
         _acknowledge(batch, set(row["durable"] or ()))
         self._outcome.committed(claimed, row["resolved"] or (), row["changed"] or (), row["moved"] or ())
 
