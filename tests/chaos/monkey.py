@@ -10,12 +10,16 @@ from collections.abc import Callable, Sequence
 from threading import Event
 
 import psutil
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
+from dalsegno.errors import BackendError
 from tests.chaos.schedule import Fault, Harm, Part
 from tests.chaos.system import Slot, System
 from tests.doors import Door
 
 _SIGNALS = {Harm.KILL: signal.SIGKILL, Harm.END: signal.SIGTERM, Harm.STOP: signal.SIGSTOP}
+
+_STARTS = 3
 
 Mend = Callable[[], None]
 
@@ -83,7 +87,14 @@ class Monkey:
                 return self._to_door(fault, system.to_postgres[fault.which % len(system.to_postgres)])
 
     def _start_postgres(self) -> None:
-        self._system.postgres.start()
+        # As whoever looks after a server does: one that ends while it starts is started again.
+        attempts = Retrying(
+            retry=retry_if_exception_type(BackendError),
+            stop=stop_after_attempt(_STARTS),
+            before_sleep=lambda state: self._say(f"postgres did not start: {state.outcome}"),
+            reraise=True,
+        )
+        attempts(self._system.postgres.start)
 
     def _to_door(self, fault: Fault, door: Door) -> Mend:
         doors = self._system.doors
