@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from pathlib import Path
 from typing import TypeAlias
@@ -9,11 +10,15 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from structlog.testing import capture_logs
 
 from dalsegno.v1 import executor_service_pb2
+from dalsegno.v1.execution_pb2 import EXECUTION_STATE_FAILED
 from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, Awaiting
 from dalsegno.v1.value_pb2 import Output, Outputs, Payload
+from tests.postgres import PostgresServer
 from tests.rpc.scripted_worker import ScriptedWorker, scripted_worker
 from tests.rpc.serving import Serving, flow_header, pipeline_header, serving, step
 
@@ -125,3 +130,50 @@ async def test_what_is_cancelled_through_another_planner_is_stopped(
         task = await worker.task()
         await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=execution.id))
         assert list((await worker.next("cancel")).tokens) == [task.token]
+
+
+async def test_an_executor_that_nobody_told_that_a_task_is_not_its_any_more_is_told(
+    database: str, connection: Connection, tmp_path: Path
+) -> None:
+    async with (
+        serving(database, tmp_path, poll_interval=0.1, heartbeat_interval=0.1) as planner,
+        scripted_worker(planner.channel) as worker,
+    ):
+        await planner.start(pipeline_header(), [step("work")])
+        await worker.hello()
+        worker.credit(steps=1)
+        task = await worker.task()
+        await connection.execute("DELETE FROM tasks")
+        assert list((await worker.next("cancel")).tokens) == [task.token]
+
+
+async def test_executors_keep_their_leases_over_an_outage_of_the_database(
+    postgres: PostgresServer, database: str, connection: Connection, tmp_path: Path
+) -> None:
+    """Nobody could say that it is alive while the database was away, so nobody is taken for dead at once."""
+    name = database.partition("?")[0].rpartition("/")[2]
+    async with (
+        serving(database, tmp_path, poll_interval=0.1) as planner,
+        scripted_worker(planner.channel) as worker,
+    ):
+        await planner.start(pipeline_header(), [step("work")])
+        await worker.hello()
+        worker.credit(steps=1)
+        task = await worker.task()
+        with capture_logs() as logged:
+            await asyncio.to_thread(postgres.execute, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            await connection.execute("UPDATE sessions SET expires_at = clock_timestamp() - interval '1 second'")
+            while not any(line["event"] == "housekeeping_delayed" for line in logged):
+                await asyncio.sleep(0)
+        await asyncio.to_thread(postgres.execute, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+        # Its end shows that the planner has looked for what has expired.
+        hasty = await planner.start(flow_header(timeout=Duration(nanos=1)))
+        while (await planner.get(hasty.id)).state != EXECUTION_STATE_FAILED:
+            await asyncio.sleep(0)
+        worker.vanish()
+        async with scripted_worker(planner.channel, worker.key) as back:
+            assert list((await back.hello(in_hand=[task.token])).lost) == []

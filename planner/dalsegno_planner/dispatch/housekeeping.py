@@ -47,6 +47,8 @@ class Housekeeping:
         # Of each call the latest.
         self._progress: dict[tuple[Session, Token, int], bytes] = {}
         self._looked_for_lost = 0.0
+        # After an outage of the database executors have the time of a lease to say that they are alive.
+        self._leases_expire_from = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self, pool: asyncpg.Pool[Any]) -> asyncio.Task[None]:
@@ -73,6 +75,7 @@ class Housekeeping:
 
     async def _run(self, pool: asyncpg.Pool[Any]) -> None:
         interval = min(self._settings.poll_interval, self._settings.heartbeat_interval / 2)
+        now = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(interval)
             self._return_unaccepted()
@@ -84,8 +87,13 @@ class Housekeeping:
                     await self._expire(connection)
                     await self._stop_lost(connection)
                     await self._outcomes.look(connection)
+            except (
+                ValueError
+            ):  # what asyncpg says of arguments that do not fit: a defect, and no trouble of the database
+                raise
             except DATABASE_FAILED as error:
                 log.warning("housekeeping_delayed", error=str(error))
+                self._leases_expire_from = now() + self._settings.lease_duration
             # Behind the wake-ups: retries that are due, and work that another planner made ready.
             self._bus.work_ready()
 
@@ -133,15 +141,16 @@ class Housekeeping:
             return
         self._looked_for_lost = now
         for session in self._sessions:
-            held = [(*key, epoch, session.id) for key, epoch in session.held.items()]
+            held = [(*key, task.epoch, session.id) for key, task in session.held.items()]
             if held:
                 lost = await connection.fetch(_QUERIES["lost_by_session"], held)
                 session.stop([Token(*row) for row in lost], "it is not this executor's any more")
 
     async def _expire(self, connection: Any) -> None:
-        row = await connection.fetchrow(_QUERIES["close_sessions"], None)
-        if row["closed"]:
-            log.warning("leases_expired", executors=row["closed"], tasks=row["returned"])
+        if asyncio.get_running_loop().time() >= self._leases_expire_from:
+            row = await connection.fetchrow(_QUERIES["close_sessions"], None)
+            if row["closed"]:
+                log.warning("leases_expired", executors=row["closed"], tasks=row["returned"])
         await self._end_lost(connection)
         for execution_id in await expire_waits(connection):
             self._bus.execution_changed(execution_id)
