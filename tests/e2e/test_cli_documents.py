@@ -154,7 +154,8 @@ def test_commands_that_let_an_execution_go_on_print_one_document(dalsegno: Comma
             verb, *options = answer
             told = dalsegno("executions", verb, asked, *options, typed="yes\n")
             assert told.get("status") == "cancelled" or told["wait"]["status"] == "answered"
-        assert dalsegno("executions", "resume", asked, code=2)["error"]["type"] == "StateError"
+            if verb == "abort":
+                assert dalsegno("executions", "resume", asked, code=2)["error"]["type"] == "StateError"
         worker.terminate()
         assert worker.stdout is not None
         document = json.loads(worker.stdout.read())  # up to its end

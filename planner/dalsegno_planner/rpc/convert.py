@@ -89,10 +89,14 @@ def execution_message(
         message.timeout.FromNanoseconds(round(execution.time_limit * 1e9))
     if execution.deadline is not None:
         message.deadline.FromDatetime(execution.deadline)
-    overridden = (execution.replay or {}).get("inputs")
-    if isinstance(overridden, list):
-        message.overridden_inputs.extend(str(name) for name in overridden)
+    message.overridden_inputs.extend(overridden_inputs(execution))
     return message
+
+
+def overridden_inputs(execution: Execution) -> list[str]:
+    """Return the names of the flow inputs that a replay overrides."""
+    names = (execution.replay or {}).get("inputs")
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def invocation_message(invocation: Invocation, *, state: str = "", with_values: bool = True) -> InvocationMessage:

@@ -20,6 +20,7 @@ from dalsegno.v1.execution_pb2 import (
 )
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceExportResponse,
+    ImportedStep,
     ImportedSteps,
     ImportHeader,
     StepSpec,
@@ -27,7 +28,13 @@ from dalsegno.v1.execution_service_pb2 import (
 from dalsegno.v1.value_pb2 import Binding, FlowInputs, Inputs, Outputs, Payload, Value
 from dalsegno.v1.wait_service_pb2 import Wait
 from dalsegno_planner.core.execution import Execution, WaitState
-from dalsegno_planner.rpc.convert import KIND_MESSAGES, execution_state_message, timestamp, wait_state_message
+from dalsegno_planner.rpc.convert import (
+    KIND_MESSAGES,
+    execution_state_message,
+    overridden_inputs,
+    timestamp,
+    wait_state_message,
+)
 from dalsegno_planner.store import exports
 from dalsegno_planner.store.bindings import references, renumber
 from dalsegno_planner.store.pool import Connection, Pool
@@ -98,6 +105,11 @@ async def _header(connection: Connection, execution: Execution) -> ImportHeader:
         definitions=_unique(code.definitions),
         shaping_inputs=code.shaping_inputs,
         code_digest=code.code_digest,
+        original_exec_id="" if execution.source_id is None else str(execution.source_id),
+        requested_by=execution.requested_by,
+        overridden_inputs=overridden_inputs(execution),
+        single_step=execution.single_step,
+        debug=execution.debug,
     )
 
 
@@ -137,12 +149,9 @@ class _Steps:
         step = self._message.steps.add()
         self._describe(step.step, row)
         step.kind = INVOCATION_KIND_WAIT if row["kind"] == "wait" else INVOCATION_KIND_STEP
-        if row["overridden"]:
-            step.state = INVOCATION_STATE_COMPLETED
-        else:
-            step.state = _STATES.get(row["state"], INVOCATION_STATE_NOT_REACHED)
-            if row["failure"] is not None:
-                step.failure.ParseFromString(row["failure"])
+        step.state = _STATES.get(row["state"], INVOCATION_STATE_NOT_REACHED)
+        if row["failure"] is not None:
+            step.failure.ParseFromString(row["failure"])
         if row["outputs"] is not None:
             step.outputs.CopyFrom(Outputs.FromString(row["outputs"]))
         for name in ("started_at", "finished_at"):
@@ -151,6 +160,7 @@ class _Steps:
         if row["wait_state"] is not None:
             step.wait.CopyFrom(_wait(row))
         step.yielded = row["yielded"] or 0
+        _add_marks(step, row)
         self.size += len(row["inputs"]) + len(row["outputs"] or b"") + 200
 
     def _note(self, number: int) -> None:
@@ -184,6 +194,26 @@ class _Steps:
                 # It took the output of a call that the execution does not show.
                 del inputs.bindings[name]
         return inputs
+
+
+def _add_marks(step: ImportedStep, row: Record) -> None:
+    """Add what few steps have: overrides, and attempts besides the first."""
+    step.attempt = row["attempt"]
+    step.stale_inputs = row["stale_inputs"]
+    step.overridden_inputs.extend(row["overridden_inputs"])
+    if row["overridden"]:
+        step.output_overridden = True
+        if row["returned"] is not None:
+            step.returned.ParseFromString(row["returned"])
+    for one in row["failed_attempts"] or ():
+        failure = None if one["failure"] is None else Failure.FromString(one["failure"])
+        step.failed_attempts.add(
+            attempt=one["attempt"],
+            executor=one["executor"],
+            started_at=timestamp(one["started_at"]),
+            finished_at=timestamp(one["finished_at"]),
+            failure=failure,
+        )
 
 
 def _wait(row: Record) -> Wait:

@@ -20,9 +20,11 @@ from dalsegno.v1.wait_service_pb2 import Wait
 from dalsegno.v1.wait_service_pb2 import WaitState as WaitStateMessage
 from dalsegno.values import parse_json_text
 from dalsegno_planner.core.execution import Execution, ExecutionState, NewExecution, Outcome, WaitState
-from dalsegno_planner.rpc.convert import execution_state, moment
+from dalsegno_planner.core.ids import ExecutionId
+from dalsegno_planner.rpc.convert import execution_state, moment, optional_uuid
 from dalsegno_planner.rpc.graphs import GraphReader, Recorded
 from dalsegno_planner.rpc.headers import definition_rows, first_message, new_execution
+from dalsegno_planner.rpc.recorded_marks import MarksReader
 from dalsegno_planner.rpc.streams import AlreadyCreated, gather, insert_graph, refuse_repeated
 from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store import executions, imports
@@ -71,9 +73,11 @@ class Importer:
         new, inputs = await new_execution(
             self._pool, header, self._values, module_required=False, code_digest=header.code_digest
         )
-        new = replace(new, shaping_inputs=tuple(header.shaping_inputs))
+        new = replace(new, shaping_inputs=tuple(header.shaping_inputs), debug=header.debug)
+        source_id = optional_uuid(header.original_exec_id, "original_exec_id")
         code = definition_rows(new.project, header.definitions)
-        record = _Record(GraphReader(new.id, new.project, inputs.values, self._values), self._values)
+        graph = GraphReader(new.id, new.project, inputs.values, self._values)
+        record = _Record(graph, self._values, new.id, is_replay=source_id is not None)
         batches = record.batches(messages)
         first = await gather(batches)
         try:
@@ -90,7 +94,16 @@ class Importer:
                         connection, new, outcome, record.graph.count, record.failures
                     )
                     refuse_repeated(new, created)
-                    return created
+                    if source_id is None:
+                        return created
+                    return await executions.record_provenance(
+                        connection,
+                        created.id,
+                        source_id,
+                        header.requested_by,
+                        header.single_step,
+                        list(header.overridden_inputs),
+                    )
         except AlreadyCreated as repeated:
             return repeated.execution
 
@@ -117,8 +130,9 @@ class Importer:
 class _Record:
     """The steps of one import."""
 
-    def __init__(self, graph: GraphReader, values: ValueReader) -> None:
+    def __init__(self, graph: GraphReader, values: ValueReader, execution_id: ExecutionId, *, is_replay: bool) -> None:
         self.graph = graph
+        self._marks = MarksReader(execution_id, values, graph.report, is_replay=is_replay)
         self.failures = 0
         self.waits: list[WaitRow] = []
         self.yields = Yields()
@@ -136,7 +150,8 @@ class _Record:
             if kind == "returns":
                 self._returns = message.returns
             else:
-                yield await self.graph.recorded_steps(self._recorded(message.steps))
+                rows = await self.graph.recorded_steps(self._recorded(message.steps))
+                yield replace(rows, marks=self._marks.take_marks(), attempts=self._marks.take_attempts())
 
     async def returning(self, new: NewExecution) -> NewExecution:
         """Return the execution with the shape of what it returns.
@@ -156,6 +171,7 @@ class _Record:
                 self.graph.report(f"steps[{place}]", text)
                 continue
             self.failures += state == "failed"
+            self._marks.read(place, step)
             if kind == "wait":
                 self._note_wait(place, state, step.wait, step.outputs)
             if step.yielded:

@@ -12,7 +12,7 @@ from dalsegno.errors import Problem, UsageError
 from dalsegno_planner.core.execution import Execution, NewExecution
 from dalsegno_planner.core.lanes import BULK_FROM
 from dalsegno_planner.store import invocations
-from dalsegno_planner.store.invocations import GraphRows, InvocationRow, TaskRow
+from dalsegno_planner.store.invocations import AttemptRow, GraphRows, InvocationRow, MarkRow, TaskRow
 from dalsegno_planner.store.pool import Connection
 
 _TAKEN_ID = re.compile(r"=\([^,]+, (?P<id>.*)\) already exists", re.DOTALL)
@@ -30,12 +30,16 @@ async def gather(batches: AsyncIterator[GraphRows]) -> GraphRows:
     """Return the graph, or its first some thousand steps, so that no transaction waits for a client that has little."""
     nodes: list[InvocationRow] = []
     tasks: list[TaskRow] = []
+    marks: list[MarkRow] = []
+    attempts: list[AttemptRow] = []
     async for batch in batches:
         nodes.extend(batch.invocations)
         tasks.extend(batch.tasks)
+        marks.extend(batch.marks)
+        attempts.extend(batch.attempts)
         if len(nodes) >= BULK_FROM:
             break
-    return GraphRows(nodes, tasks)
+    return GraphRows(nodes, tasks, marks, attempts)
 
 
 async def insert_graph(connection: Connection, first: GraphRows, rest: AsyncIterator[GraphRows], rank: int = 0) -> None:

@@ -162,6 +162,17 @@ async def set_rank(connection: Connection, execution_id: UUID, rank: int) -> Non
     await connection.execute(SQL["set_rank"], execution_id, rank)
 
 
+async def record_provenance(
+    connection: Connection, execution_id: UUID, source_id: UUID, requested_by: str, single_step: bool, inputs: list[str]
+) -> Execution:
+    """Note what an imported execution replayed elsewhere, and return it."""
+    about = {"inputs": inputs}
+    await connection.execute(SQL["record_provenance"], execution_id, source_id, requested_by, single_step, about)
+    found = await get(connection, execution_id)
+    assert found is not None
+    return found
+
+
 async def check_name(connection: Connection, new: NewExecution) -> None:
     """Refuse a taken run name before much is done. The row's creation decides; a repeated request passes.
 

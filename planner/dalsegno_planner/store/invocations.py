@@ -58,12 +58,38 @@ class TaskRow(NamedTuple):
     route: str
 
 
+class MarkRow(NamedTuple):
+    """What a recorded invocation has that most have not. Its outputs are an override where it says so."""
+
+    execution_id: ExecutionId
+    number: int
+    attempt: int
+    stale_inputs: bool
+    overridden_inputs: list[str]
+    output_overridden: bool
+    returned: bytes | None
+
+
+class AttemptRow(NamedTuple):
+    """A recorded attempt that failed."""
+
+    execution_id: ExecutionId
+    number: int
+    attempt: int
+    executor: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    failure: bytes | None
+
+
 @dataclass(frozen=True, slots=True)
 class GraphRows:
     """A part of a graph, ready to be stored. Its edges are those that the invocations tell."""
 
     invocations: Sequence[InvocationRow]
     tasks: Sequence[TaskRow] = ()
+    marks: Sequence[MarkRow] = ()
+    attempts: Sequence[AttemptRow] = ()
 
 
 async def insert_graph(connection: Connection, rows: GraphRows, rank: int = 0) -> None:
@@ -81,6 +107,10 @@ async def insert_graph(connection: Connection, rows: GraphRows, rank: int = 0) -
     if rows.tasks:
         tasks = [(*task, rank) for task in rows.tasks]
         await connection.copy_records_to_table("tasks", records=tasks, columns=(*TaskRow._fields, "lane"))
+    if rows.attempts:
+        await connection.copy_records_to_table("attempts", records=rows.attempts, columns=AttemptRow._fields)
+    if rows.marks:
+        await connection.executemany(SQL["mark"], rows.marks)
 
 
 async def _whole(content: bytes) -> AsyncIterator[bytes]:

@@ -15,10 +15,13 @@ each further one, and ``{"returns": …}`` on the last where there is one. Both 
 =========  =================================================================================================
 header     ``flow`` and ``kind`` (``flow``, ``pipeline``); optional ``module name status inputs result failure
            started_at finished_at code_digest shaping_inputs definitions returns``. A ``name`` that is taken
-           gives way to another one.
+           gives way to another one. For a replay ``original_exec_id requested_by overridden_inputs
+           single_step debug``
 step       ``invocation_id`` and ``name``; optional ``kind`` (``step``, ``wait``), ``status`` (``completed``,
            ``failed``, ``cancelled``, ``not_reached``), ``module inputs after outputs code_digest options
-           failure started_at finished_at``, and for a wait ``wait``
+           failure started_at finished_at``, and for a wait ``wait``; ``attempt`` and ``failed_attempts``
+           where there was more than one attempt; in a replay ``overridden_inputs stale_inputs``, and
+           ``output_overridden`` with what the step itself had ``returned``
 binding    ``{"step": ID, "output": NAME}``, ``{"flow_input": NAME}``, ``{"value": …}``, a list or dict of
            bindings; in full ``{"list": […]}``, ``{"tuple": […]}``, ``{"dict": {…}}`` or
            ``{"dict": [[key, binding], …]}``. Each may have the ``digest`` of the value that was passed.

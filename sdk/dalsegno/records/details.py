@@ -16,11 +16,12 @@ from dalsegno.records.places import Misfit, unknown_key
 from dalsegno.records.values import ValueReader, value_form
 from dalsegno.v1 import definition_pb2, execution_pb2, wait_service_pb2
 from dalsegno.v1.definition_pb2 import Definition, StepOptions
-from dalsegno.v1.execution_pb2 import Failure
+from dalsegno.v1.execution_pb2 import Attempt, Failure
 from dalsegno.v1.wait_service_pb2 import Wait
 
 _FAILURE_TEXTS = ("message", "exception_type", "traceback", "invocation_id", "reason")
 _FAILURE_KEYS = frozenset({*_FAILURE_TEXTS, "origin", "attempt", "exception_args", "divergence"})
+_ATTEMPT_KEYS = frozenset({"attempt", "executor", "started_at", "finished_at", "failure"})
 _OPTION_SECONDS: tuple[Literal["timeout", "retry_delay", "max_retry_delay"], ...] = (
     "timeout",
     "retry_delay",
@@ -143,6 +144,42 @@ def failure_form(message: Failure) -> dict[str, Any]:
     if message.HasField("divergence"):
         form["divergence"] = json_format.MessageToDict(message.divergence, preserving_proto_field_name=True)
     return form
+
+
+def fill_attempt(message: Attempt, value: Any, values: ValueReader) -> None:
+    """Put an attempt that failed into a message.
+
+    Raises:
+        Misfit: If it is none.
+    """
+    given = checked_dict(value, _ATTEMPT_KEYS)
+    message.attempt = whole_of(given.get("attempt", 0))
+    message.executor = text_of(given.get("executor", ""))
+    for name in ("started_at", "finished_at"):
+        if given.get(name) is not None:
+            fill_time(getattr(message, name), given[name])
+    if given.get("failure") is not None:
+        fill_failure(message.failure, given["failure"], values)
+
+
+def attempt_form(message: Attempt) -> dict[str, Any]:
+    """Return an attempt that failed as it is written."""
+    form: dict[str, Any] = {"attempt": message.attempt, "executor": message.executor}
+    form |= {name: time_form(getattr(message, name)) for name in ("started_at", "finished_at") if _has(message, name)}
+    if message.HasField("failure"):
+        form["failure"] = failure_form(message.failure)
+    return {name: one for name, one in form.items() if one}
+
+
+def flag_of(value: Any) -> bool:
+    """Return a truth value.
+
+    Raises:
+        Misfit: If it is none.
+    """
+    if type(value) is not bool:
+        raise Misfit(f"must be true or false, not {value!r}")
+    return value
 
 
 def whole_of(value: Any) -> int:

@@ -13,30 +13,35 @@ from dalsegno.errors import DalsegnoError, NotFoundError, Problem
 from dalsegno.records.details import (
     checked_dict,
     enum_of,
+    fill_attempt,
     fill_definition,
     fill_failure,
     fill_options,
     fill_time,
     fill_wait,
+    flag_of,
     text_of,
     texts_of,
+    whole_of,
 )
 from dalsegno.records.places import MOST_PROBLEMS, Misfit, refusal, unknown_key
 from dalsegno.records.values import ValueReader
 from dalsegno.v1 import definition_pb2, execution_pb2
 from dalsegno.v1.execution_service_pb2 import ImportedStep, ImportedSteps, ImportHeader
-from dalsegno.v1.value_pb2 import Binding, Inputs, OutputRef
+from dalsegno.v1.value_pb2 import Binding, Inputs, OutputRef, Outputs
 
 _HEADER_KEYS = frozenset(
     {
         *("flow", "kind", "module", "name", "status", "inputs", "result", "failure", "started_at", "finished_at"),
         *("code_digest", "shaping_inputs", "definitions"),
+        *("original_exec_id", "requested_by", "overridden_inputs", "single_step", "debug"),
     }
 )
 _STEP_KEYS = frozenset(
     {
         *("invocation_id", "name", "kind", "module", "status", "inputs", "after", "outputs", "code_digest"),
         *("options", "failure", "started_at", "finished_at", "wait", "yielded"),
+        *("attempt", "failed_attempts", "output_overridden", "returned", "overridden_inputs", "stale_inputs"),
     }
 )
 _USUAL_KEYS = frozenset({"invocation_id", "name", "status", "inputs", "outputs"})
@@ -137,7 +142,7 @@ class RecordReader:
                 header.kind = enum_of(value, definition_pb2.DefinitionKind.Value, "DEFINITION_KIND_", kinds)
             case "module":
                 header.definition.module = text_of(value)
-            case "name" | "code_digest":
+            case "name" | "code_digest" | "original_exec_id" | "requested_by":
                 setattr(header, name, text_of(value))
             case "status":
                 states = ("completed", "failed", "cancelled")
@@ -150,8 +155,10 @@ class RecordReader:
                 fill_failure(header.failure, value, self._values)
             case "started_at" | "finished_at":
                 fill_time(getattr(header, name), value)
-            case "shaping_inputs":
-                header.shaping_inputs.extend(texts_of(value))
+            case "shaping_inputs" | "overridden_inputs":
+                getattr(header, name).extend(texts_of(value))
+            case "single_step" | "debug":
+                setattr(header, name, flag_of(value))
             case "definitions":
                 for index, one in enumerate(_listed(value)):
                     try:
@@ -185,7 +192,7 @@ class RecordReader:
             self._bind_inputs(step.inputs, inputs)
         outputs = get("outputs")
         if outputs:
-            self._fill_outputs(message, outputs)
+            self._fill_outputs(message.outputs, "outputs", outputs)
         status = get("status", "completed")
         if status != "completed":
             message.state = _in(
@@ -226,14 +233,37 @@ class RecordReader:
                     _in(name, fill_wait, message.wait, value)
                 case "yielded":
                     message.yielded = _in(name, _place, value)
+                case _:
+                    self._add_marks(message, name, value)
 
-    def _fill_outputs(self, message: ImportedStep, outputs: Any) -> None:
-        add = message.outputs.outputs.add
-        for name, value in _mapping(outputs, ".outputs").items():
+    def _fill_outputs(self, message: Outputs, where: str, outputs: Any) -> None:
+        add = message.outputs.add
+        for name, value in _mapping(outputs, f".{where}").items():
             try:
                 self._values.fill(add(name=name).payload, value)
             except Misfit as misfit:
-                raise misfit.inside(f".outputs.{name}") from None
+                raise misfit.inside(f".{where}.{name}") from None
+
+    def _add_failed_attempts(self, message: ImportedStep, given: Any) -> None:
+        for place, one in enumerate(_listed(given)):
+            try:
+                fill_attempt(message.failed_attempts.add(), one, self._values)
+            except Misfit as misfit:
+                raise misfit.inside(f"[{place}]") from None
+
+    def _add_marks(self, message: ImportedStep, name: str, value: Any) -> None:
+        match name:
+            case "attempt":
+                message.attempt = _in(name, whole_of, value)
+            case "failed_attempts":
+                _in(name, self._add_failed_attempts, message, value)
+            case "output_overridden" | "stale_inputs":
+                setattr(message, name, _in(name, flag_of, value))
+            case "overridden_inputs":
+                message.overridden_inputs.extend(_in(name, texts_of, value))
+            case "returned":
+                message.returned.SetInParent()
+                self._fill_outputs(message.returned, name, value)
 
     # Inputs.
 

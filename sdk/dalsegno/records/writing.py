@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dalsegno.records.details import definition_form, failure_form, options_form, time_form, wait_form, word_of
+from dalsegno.records.details import (
+    attempt_form,
+    definition_form,
+    failure_form,
+    options_form,
+    time_form,
+    wait_form,
+    word_of,
+)
 from dalsegno.records.reading import FORMS as BINDING_FORMS
 from dalsegno.records.values import value_form
 from dalsegno.v1 import definition_pb2, execution_pb2
@@ -40,6 +48,11 @@ class RecordWriter:
             "finished_at": _time(message, "finished_at"),
             "definitions": [definition_form(one) for one in message.definitions],
             "failure": failure_form(message.failure) if message.HasField("failure") else None,
+            "original_exec_id": message.original_exec_id,
+            "requested_by": message.requested_by,
+            "overridden_inputs": list(message.overridden_inputs),
+            "single_step": message.single_step,
+            "debug": message.debug,
         }
         form = {name: value for name, value in form.items() if value}
         form["inputs"] = {name: self._value(message.inputs[name].payload) for name in sorted(message.inputs)}
@@ -69,8 +82,15 @@ class RecordWriter:
             "failure": failure_form(message.failure) if message.HasField("failure") else None,
             "wait": wait_form(message.wait) if message.HasField("wait") else None,
             "yielded": message.yielded,
+            "attempt": 0 if message.attempt == 1 else message.attempt,
+            "failed_attempts": [attempt_form(one) for one in message.failed_attempts],
+            "output_overridden": message.output_overridden,
+            "overridden_inputs": list(message.overridden_inputs),
+            "stale_inputs": message.stale_inputs,
         }
-        kept = ("inputs", "outputs")
+        if message.HasField("returned"):
+            form["returned"] = {output.name: self._value(output.payload) for output in message.returned.outputs}
+        kept = ("inputs", "outputs", "returned")
         return {name: value for name, value in form.items() if value or name in kept}
 
     def binding(self, message: Binding) -> Any:

@@ -869,6 +869,11 @@ class ImportHeader(_message.Message):
     DEFINITIONS_FIELD_NUMBER: _builtins.int
     SHAPING_INPUTS_FIELD_NUMBER: _builtins.int
     CODE_DIGEST_FIELD_NUMBER: _builtins.int
+    ORIGINAL_EXEC_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    OVERRIDDEN_INPUTS_FIELD_NUMBER: _builtins.int
+    SINGLE_STEP_FIELD_NUMBER: _builtins.int
+    DEBUG_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project; `default` where it is empty."""
     kind: _definition_pb2.DefinitionKind.ValueType
@@ -881,6 +886,14 @@ class ImportHeader(_message.Message):
     """A UUID that makes the request idempotent."""
     code_digest: _builtins.str
     """The digest of the flow's or pipeline's code, where it is known."""
+    original_exec_id: _builtins.str
+    """For a replay, the execution that it replayed, which need not be here; empty otherwise."""
+    requested_by: _builtins.str
+    """For a replay, who asked for it."""
+    single_step: _builtins.bool
+    """Whether it replayed a single step."""
+    debug: _builtins.bool
+    """Whether it ran in a client's own process."""
     @_builtins.property
     def definition(self) -> _definition_pb2.DefinitionRef:
         """The flow or pipeline. Its name is required."""
@@ -913,6 +926,10 @@ class ImportHeader(_message.Message):
     def shaping_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The inputs on which the shape of a pipeline's graph depends."""
 
+    @_builtins.property
+    def overridden_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For a replay, the names of the flow inputs that it overrode."""
+
     def __init__(
         self,
         *,
@@ -930,10 +947,15 @@ class ImportHeader(_message.Message):
         definitions: _abc.Iterable[_definition_pb2.Definition] | None = ...,
         shaping_inputs: _abc.Iterable[_builtins.str] | None = ...,
         code_digest: _builtins.str = ...,
+        original_exec_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        overridden_inputs: _abc.Iterable[_builtins.str] | None = ...,
+        single_step: _builtins.bool = ...,
+        debug: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "result", b"result", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "definition", b"definition", "definitions", b"definitions", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "kind", b"kind", "name", b"name", "project", b"project", "request_id", b"request_id", "result", b"result", "shaping_inputs", b"shaping_inputs", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_digest", b"code_digest", "debug", b"debug", "definition", b"definition", "definitions", b"definitions", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "kind", b"kind", "name", b"name", "original_exec_id", b"original_exec_id", "overridden_inputs", b"overridden_inputs", "project", b"project", "request_id", b"request_id", "requested_by", b"requested_by", "result", b"result", "shaping_inputs", b"shaping_inputs", "single_step", b"single_step", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -978,12 +1000,24 @@ class ImportedStep(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     YIELDED_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    OUTPUT_OVERRIDDEN_FIELD_NUMBER: _builtins.int
+    RETURNED_FIELD_NUMBER: _builtins.int
+    OVERRIDDEN_INPUTS_FIELD_NUMBER: _builtins.int
+    STALE_INPUTS_FIELD_NUMBER: _builtins.int
     kind: _execution_pb2.InvocationKind.ValueType
     """A step where it is unspecified."""
     state: _execution_pb2.InvocationState.ValueType
     """`COMPLETED` where it is unspecified; otherwise `FAILED`, `CANCELLED` or `NOT_REACHED`."""
     yielded: _builtins.int
     """At which place `as_completed` has given the body the future of this call, from 1; 0 where it has not."""
+    attempt: _builtins.int
+    """The attempts used; where it is 0, those that failed, and the one that did not."""
+    output_overridden: _builtins.bool
+    """Whether `outputs` are an override."""
+    stale_inputs: _builtins.bool
+    """Whether it was reused although its inputs would have been others."""
     @_builtins.property
     def step(self) -> Global___StepSpec:
         """The step."""
@@ -1008,6 +1042,18 @@ class ImportedStep(_message.Message):
     def wait(self) -> _wait_service_pb2.Wait:
         """For a wait, what was asked and who answered. Its number, names and answer are those of the step."""
 
+    @_builtins.property
+    def failed_attempts(self) -> _containers.RepeatedCompositeFieldContainer[_execution_pb2.Attempt]:
+        """Attempts that failed."""
+
+    @_builtins.property
+    def returned(self) -> _value_pb2.Outputs:
+        """What the step itself returned, where its output is overridden and it returned something."""
+
+    @_builtins.property
+    def overridden_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of its inputs that were overridden."""
+
     def __init__(
         self,
         *,
@@ -1020,10 +1066,16 @@ class ImportedStep(_message.Message):
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         wait: _wait_service_pb2.Wait | None = ...,
         yielded: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        failed_attempts: _abc.Iterable[_execution_pb2.Attempt] | None = ...,
+        output_overridden: _builtins.bool = ...,
+        returned: _value_pb2.Outputs | None = ...,
+        overridden_inputs: _abc.Iterable[_builtins.str] | None = ...,
+        stale_inputs: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "outputs", b"outputs", "started_at", b"started_at", "step", b"step", "wait", b"wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "outputs", b"outputs", "returned", b"returned", "started_at", b"started_at", "step", b"step", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "kind", b"kind", "outputs", b"outputs", "started_at", b"started_at", "state", b"state", "step", b"step", "wait", b"wait", "yielded", b"yielded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "failed_attempts", b"failed_attempts", "failure", b"failure", "finished_at", b"finished_at", "kind", b"kind", "output_overridden", b"output_overridden", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs", "returned", b"returned", "stale_inputs", b"stale_inputs", "started_at", b"started_at", "state", b"state", "step", b"step", "wait", b"wait", "yielded", b"yielded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -125,6 +125,10 @@ WITH execution AS (
 )
 UPDATE tasks SET lane = $2 FROM execution WHERE tasks.execution_id = execution.id;
 
+-- name: record_provenance
+-- Of an imported replay: $1 execution, $2 source, $3 who asked, $4 whether of a single step, $5 what is known of it.
+UPDATE executions SET source_id = $2, requested_by = $3, single_step = $4, replay = $5 WHERE id = $1;
+
 -- name: unserved
 -- Ready work that no connected executor can take. Of a large execution a few tasks speak for all.
 SELECT open.id AS execution_id, min(ready.route) AS route

@@ -21,7 +21,13 @@ JOIN definitions AS d ON d.project = $2 AND d.kind = 'step' AND d.module = ran.m
 
 -- name: steps
 -- $1 execution, $2 whether the order is that of the calls (a flow's), and not that of the numbers.
-SELECT i.number, i.invocation_id, i.name, i.kind, i.state, i.module, i.code_digest, i.upstream, i.after, i.inputs,
+-- Only where there was more than one attempt, or none succeeded, can there be failed ones.
+SELECT i.attempts_before + i.attempt AS attempt, i.stale_inputs, i.overridden_inputs, i.outputs AS returned,
+       CASE WHEN i.attempts_before + i.attempt > 1 OR i.failure IS NOT NULL THEN ARRAY(
+           SELECT failed FROM attempts AS failed
+           WHERE failed.execution_id = coalesce(i.supplier_id, i.execution_id) AND failed.number = i.number
+           ORDER BY failed.attempt) END AS failed_attempts,
+       i.number, i.invocation_id, i.name, i.kind, i.state, i.module, i.code_digest, i.upstream, i.after, i.inputs,
        coalesce(i.override_outputs, i.outputs) AS outputs, i.override_outputs IS NOT NULL AS overridden, i.failure,
        i.options, i.started_at, i.finished_at,
        w.question, w.schema, w.metadata, w.state AS wait_state, w.asked_at, w.deadline, w.answered_by, w.answered_at,

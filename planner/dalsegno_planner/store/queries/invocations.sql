@@ -42,6 +42,16 @@ LEFT JOIN tasks AS task ON task.execution_id = $1 AND task.number = row.number A
 WHERE lineage.execution_id = $1 AND (NOT $3 OR (lineage.depth = 0 AND row.state <> 'reused'))
 ORDER BY row.number, lineage.depth;
 
+-- name: mark
+-- $1 execution, $2 number, $3 attempt, $4 stale, $5 overridden inputs, $6 whether its outputs are an override, $7 what it
+-- returned itself. One that completed by its override alone is as replays have it: reused, with no outputs of its own.
+UPDATE invocations
+SET attempt = $3, stale_inputs = $4, overridden_inputs = $5,
+    override_outputs = CASE WHEN $6 THEN outputs END,
+    outputs = CASE WHEN $6 THEN $7 ELSE outputs END,
+    state = CASE WHEN $6 AND $7 IS NULL AND state = 'completed' THEN 'reused' ELSE state END
+WHERE execution_id = $1 AND number = $2;
+
 -- name: outputs
 -- What the consumers of some invocations receive: $1 execution, $2 numbers.
 SELECT DISTINCT ON (row.number) row.number, coalesce(row.override_outputs, row.outputs) AS outputs

@@ -1,0 +1,99 @@
+"""What few steps of an import have: overrides, and attempts besides the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dalsegno.v1.execution_pb2 import InvocationState
+from dalsegno.v1.execution_service_pb2 import ImportedStep
+from dalsegno_planner.core.ids import ExecutionId
+from dalsegno_planner.rpc.convert import moment
+from dalsegno_planner.rpc.values import ValueReader
+from dalsegno_planner.store.invocations import AttemptRow, MarkRow
+
+_MOST_ATTEMPTS = 2**31 - 1
+
+
+class MarksReader:
+    """Gathers the rows of a message's steps.
+
+    Args:
+        execution_id: Whose steps they are.
+        values: Knows whether a payload is complete.
+        report: Notes a problem: the field, and what is wrong.
+        is_replay: Whether the header says what was replayed; only a replay overrides anything.
+    """
+
+    def __init__(
+        self, execution_id: ExecutionId, values: ValueReader, report: Callable[[str, str], None], *, is_replay: bool
+    ) -> None:
+        self._execution_id = execution_id
+        self._values = values
+        self._report = report
+        self._is_replay = is_replay
+        self._marks: list[MarkRow] = []
+        self._attempts: list[AttemptRow] = []
+
+    def read(self, number: int, step: ImportedStep) -> None:
+        """Take what a step has; most have nothing."""
+        ran = _attempts_used(step.state, 0)
+        overrides = step.output_overridden or bool(step.overridden_inputs) or step.stale_inputs
+        if not overrides and step.attempt in (0, ran) and not step.failed_attempts:
+            return
+        if overrides and not self._is_replay:
+            text = "only a replay overrides anything: give the header the original_exec_id of what it replayed"
+            self._report(f"steps[{number}]", text)
+        attempts = [one.attempt or place for place, one in enumerate(step.failed_attempts, 1)]
+        if len(set(attempts)) < len(attempts) or max((step.attempt, *attempts)) > _MOST_ATTEMPTS:
+            self._report(f"steps[{number}].failed_attempts", "each attempt has a number of its own, from 1")
+            return
+        self._marks.append(
+            MarkRow(
+                self._execution_id,
+                number,
+                step.attempt or _attempts_used(step.state, max(attempts, default=0)),
+                step.stale_inputs,
+                list(step.overridden_inputs),
+                step.output_overridden,
+                self._returned(number, step),
+            )
+        )
+        for attempt, one in zip(attempts, step.failed_attempts, strict=True):
+            self._attempts.append(
+                AttemptRow(
+                    self._execution_id,
+                    number,
+                    attempt,
+                    one.executor,
+                    moment(one.started_at) if one.HasField("started_at") else None,
+                    moment(one.finished_at) if one.HasField("finished_at") else None,
+                    one.failure.SerializeToString() if one.HasField("failure") else None,
+                )
+            )
+
+    def take_marks(self) -> list[MarkRow]:
+        """Return what was gathered, and begin anew."""
+        taken, self._marks = self._marks, []
+        return taken
+
+    def take_attempts(self) -> list[AttemptRow]:
+        """Return what was gathered, and begin anew."""
+        taken, self._attempts = self._attempts, []
+        return taken
+
+    def _returned(self, number: int, step: ImportedStep) -> bytes | None:
+        if not step.HasField("returned"):
+            return None
+        for output in step.returned.outputs:
+            if not self._values.is_complete(output.payload):
+                self._report(f"steps[{number}].returned.{output.name}", "a value needs its digest and its size")
+        return step.returned.SerializeToString()
+
+
+def _attempts_used(state: InvocationState.ValueType, failed: int) -> int:
+    """How many attempts there were where a record does not say it."""
+    if state == InvocationState.INVOCATION_STATE_NOT_REACHED:
+        return failed
+    if state == InvocationState.INVOCATION_STATE_FAILED:
+        return max(failed, 1)
+    return failed + 1
