@@ -105,7 +105,7 @@ async def test_a_retry_is_claimed_again_when_it_is_due_and_its_attempt_is_kept(l
     report = ledger.result(held, "retry", delay=3600)
     step = await ledger.commit(results=[report], claims=[(session, 1, 0)])
     assert (step.durable, step.claimed) == ({report[0]}, [])
-    await ledger.connection.execute("UPDATE tasks SET available_at = clock_timestamp()")
+    await ledger.connection.execute("UPDATE tasks SET available_at = '-infinity'")
     step = await ledger.commit(claims=[(session, 1, 0)])
     assert (step.claimed[0].epoch, step.rows[0]["attempt"]) == (2, 2)
     await ledger.commit(results=[ledger.result(step.claimed[0])])

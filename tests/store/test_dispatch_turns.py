@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from dalsegno_planner.core.lanes import Lane, rank
+from dalsegno_planner.store.sql import load
 from tests.store.ledger import NOBODY, Held, Ledger
 
 
@@ -50,6 +51,20 @@ async def test_bodies_have_turns_of_their_own(ledger: Ledger) -> None:
     assert held.execution_id == second
 
 
+async def test_what_waits_to_be_tried_again_takes_no_turn(ledger: Ledger) -> None:
+    """However many executions wait, and however little is asked for."""
+    waiting = [await ledger.bulk(2) for _ in range(5)]
+    await ledger.connection.execute("UPDATE tasks SET available_at = clock_timestamp() + interval '1 hour'")
+    ready = await ledger.bulk(3)
+    session = await ledger.session()
+    assert _shares(await ledger.claim(session, steps=1), ready) == [1]
+    await ledger.connection.execute(
+        "UPDATE tasks SET available_at = clock_timestamp() WHERE execution_id = $1", waiting[1]
+    )
+    await ledger.connection.execute(load("dispatch")["release_due"])
+    assert _shares(await ledger.claim(session, steps=10), waiting[1], ready) == [2, 2]
+
+
 async def test_a_claim_is_for_one_lane(ledger: Ledger) -> None:
     bulk, live = await ledger.bulk(5, rank(Lane.BULK)), await ledger.bulk(5)
     session = await ledger.session()
@@ -64,15 +79,6 @@ async def test_higher_priorities_go_first(ledger: Ledger, lane: Lane) -> None:
     session = await ledger.session()
     claimed = await ledger.claim(session, steps=12, lane=lane)
     assert _shares(claimed, high, usual, low) == [5, 5, 2]
-
-
-async def test_what_waits_for_its_time_keeps_nobody_from_their_turn(ledger: Ledger) -> None:
-    waiting, ready = await ledger.bulk(5), await ledger.bulk(5)
-    await ledger.connection.execute(
-        "UPDATE tasks SET available_at = clock_timestamp() + interval '1 hour' WHERE execution_id = $1", waiting
-    )
-    session = await ledger.session()
-    assert _shares(await ledger.claim(session, steps=10), waiting, ready) == [0, 5]
 
 
 async def test_a_successor_has_the_rank_of_its_execution(ledger: Ledger) -> None:

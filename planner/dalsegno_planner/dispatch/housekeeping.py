@@ -85,6 +85,7 @@ class Housekeeping:
                     await self._mark_running(connection)
                     await self._record_progress(connection)
                     await self._expire(connection)
+                    await connection.execute(_QUERIES["release_due"])
                     await self._stop_lost(connection)
                     await self._outcomes.look(connection)
             except (

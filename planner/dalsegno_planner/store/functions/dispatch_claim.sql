@@ -17,11 +17,11 @@ BEGIN
         FOR SHARE
     ), skip AS (
         -- Routes with ready work, by skipping from one to the next; then those that the session has.
-        (SELECT t.route FROM tasks t WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank
+        (SELECT t.route FROM ready_tasks t WHERE t.is_body = bodies AND t.lane = rank
          ORDER BY t.route LIMIT 1)
         UNION ALL
-        SELECT (SELECT t.route FROM tasks t
-                WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route > skip.route
+        SELECT (SELECT t.route FROM ready_tasks t
+                WHERE t.is_body = bodies AND t.lane = rank AND t.route > skip.route
                 ORDER BY t.route LIMIT 1)
         FROM skip WHERE skip.route IS NOT NULL
     ), queue AS MATERIALIZED (
@@ -29,24 +29,24 @@ BEGIN
         FROM skip CROSS JOIN LATERAL (
             -- In the same way, executions: first those after the last turn, then, wrapped around, those up to it.
             WITH RECURSIVE next AS (
-                SELECT (SELECT t.execution_id FROM tasks t
-                        WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route = skip.route
+                SELECT (SELECT t.execution_id FROM ready_tasks t
+                        WHERE t.is_body = bodies AND t.lane = rank AND t.route = skip.route
                           AND t.execution_id > last_turn ORDER BY t.execution_id LIMIT 1) AS execution_id,
                        false AS wrapped, 1 AS place
                 UNION ALL
                 SELECT CASE
                        WHEN n.execution_id IS NULL THEN
-                           (SELECT t.execution_id FROM tasks t
-                            WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route = skip.route
+                           (SELECT t.execution_id FROM ready_tasks t
+                            WHERE t.is_body = bodies AND t.lane = rank AND t.route = skip.route
                               AND t.execution_id <= last_turn ORDER BY t.execution_id LIMIT 1)
                        WHEN n.wrapped THEN
-                           (SELECT t.execution_id FROM tasks t
-                            WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route = skip.route
+                           (SELECT t.execution_id FROM ready_tasks t
+                            WHERE t.is_body = bodies AND t.lane = rank AND t.route = skip.route
                               AND t.execution_id > n.execution_id AND t.execution_id <= last_turn
                             ORDER BY t.execution_id LIMIT 1)
                        ELSE
-                           (SELECT t.execution_id FROM tasks t
-                            WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route = skip.route
+                           (SELECT t.execution_id FROM ready_tasks t
+                            WHERE t.is_body = bodies AND t.lane = rank AND t.route = skip.route
                               AND t.execution_id > n.execution_id ORDER BY t.execution_id LIMIT 1)
                        END,
                        n.wrapped OR n.execution_id IS NULL, n.place + 1
@@ -62,9 +62,9 @@ BEGIN
     ), candidates AS (
         SELECT c.address
         FROM each CROSS JOIN queue CROSS JOIN LATERAL (
-            SELECT t.ctid AS address FROM tasks t
-            WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane = rank AND t.route = queue.route
-              AND t.execution_id = queue.execution_id AND t.available_at <= clock_timestamp()
+            SELECT t.address FROM ready_tasks t
+            WHERE t.is_body = bodies AND t.lane = rank AND t.route = queue.route
+              AND t.execution_id = queue.execution_id
             ORDER BY t.number
             LIMIT each.share FOR UPDATE SKIP LOCKED) c
         LIMIT quota
@@ -101,8 +101,8 @@ BEGIN
             WHILE quota > 0 LOOP
                 -- Of a rank that had more than its share there may be some left.
                 IF share IS NULL THEN
-                    SELECT t.lane INTO rank FROM tasks t
-                    WHERE t.session_id IS NULL AND t.is_body = bodies AND t.lane > rank AND t.lane <= wanted.highest
+                    SELECT t.lane INTO rank FROM ready_tasks t
+                    WHERE t.is_body = bodies AND t.lane > rank AND t.lane <= wanted.highest
                     ORDER BY t.lane LIMIT 1;
                     EXIT WHEN rank IS NULL;
                 END IF;

@@ -17,7 +17,9 @@ BEGIN
         ON CONFLICT DO NOTHING;
 
         UPDATE tasks t
-        SET session_id = NULL, running = false, available_at = clock_timestamp() + make_interval(secs => again.delay)
+        SET session_id = NULL, running = false,
+            available_at = CASE WHEN again.delay > 0 THEN clock_timestamp() + make_interval(secs => again.delay)
+                                ELSE '-infinity' END
         FROM (SELECT held.ctid, r.delay FROM unnest(results) r
               CROSS JOIN LATERAL (
                   SELECT k.ctid FROM tasks k

@@ -3,7 +3,12 @@
 -- In turn rather than the oldest first: within a lane and a route, ready work is found by its execution.
 DROP INDEX tasks_ready;
 ALTER TABLE tasks DROP COLUMN sequence;
-CREATE INDEX tasks_ready ON tasks (is_body, lane, route, execution_id, number) WHERE session_id IS NULL;
+-- What is to be tried again later is not ready: it would take the turns of others. It becomes so once its time has come.
+CREATE INDEX tasks_ready ON tasks (is_body, lane, route, execution_id, number)
+WHERE session_id IS NULL AND available_at = '-infinity';
+CREATE INDEX tasks_delayed ON tasks (available_at) WHERE available_at > '-infinity';
+CREATE VIEW ready_tasks AS
+SELECT t.ctid AS address, t.* FROM tasks AS t WHERE t.session_id IS NULL AND t.available_at = '-infinity';
 
 -- A claim is for one lane: for ranks from the lowest to the highest. Of steps and of bodies, those of executions after the
 -- ones that had the last turn go first.

@@ -16,6 +16,13 @@ SELECT closed, returned FROM close_sessions($1)
 SELECT closed, returned
 FROM close_sessions(ARRAY(SELECT s.id FROM sessions s WHERE s.id = $1 AND s.generation = $2 FOR UPDATE))
 
+-- name: release_due
+-- Tasks whose time to be tried again has come are ready.
+UPDATE tasks SET available_at = '-infinity'
+WHERE ctid = ANY (ARRAY(
+    SELECT t.ctid FROM tasks t WHERE t.available_at > '-infinity' AND t.available_at <= clock_timestamp()
+    ORDER BY t.available_at LIMIT 10000 FOR UPDATE SKIP LOCKED))
+
 -- name: lost_tasks
 -- Ready tasks that have been lost with their executors too often. The number is that of the index.
 SELECT t.execution_id, t.number, t.epoch, t.losses, i.invocation_id, i.attempts_before + i.attempt AS attempt
