@@ -38,6 +38,13 @@ def lane_of(rank: int) -> Lane:
     return Lane.LIVE if rank <= HIGHEST_PRIORITY else Lane.BULK
 
 
+def certain_lane(asked: Lane | None, most_steps: int) -> Lane | None:
+    """Return the lane of an execution of which at most so many steps run, or None where either is possible."""
+    if asked is not None:
+        return asked
+    return Lane.LIVE if usual_lane(most_steps) is Lane.LIVE else None
+
+
 def usual_lane(steps: int) -> Lane:
     """Return the lane of an execution whose request names none, by how many of its steps are known to run."""
     return Lane.BULK if steps >= BULK_FROM else Lane.LIVE

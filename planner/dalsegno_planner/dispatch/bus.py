@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
+from dalsegno_planner.core.lanes import Lane
+
 
 class Bus:
     """Connects those who change executions with those who wait for the changes."""
@@ -18,7 +20,7 @@ class Bus:
     def __init__(self) -> None:
         self._watchers: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
         self._state_watchers: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
-        self._on_work: list[Callable[[], None]] = []
+        self._on_work: list[Callable[[Lane | None], None]] = []
         self._on_cancel: list[Callable[[UUID], None]] = []
 
     def execution_changed(self, execution_id: UUID, *, steps_only: bool = False) -> None:
@@ -59,18 +61,18 @@ class Bus:
         for execution_id in [*self._watchers, *self._state_watchers]:
             self.execution_changed(execution_id)
 
-    def work_ready(self) -> None:
-        """Say that there may be work to claim."""
+    def work_ready(self, lane: Lane | None = None) -> None:
+        """Say that there may be work to claim, in this lane alone or in any."""
         for listener in self._on_work:
-            listener()
+            listener(lane)
 
     def cancelled(self, execution_id: UUID) -> None:
         """Say that an execution was cancelled, so that what runs of it is told to stop."""
         for listener in self._on_cancel:
             listener(execution_id)
 
-    def on_work(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever there may be work to claim."""
+    def on_work(self, listener: Callable[[Lane | None], None]) -> None:
+        """Call `listener` whenever there may be work to claim, with its lane where that is known."""
         self._on_work.append(listener)
 
     def on_cancel(self, listener: Callable[[UUID], None]) -> None:

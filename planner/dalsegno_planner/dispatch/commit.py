@@ -157,6 +157,8 @@ class CommitLoop:
             self._look_again()
         wanting = [session for session in self._sessions if session.wants_work(self._lane)] if claim else []
         asked = [session.ask(self._lane) for session in wanting]
+        if not (batch or asked):
+            return  # Another lane has taken the credit since this commit was thought of.
         try:
             row = await self._execute(batch, [self._claim(one) for one in asked])
         except asyncpg.PostgresError as error:

@@ -15,6 +15,7 @@ from google.protobuf import duration_pb2
 
 from dalsegno.v1 import executor_service_pb2
 from dalsegno_planner.core.ids import BODY
+from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.dispatch.batch import Reported
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.dispatch.housekeeping import Housekeeping
@@ -301,9 +302,10 @@ class Dispatcher:
 
     # What others ask for.
 
-    def _work_ready(self) -> None:
+    def _work_ready(self, lane: Lane | None = None) -> None:
+        lanes = tuple(Lane) if lane is None else (lane,)
         for session in self.sessions:
-            session.look_again()
+            session.look_again(lanes)
         self._commit_loop.wake()
 
     def _cancelled(self, execution_id: UUID) -> None:

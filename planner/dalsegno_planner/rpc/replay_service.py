@@ -7,6 +7,7 @@ from grpc import aio
 from dalsegno.v1 import replay_service_pb2 as messages
 from dalsegno.v1.replay_service_pb2_grpc import ReplayServiceServicer
 from dalsegno_planner.core.execution import Execution
+from dalsegno_planner.core.lanes import certain_lane
 from dalsegno_planner.core.plan import PlanSummary
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.rpc import convert
@@ -72,7 +73,7 @@ class ReplayServicer(ReplayServiceServicer):
         how = conversions.creation(request)
         wanted = await self._requests.request(request.spec, single_step=request.single_step)
         execution = await in_transaction(self._pool, lambda connection: self._create(connection, wanted, how))
-        self._bus.work_ready()
+        self._bus.work_ready(certain_lane(how.lane, most_steps=execution.invocation_count))
         self._bus.execution_changed(execution.id)
         return messages.ReplayServiceCreateResponse(
             execution=await self._reader.message(execution),

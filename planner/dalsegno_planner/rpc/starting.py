@@ -10,6 +10,7 @@ from dalsegno.errors import UsageError
 from dalsegno.v1.execution_service_pb2 import ExecutionServiceStartRequest, StartHeader
 from dalsegno.v1.value_pb2 import FlowInputs
 from dalsegno_planner.core.execution import Execution, ExecutionKind, NewExecution
+from dalsegno_planner.core.lanes import lane_of
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.rpc.convert import time_limit
 from dalsegno_planner.rpc.graphs import GraphReader
@@ -63,7 +64,7 @@ class Starter:
             first = await gather(batches)
             new = replace(new, rank=rank_of(header, steps=len(first.invocations)))
             execution = await self._store_pipeline(new, header, graph, code, first, batches)
-        self._bus.work_ready()
+        self._bus.work_ready(lane_of(new.rank))
         return execution
 
     async def _store_pipeline(
