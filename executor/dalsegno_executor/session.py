@@ -144,7 +144,8 @@ class Stream:
                     assert isinstance(response, ExecutorServiceWorkResponse)
                     self._take(response)
             except asyncio.CancelledError:
-                if not (self._leaving and call.cancelled()):
+                # Where the reader itself is cancelled, that has cancelled the call as well.
+                if _is_cancelled() or not (self._leaving and call.cancelled()):
                     raise
 
     @contextlib.asynccontextmanager
@@ -206,6 +207,11 @@ def _channel(address: str) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials()
         return grpc.aio.secure_channel(address.removeprefix("https://"), credentials, options=_CHANNEL_OPTIONS)
     return grpc.aio.insecure_channel(address.removeprefix("http://"), options=_CHANNEL_OPTIONS)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _end_if_failed(task: asyncio.Task[None], call: _Call) -> None:

@@ -62,7 +62,10 @@ class Reach:
                 if execution_state(message.execution.state).finished:
                     return Execution(message.execution, self)
         except TimeoutError:
-            raise _not_finished(self.execution(execution), timeout) from None
+            last = self.execution(execution)
+            if not last.status.finished:
+                raise _not_finished(last, timeout) from None
+            return last
         return self.execution(execution)
 
     def happenings(

@@ -1,0 +1,48 @@
+"""The stream to a planner that does not do its part."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from grpc import aio
+
+from dalsegno.v1.executor_service_pb2 import ExecutorServiceWorkRequest, ExecutorServiceWorkResponse, Welcome
+from dalsegno.v1.executor_service_pb2_grpc import ExecutorServiceServicer, add_ExecutorServiceServicer_to_server
+from dalsegno_executor.protocol import Identity, Session, State
+from dalsegno_executor.session import Stream
+
+
+class Deaf(ExecutorServiceServicer):
+    """A planner that welcomes an executor, and hears nothing any more."""
+
+    async def Work(  # type: ignore[override]
+        self, requests: AsyncIterator[ExecutorServiceWorkRequest], context: Any
+    ) -> AsyncIterator[ExecutorServiceWorkResponse]:
+        yield ExecutorServiceWorkResponse(welcome=Welcome())
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+async def address() -> AsyncIterator[str]:
+    server = aio.server()
+    add_ExecutorServiceServicer_to_server(Deaf(), server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+async def test_a_stream_that_is_given_up_while_its_planner_does_not_let_go_ends(address: str) -> None:
+    session = Session(Identity(b"k" * 16, "worker", "default", pinned_only=False))
+    welcomed = asyncio.Event()
+    stream = Stream(address, session, lambda events: welcomed.set(), lambda: None, lambda text: None)
+    keeping = asyncio.create_task(stream.keep())
+    await asyncio.wait_for(welcomed.wait(), 20)
+    stream.leave()
+    keeping.cancel()
+    await asyncio.wait([keeping], timeout=20)
+    assert keeping.cancelled()
+    assert session.state is State.CLOSED
