@@ -55,14 +55,14 @@ def read(
     reader = RecordReader(ValueReader(shelf or Shelf()))
     items = record_items(record)
     header = reader.header(next(items), "p", "")
-    steps, returns = ImportedSteps(), None
+    steps, returns = b"", None
     for item in items:
         if isinstance(item, dict) and item.keys() == {"returns"}:
             returns = reader.returns(item["returns"])
         else:
-            reader.add(steps, item)
+            steps += reader.step(item)
     reader.check()
-    return header, steps, returns
+    return header, ImportedSteps.FromString(steps), returns
 
 
 def again(record: dict[str, Any], shelf: Shelf | None = None, *, embed: bool = False) -> dict[str, Any]:
@@ -235,6 +235,13 @@ def test_short_forms_are_understood() -> None:
     assert (steps.steps[1].kind, steps.steps[1].failure.message) == (INVOCATION_KIND_WAIT, "nobody came")
 
 
+def test_a_step_is_of_the_module_of_its_record_or_of_another() -> None:
+    steps = [step("a"), step("b", module="other"), step("c", module=""), step("a_2")]
+    _, read_steps, _ = read({**EXAMPLE, "module": "mine", "steps": steps})
+    assert [one.step.definition.module for one in read_steps.steps] == ["mine", "other", "", "mine"]
+    assert [one.step.definition.name for one in read_steps.steps] == ["a", "b", "c", "a"]
+
+
 def test_values_that_are_no_json_survive() -> None:
     array = np.arange(3)
     record = again({**EXAMPLE, "inputs": {"xs": array, "raw": b"\0", "pair": (1, 2)}})
@@ -295,6 +302,8 @@ def test_artifacts_are_looked_up() -> None:
         ({"steps": [step("a", inputs={"x": [{"value": 1}, {"y": [3]}]})]}, "steps[0].inputs.x[1].y[0]", "3"),
         ({"steps": [step("a", inputs={"x": {"flow_input": "n", "digest": "x"}})]}, "steps[0].inputs.x.digest", "x"),
         ({"steps": [step("a", {"$payload": {"codec": "npy"}})]}, "steps[0].outputs.output", "base64"),
+        ({"steps": [step("a\ud800")]}, "steps[0]", "no Unicode"),
+        ({"steps": [step("a", module=1)]}, "steps[0].module", "text"),
         ({"returns": {"step": "nobody"}}, "returns", "'nobody'"),
     ],
 )

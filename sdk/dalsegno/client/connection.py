@@ -17,7 +17,9 @@ from dalsegno.durable import refuse_inside
 from dalsegno.errors import DalsegnoError
 from dalsegno.planner_addresses import LOAD_BALANCING, PlannerAddresses
 from dalsegno.project import project_name
+from dalsegno.v1 import execution_service_pb2
 from dalsegno.v1.artifact_service_pb2_grpc import ArtifactServiceStub
+from dalsegno.v1.execution_service_pb2 import ExecutionServiceImportResponse
 from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from dalsegno.v1.log_service_pb2_grpc import LogServiceStub
 from dalsegno.v1.replay_service_pb2_grpc import ReplayServiceStub
@@ -28,6 +30,8 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 CALL_TIMEOUT_S = 120.0
 RETRY_FOR_S = 6.0
 KEEPALIVE_MS = 10_000
+
+_IMPORT = execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"].methods_by_name["Import"]
 
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response", covariant=True)
@@ -41,7 +45,11 @@ class Method(Protocol[Request, Response]):
 
 
 class Stubs:
-    """The services of one planner."""
+    """The services of one planner.
+
+    Attributes:
+        serialized_import: `ExecutionService.Import` for requests that are bytes already.
+    """
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.executions = ExecutionServiceStub(channel)
@@ -49,6 +57,12 @@ class Stubs:
         self.waits = WaitServiceStub(channel)
         self.artifacts = ArtifactServiceStub(channel)
         self.logs = LogServiceStub(channel)
+        self.serialized_import: grpc.StreamUnaryMultiCallable[bytes, ExecutionServiceImportResponse] = (
+            channel.stream_unary(
+                f"/{_IMPORT.containing_service.full_name}/{_IMPORT.name}",
+                response_deserializer=ExecutionServiceImportResponse.FromString,
+            )
+        )
 
 
 class Connection:

@@ -17,6 +17,7 @@ from dalsegno.object_store import ObjectStore
 from dalsegno.records.files import RETURNS_KEY, as_document, is_lines, record_items, write_document, write_lines
 from dalsegno.records.reading import RecordReader
 from dalsegno.records.values import ValueReader
+from dalsegno.records.wire import content_start
 from dalsegno.records.writing import RecordWriter
 from dalsegno.v1.artifact_service_pb2 import ArtifactServiceGetRequest, ArtifactServiceGetStoreRequest
 from dalsegno.v1.execution_service_pb2 import (
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from dalsegno.values import Encoded
 
 STEPS_IN_MESSAGE = 1_000
-VALUE_BYTES_IN_MESSAGE = 1024 * 1024
+BYTES_IN_MESSAGE = 1024 * 1024
+_steps_start = content_start(ExecutionServiceImportRequest.DESCRIPTOR, "steps")
 _PLACE = re.compile(r"^steps\[(\d+)\]")
 
 
@@ -43,7 +45,7 @@ def import_record(reach: Reach, record: str | Path | Mapping[str, Any] | Iterabl
     values = ValueReader(_Store(reach, int(limits.inline_limit)))
     try:
         response = reach.connection.push(
-            lambda stubs: stubs.executions.Import.future, _messages(reach, values, record_items(record))
+            lambda stubs: stubs.serialized_import.future, _messages(reach, values, record_items(record))
         )
     except UsageError as error:
         raise _with_places_of_the_record(error) from None
@@ -109,27 +111,31 @@ class _Store:
         return self._known[id]
 
 
-def _messages(reach: Reach, values: ValueReader, items: Iterator[Any]) -> Iterator[ExecutionServiceImportRequest]:
+def _messages(reach: Reach, values: ValueReader, items: Iterator[Any]) -> Iterator[bytes]:
+    """Yield the messages of an import, serialized."""
     reader = RecordReader(values)
     header = reader.header(next(items, {}), reach.project, new_request_id())
     _give_way(reach, header)
-    yield ExecutionServiceImportRequest(header=header)
+    yield ExecutionServiceImportRequest(header=header).SerializeToString()
     returns = None
-    message, begun = ExecutionServiceImportRequest(), values.filled
+    steps: list[bytes] = []
+    size = 0
     for item in items:
-        if type(item) is dict and item.keys() == {RETURNS_KEY}:
+        if type(item) is dict and len(item) == 1 and RETURNS_KEY in item:
             returns = ExecutionServiceImportRequest(returns=reader.returns(item[RETURNS_KEY]))
             continue
-        reader.add(message.steps, item)
-        if len(message.steps.steps) >= STEPS_IN_MESSAGE or values.filled - begun >= VALUE_BYTES_IN_MESSAGE:
+        step = reader.step(item)
+        steps.append(step)
+        size += len(step)
+        if len(steps) >= STEPS_IN_MESSAGE or size >= BYTES_IN_MESSAGE:
             reader.check()
-            yield message
-            message, begun = ExecutionServiceImportRequest(), values.filled
+            yield _steps_start(size) + b"".join(steps)
+            steps, size = [], 0
     reader.check()
-    if message.steps.steps:
-        yield message
+    if steps:
+        yield _steps_start(size) + b"".join(steps)
     if returns is not None:
-        yield returns
+        yield returns.SerializeToString()
 
 
 def _give_way(reach: Reach, header: ImportHeader) -> None:

@@ -32,6 +32,7 @@ _OPTION_KEYS = frozenset({"outputs", "retries", "retry_jitter", *_OPTION_SECONDS
 _DEFINITION_KEYS = frozenset(
     {"kind", "module", "name", "digest", "input_schemas", "required_inputs", "outputs", "output_schemas"}
 )
+_ONLY_TEXTS = frozenset({str})
 _WAIT_TIMES = ("asked_at", "deadline", "answered_at")
 _WAIT_KEYS = frozenset({"question", "schema", "metadata", "status", "answered_by", *_WAIT_TIMES})
 
@@ -70,6 +71,28 @@ def texts_of(value: Any) -> list[str]:
     if not isinstance(value, list | tuple):
         raise Misfit(f"must be a list of texts, not {value!r}")
     return [text_of(one) for one in value]
+
+
+def mapping_of(value: Any, path: str = "") -> Mapping[str, Any]:
+    """Return a mapping of texts to anything.
+
+    Raises:
+        Misfit: If it is none.
+    """
+    if (type(value) is dict or isinstance(value, Mapping)) and _ONLY_TEXTS.issuperset(map(type, value)):
+        return value
+    raise Misfit(f"must be an object, not {value!r}", path)
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list.
+
+    Raises:
+        Misfit: If it is none.
+    """
+    if not isinstance(value, list | tuple):
+        raise Misfit(f"must be a list, not {value!r}")
+    return list(value)
 
 
 def enum_of(value: Any, values: Callable[[str], int], prefix: str, known: Collection[str]) -> Any:

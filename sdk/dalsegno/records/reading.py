@@ -1,15 +1,16 @@
 """Records as the messages of an import.
 
-A million steps may come at a time: what most steps have is done in few lines of Python, and paths are put together
-only for what is wrong.
+A million steps may come at a time: what most steps have is written directly in the format of messages, and paths are
+put together only for what is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dalsegno.errors import DalsegnoError, NotFoundError, Problem
+from dalsegno.records.bindings import BindingReader
 from dalsegno.records.details import (
     checked_dict,
     enum_of,
@@ -20,15 +21,19 @@ from dalsegno.records.details import (
     fill_time,
     fill_wait,
     flag_of,
+    listed,
+    mapping_of,
     text_of,
     texts_of,
     whole_of,
 )
 from dalsegno.records.places import MOST_PROBLEMS, Misfit, refusal, unknown_key
 from dalsegno.records.values import ValueReader
+from dalsegno.records.wire import content_start, text_field
 from dalsegno.v1 import definition_pb2, execution_pb2
-from dalsegno.v1.execution_service_pb2 import ImportedStep, ImportedSteps, ImportHeader
-from dalsegno.v1.value_pb2 import Binding, Inputs, OutputRef, Outputs
+from dalsegno.v1.definition_pb2 import DefinitionRef
+from dalsegno.v1.execution_service_pb2 import ImportedStep, ImportedSteps, ImportHeader, StepSpec
+from dalsegno.v1.value_pb2 import Binding, Output, Outputs
 
 _HEADER_KEYS = frozenset(
     {
@@ -45,15 +50,17 @@ _STEP_KEYS = frozenset(
     }
 )
 _USUAL_KEYS = frozenset({"invocation_id", "name", "status", "inputs", "outputs"})
-FORMS = frozenset({"step", "flow_input", "value", "list", "tuple", "dict"})
-_BINDING_KEYS = {
-    "step": frozenset({"step", "output", "alternatives", "digest", "canonical"}),
-    **{form: frozenset({form, "digest", "canonical"}) for form in ("flow_input", "list", "tuple", "dict")},
-    "value": frozenset({"value"}),
-}
-_ONLY_TEXTS = frozenset({str})
 _STATES = ("completed", "failed", "cancelled", "not_reached")
-_BINDING = 'a step\'s output {"step": …, "output": …}, {"flow_input": …}, {"value": …}, or a list or dict of these'
+_MOST_KNOWN = 1_000
+
+_step_start = content_start(ImportedSteps.DESCRIPTOR, "steps")
+_spec_start = content_start(ImportedStep.DESCRIPTOR, "step")
+_outputs_start = content_start(ImportedStep.DESCRIPTOR, "outputs")
+_id_start = content_start(StepSpec.DESCRIPTOR, "invocation_id")
+_inputs_start = content_start(StepSpec.DESCRIPTOR, "inputs")
+_output_start = content_start(Outputs.DESCRIPTOR, "outputs")
+_output_name = text_field(Output.DESCRIPTOR, "name")
+_payload_start = content_start(Output.DESCRIPTOR, "payload")
 
 
 class RecordReader:
@@ -62,7 +69,8 @@ class RecordReader:
     def __init__(self, values: ValueReader) -> None:
         self._values = values
         self._module = ""
-        self._numbers: dict[str, int] = {}
+        self._bindings = BindingReader(values)
+        self._definitions: dict[str, bytes] = {}
         self._count = 0
         self._problems: list[Problem] = []
 
@@ -87,8 +95,8 @@ class RecordReader:
         self._module = header.definition.module
         return header
 
-    def add(self, batch: ImportedSteps, given: Any) -> None:
-        """Add a step to a message; what is wrong with it is kept for `check`.
+    def step(self, given: Any) -> bytes:
+        """Return a step as a part of an `ImportedSteps`; what is wrong with it is kept for `check`.
 
         Raises:
             UsageError: If very much is wrong.
@@ -97,11 +105,14 @@ class RecordReader:
         place = self._count
         self._count = place + 1
         try:
-            self._add(batch.steps.add(), given)
+            return self._step(given)
         except Misfit as misfit:
             self._report(f"steps[{place}]", misfit)
+        except UnicodeEncodeError as error:
+            self._report(f"steps[{place}]", Misfit(f"has text that is no Unicode: {error}"))
         except NotFoundError as error:
             raise _at(error, f"steps[{place}]") from error
+        return b""
 
     def returns(self, given: Any) -> Binding:
         """Return what a pipeline returns, in terms of its steps.
@@ -109,13 +120,13 @@ class RecordReader:
         Raises:
             UsageError: If it refers to what is not there.
         """
-        binding = Binding()
+        binding = b""
         try:
-            self._bind(binding, given)
+            binding = self._bindings.binding(given)
         except Misfit as misfit:
             self._report("returns", misfit)
         self.check()
-        return binding
+        return Binding.FromString(binding)
 
     def check(self) -> None:
         """Refuse the record if anything was found wrong with it.
@@ -160,14 +171,14 @@ class RecordReader:
             case "single_step" | "debug":
                 setattr(header, name, flag_of(value))
             case "definitions":
-                for index, one in enumerate(_listed(value)):
+                for index, one in enumerate(listed(value)):
                     try:
                         fill_definition(header.definitions.add(), one)
                     except Misfit as misfit:
                         raise misfit.inside(f"[{index}]") from None
 
     def _fill_header_inputs(self, header: ImportHeader, given: Any) -> None:
-        for name, value in _mapping(given).items():
+        for name, value in mapping_of(given).items():
             try:
                 self._values.fill(header.inputs[name].payload, value)
             except Misfit as misfit:
@@ -177,47 +188,59 @@ class RecordReader:
 
     # A step.
 
-    def _add(self, message: ImportedStep, given: Any) -> None:
+    def _step(self, given: Any) -> bytes:
         if type(given) is not dict:
             raise Misfit(f"must be an object, not {given!r}")
-        step, get = message.step, given.get
+        get = given.get
         invocation_id = _named(get("invocation_id"), "an invocation ID", ".invocation_id")
-        step.invocation_id = invocation_id
-        definition = step.definition
-        definition.name = _named(get("name"), "the name of a step", ".name")
-        if self._module:
-            definition.module = self._module
-        inputs = get("inputs")
-        if inputs:
-            self._bind_inputs(step.inputs, inputs)
-        outputs = get("outputs")
-        if outputs:
-            self._fill_outputs(message.outputs, "outputs", outputs)
-        status = get("status", "completed")
-        if status != "completed":
-            message.state = _in(
-                "status", enum_of, status, execution_pb2.InvocationState.Value, "INVOCATION_STATE_", _STATES
+        name = _named(get("name"), "the name of a step", ".name")
+        inputs, outputs, status = get("inputs"), get("outputs"), get("status", "completed")
+        id_text = invocation_id.encode()
+        spec = b"".join(
+            (
+                *(_id_start(len(id_text)), id_text),
+                self._definition(name, given),
+                self._inputs(inputs) if inputs else b"",
             )
-        if not given.keys() <= _USUAL_KEYS:
-            self._add_rest(message, given)
+        )
+        parts = (
+            *(_spec_start(len(spec)), spec),
+            self._step_outputs(outputs) if outputs else b"",
+            _state(status) if status != "completed" else b"",
+            # Its own spec becomes one with the one above.
+            b"" if given.keys() <= _USUAL_KEYS else self._rest(given).SerializeToString(),
+        )
         # From here on later steps may refer to it.
-        known = self._numbers.setdefault(invocation_id, self._count)
+        known = self._bindings.numbers.setdefault(invocation_id, self._count)
         if known != self._count:
             raise Misfit(f"{invocation_id!r} is the invocation ID of steps[{known - 1}] already", ".invocation_id")
+        step = b"".join(parts)
+        return _step_start(len(step)) + step
 
-    def _add_rest(self, message: ImportedStep, given: Mapping[str, Any]) -> None:
+    def _definition(self, name: str, given: Mapping[str, Any]) -> bytes:
+        if "module" in given:
+            return _definition(_in("module", text_of, given["module"]), name)
+        known = self._definitions.get(name)
+        if known is None:
+            known = _definition(self._module, name)
+            if len(self._definitions) < _MOST_KNOWN:
+                self._definitions[name] = known
+        return known
+
+    def _rest(self, given: Mapping[str, Any]) -> ImportedStep:
         wrong = unknown_key(given, _STEP_KEYS)
         if wrong is not None:
             raise wrong
+        message = ImportedStep()
         step = message.step
         for name, value in given.items():
             match name:
-                case "module":
-                    step.definition.module = _in(name, text_of, value)
                 case "code_digest":
                     step.code_digest = _in(name, text_of, value)
                 case "after":
-                    step.after.extend(self._number(one, f".after[{index}]") for index, one in enumerate(_listed(value)))
+                    step.after.extend(
+                        self._bindings.number(one, f".after[{index}]") for index, one in enumerate(listed(value))
+                    )
                 case "options":
                     _in(name, fill_options, step.options, value)
                 case "kind":
@@ -235,21 +258,7 @@ class RecordReader:
                     message.yielded = _in(name, _place, value)
                 case _:
                     self._add_marks(message, name, value)
-
-    def _fill_outputs(self, message: Outputs, where: str, outputs: Any) -> None:
-        add = message.outputs.add
-        for name, value in _mapping(outputs, f".{where}").items():
-            try:
-                self._values.fill(add(name=name).payload, value)
-            except Misfit as misfit:
-                raise misfit.inside(f".{where}.{name}") from None
-
-    def _add_failed_attempts(self, message: ImportedStep, given: Any) -> None:
-        for place, one in enumerate(_listed(given)):
-            try:
-                fill_attempt(message.failed_attempts.add(), one, self._values)
-            except Misfit as misfit:
-                raise misfit.inside(f"[{place}]") from None
+        return message
 
     def _add_marks(self, message: ImportedStep, name: str, value: Any) -> None:
         match name:
@@ -263,99 +272,33 @@ class RecordReader:
                 message.overridden_inputs.extend(_in(name, texts_of, value))
             case "returned":
                 message.returned.SetInParent()
-                self._fill_outputs(message.returned, name, value)
+                message.returned.MergeFromString(self._outputs(value, name))
 
-    # Inputs.
-
-    def _bind_inputs(self, message: Inputs, inputs: Any) -> None:
-        bindings = message.bindings
-        for name, given in _mapping(inputs, ".inputs").items():
+    def _add_failed_attempts(self, message: ImportedStep, given: Any) -> None:
+        for place, one in enumerate(listed(given)):
             try:
-                self._bind(bindings[name], given)
+                fill_attempt(message.failed_attempts.add(), one, self._values)
             except Misfit as misfit:
-                raise misfit.inside(f".inputs.{name}") from None
+                raise misfit.inside(f"[{place}]") from None
 
-    def _bind(self, binding: Binding, given: Any) -> None:
-        if type(given) is dict:
-            # What most inputs are.
-            if len(given) == 2 and "step" in given and "output" in given:
-                self._refer(binding.output, given["step"], given["output"])
-                return
-            if len(given) == 1 and "value" in given:
-                self._values.fill_binding(binding, given["value"])
-                return
-            form = next((key for key in given if key in FORMS), None)
-            if form is not None:
-                self._bind_form(binding, form, given)
-                return
-            given, form = {"dict": given}, "dict"
-            self._bind_form(binding, form, given)
-        elif type(given) in (list, tuple):
-            self._bind_form(binding, type(given).__name__, {type(given).__name__: given})
-        else:
-            raise Misfit(f"must be {_BINDING}, not {given!r}")
+    def _inputs(self, inputs: Any) -> bytes:
+        content = self._bindings.inputs(inputs)
+        return _inputs_start(len(content)) + content
 
-    def _bind_form(self, binding: Binding, form: str, given: Mapping[str, Any]) -> None:
-        wrong = unknown_key(given, _BINDING_KEYS[form])
-        if wrong is not None:
-            raise wrong
-        content = given[form]
-        match form:
-            case "step":
-                self._refer(binding.output, content, given.get("output", "output"))
-                for one in _listed(given.get("alternatives", [])):
-                    other = checked_dict(one, ("step", "output"))
-                    self._refer(binding.output.alternatives.add(), other.get("step"), other.get("output", "output"))
-            case "flow_input":
-                binding.flow_input = text_of(content)
-            case "value":
-                self._values.fill_binding(binding, content)
-            case "list" | "tuple":
-                self._bind_items(binding, form, content)
-            case "dict":
-                self._bind_entries(binding, content)
-        if "digest" in given:
-            binding.digest = _digest(given["digest"])
-            binding.canonical = bool(given.get("canonical", True))
+    def _step_outputs(self, outputs: Any) -> bytes:
+        content = self._outputs(outputs, "outputs")
+        return _outputs_start(len(content)) + content
 
-    def _bind_items(self, binding: Binding, form: str, items: Any) -> None:
-        target = binding.list if form == "list" else binding.tuple
-        target.SetInParent()
-        for index, item in enumerate(_listed(items)):
+    def _outputs(self, outputs: Any, where: str) -> bytes:
+        content = b""
+        for name, value in mapping_of(outputs, f".{where}").items():
             try:
-                self._bind(target.items.add(), item)
+                payload = self._values.payload(value)
             except Misfit as misfit:
-                raise misfit.inside(f"[{index}]") from None
-
-    def _bind_entries(self, binding: Binding, entries: Any) -> None:
-        binding.map.SetInParent()
-        pairs: Iterable[Any] = entries.items() if type(entries) is dict else _listed(entries)
-        for pair in pairs:
-            if not isinstance(pair, list | tuple) or len(pair) != 2:
-                raise Misfit(f"must be an object, or a list of pairs [key, binding], not {pair!r}")
-            key, item = pair
-            entry = binding.map.entries.add()
-            if type(key) is str:
-                entry.text = key
-            else:
-                self._values.fill(entry.encoded, key)
-            try:
-                self._bind(entry.value, item)
-            except Misfit as misfit:
-                raise misfit.inside(f".{key}") from None
-
-    def _refer(self, reference: OutputRef, step: Any, output: Any) -> None:
-        number = self._numbers.get(step) if type(step) is str else None
-        reference.number = self._number(step, "") if number is None else number
-        if type(output) is not str:
-            raise Misfit(f"must be the name of an output, not {output!r}", ".output")
-        reference.output = output
-
-    def _number(self, step: Any, path: str) -> int:
-        number = self._numbers.get(step) if isinstance(step, str) else None
-        if number is None:
-            raise Misfit(f"refers to step {step!r}; a step refers only to those before it, and none has this ID", path)
-        return number
+                raise misfit.inside(f".{where}.{name}") from None
+            output = _output_name(name) + _payload_start(len(payload)) + payload
+            content += _output_start(len(output)) + output
+        return content
 
 
 def _in(name: str, fill: Any, *args: Any) -> Any:
@@ -365,35 +308,25 @@ def _in(name: str, fill: Any, *args: Any) -> Any:
         raise misfit.inside(f".{name}") from None
 
 
+def _definition(module: str, name: str) -> bytes:
+    return StepSpec(definition=DefinitionRef(module=module, name=name)).SerializeToString()
+
+
+def _state(status: Any) -> bytes:
+    state = _in("status", enum_of, status, execution_pb2.InvocationState.Value, "INVOCATION_STATE_", _STATES)
+    return ImportedStep(state=state).SerializeToString()
+
+
 def _named(value: Any, what: str, path: str = "") -> str:
     if type(value) is not str or not value.strip():
         raise Misfit(f"must be {what}, not {value!r}" if value is not None else f"is missing: {what}", path)
     return value
 
 
-def _mapping(value: Any, path: str = "") -> Mapping[str, Any]:
-    if (type(value) is dict or isinstance(value, Mapping)) and _ONLY_TEXTS.issuperset(map(type, value)):
-        return value
-    raise Misfit(f"must be an object, not {value!r}", path)
-
-
-def _listed(value: Any) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise Misfit(f"must be a list, not {value!r}")
-    return list(value)
-
-
 def _place(value: Any) -> int:
     if type(value) is not int or not 0 < value < 1 << 31:
         raise Misfit(f"must be a place from 1, not {value!r}")
     return value
-
-
-def _digest(value: Any) -> bytes:
-    try:
-        return bytes.fromhex(value)
-    except (TypeError, ValueError):
-        raise Misfit(f"{value!r} is no digest in hexadecimal digits", ".digest") from None
 
 
 def _at(error: DalsegnoError, place: str) -> NotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from dalsegno.records.bindings import FORMS as BINDING_FORMS
 from dalsegno.records.details import (
     attempt_form,
     definition_form,
@@ -14,7 +15,6 @@ from dalsegno.records.details import (
     wait_form,
     word_of,
 )
-from dalsegno.records.reading import FORMS as BINDING_FORMS
 from dalsegno.records.values import value_form
 from dalsegno.v1 import definition_pb2, execution_pb2
 from dalsegno.v1.execution_service_pb2 import ImportedStep, ImportHeader

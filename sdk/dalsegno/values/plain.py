@@ -38,8 +38,8 @@ def _refuse_constant(text: str) -> float:
 
 _read = JSONDecoder(parse_constant=_refuse_constant).decode
 
-# What one look at a value found out; reordering is possible only where some dict has two keys.
-_OTHER, _PLAIN, _PLAIN_WITH_DICT = 0, 1, 2
+# What one look at a value found out.
+_OTHER, _PLAIN, _PLAIN_UNSORTED = 0, 1, 2
 
 
 def encode_plain(value: object) -> Encoded | None:
@@ -74,8 +74,12 @@ def _look(value: Any) -> int:
     if kind is dict:
         if value and (set(map(type, value)) != _ONLY_STR or TYPE_KEY in value):
             return _OTHER
-        return _look_at_items(value.values(), _PLAIN_WITH_DICT if len(value) > 1 else _PLAIN)
+        return _look_at_items(value.values(), _PLAIN if _is_sorted(value) else _PLAIN_UNSORTED)
     return _OTHER
+
+
+def _is_sorted(keys: dict[str, Any]) -> bool:
+    return len(keys) < 2 or list(keys) == sorted(keys)
 
 
 def _look_at_items(items: Any, found: int) -> int:
