@@ -26,7 +26,7 @@ DEFAULT_OUTPUT = "output"
 MOST_PROBLEMS = 25
 
 _DEFAULT_OUTPUTS = (DEFAULT_OUTPUT,)
-_MOST_KNOWN_NAMES = 10_000
+_MOST_KNOWN_CODES = 10_000
 
 
 class Recorded(NamedTuple):
@@ -39,6 +39,14 @@ class Recorded(NamedTuple):
     outputs: bytes | None
     failure: bytes | None
     output_names: tuple[str, ...]
+
+
+class _Code(NamedTuple):
+    """What a step calls."""
+
+    module: str
+    name: str
+    pinned_digest: str
 
 
 class _Large(NamedTuple):
@@ -75,7 +83,7 @@ class GraphReader:
         # Only the outputs of steps that do not have the default ones; equal tuples are kept once.
         self._outputs: dict[int, tuple[str, ...]] = {}
         self._known_outputs: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._known_names: set[str] = set()
+        self._codes: dict[bytes, _Code] = {}
         self._large: list[_Large] = []
 
     async def steps(self, specs: Iterable[StepSpec]) -> GraphRows:
@@ -149,19 +157,19 @@ class GraphReader:
 
     def _row(self, spec: StepSpec, recorded: Recorded, ids: dict[str, int]) -> InvocationRow:
         self.count = number = self.count + 1
-        uses, definition = self._inputs, spec.definition
-        self._check_names(spec.invocation_id, definition.name, number, ids)
+        uses, invocation_id, code = self._inputs, spec.invocation_id, self._code(spec, number)
+        self._check_id(invocation_id, number, ids)
         uses.begin(number)
-        bindings = spec.inputs.bindings
-        for name in bindings:
-            uses.follow(bindings[name], name)
-        # What it takes something from it comes after anyway: `after` is the order alone.
-        after = [one for one in spec.after if one not in uses.upstream]
-        spec.inputs.comes_after[:] = sorted(uses.upstream.intersection(spec.after))
-        if after:
+        inputs, after = spec.inputs, list(spec.after)
+        for name, binding in inputs.bindings.items():
+            uses.follow(binding, name)
+        if after or inputs.comes_after:
+            # What it takes something from it comes after anyway: `after` is the order alone.
+            inputs.comes_after[:] = sorted(uses.upstream.intersection(after))
+            after = [one for one in after if one not in uses.upstream]
             uses.after(after)
         if uses.large:
-            self._large.append(_Large(number, "inputs", spec.inputs, list(uses.large)))
+            self._large.append(_Large(number, "inputs", inputs, list(uses.large)))
         upstream, to_run = sorted(uses.upstream) if uses.upstream else [], recorded is _TO_RUN
         options = b""
         outputs = recorded.output_names
@@ -174,12 +182,12 @@ class GraphReader:
             self._execution_id,
             number,
             number,
-            spec.invocation_id,
-            definition.name,
+            invocation_id,
+            code.name,
             recorded.kind,
             recorded.state,
-            definition.module,
-            definition.pinned_digest,
+            code.module,
+            code.pinned_digest,
             spec.code_digest,
             0 if to_run or recorded.state == "not_reached" else 1,
             len(upstream) if to_run else 0,
@@ -188,24 +196,33 @@ class GraphReader:
             upstream,
             after,
             sorted(uses.flow_inputs) if uses.flow_inputs else [],
-            spec.inputs.SerializeToString(),
+            inputs.SerializeToString(),
             recorded.outputs,
             recorded.failure,
             options,
         )
 
-    def _check_names(self, invocation_id: str, name: str, number: int, ids: dict[str, int]) -> None:
+    def _check_id(self, invocation_id: str, number: int, ids: dict[str, int]) -> None:
         if not is_name(invocation_id):
             self.report(f"steps[{number}].invocation_id", "every step needs an invocation ID of 1 to 200 characters")
         earlier = ids.setdefault(invocation_id, number)
         if earlier != number:
             text = f"{invocation_id!r} is the invocation ID of step {earlier} already"
             self.report(f"steps[{number}].invocation_id", text)
-        if name not in self._known_names:
-            if not is_name(name):
-                self.report(f"steps[{number}].definition.name", f"step {invocation_id!r} needs the name of its code")
-            elif len(self._known_names) < _MOST_KNOWN_NAMES:
-                self._known_names.add(name)
+
+    def _code(self, spec: StepSpec, number: int) -> _Code:
+        """Return which code a step calls; its texts are read once for all calls."""
+        serialized = spec.definition.SerializeToString()
+        code = self._codes.get(serialized)
+        if code is None:
+            definition = spec.definition
+            code = _Code(definition.module, definition.name, definition.pinned_digest)
+            if not is_name(code.name):
+                text = f"step {spec.invocation_id!r} needs the name of its code"
+                self.report(f"steps[{number}].definition.name", text)
+            elif len(self._codes) < _MOST_KNOWN_CODES:
+                self._codes[serialized] = code
+        return code
 
     def _note_outputs(self, number: int, outputs: tuple[str, ...]) -> None:
         if len(outputs) > MAX_OUTPUTS:

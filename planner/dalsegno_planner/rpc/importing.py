@@ -53,6 +53,8 @@ _WAIT_STATES = {
 _IMPLIED_WAIT_STATES = {"completed": WaitState.ANSWERED, "failed": WaitState.TIMED_OUT}
 _MOST_WAIT_BYTES = 64 * 1024 * 1024
 """What is known of waits is kept until all steps are stored."""
+_SMALL_OUTPUTS = 256
+_MOST_KNOWN_OUTPUTS = 1_000
 
 
 class Importer:
@@ -139,6 +141,8 @@ class _Record:
         self._wait_bytes = 0
         self._values = values
         self._returns: Binding | None = None
+        # Those of many steps are the same, and were found right once.
+        self._known_outputs: dict[bytes, tuple[str, ...]] = {}
 
     async def batches(self, messages: AsyncIterator[ExecutionServiceImportRequest]) -> AsyncIterator[GraphRows]:
         async for message in messages:
@@ -223,9 +227,19 @@ class _Record:
 
     def _outputs(self, outputs: Outputs, place: int) -> tuple[tuple[str, ...], bytes]:
         """The names of a step's outputs, and the outputs as they are stored."""
-        names = []
+        serialized = outputs.SerializeToString()
+        known = self._known_outputs.get(serialized)
+        if known is not None:
+            return known, serialized
+        names, complete = [], True
         for output in outputs.outputs:
+            payload = output.payload
             names.append(output.name)
-            if not self._values.is_complete(output.payload):
-                self.graph.complete_output(place, outputs, output.payload, f"steps[{place}].outputs.{output.name}")
-        return tuple(names), outputs.SerializeToString()
+            if not self._values.is_complete(payload):
+                complete = False
+                self.graph.complete_output(place, outputs, payload, f"steps[{place}].outputs.{output.name}")
+        if not complete:
+            return tuple(names), outputs.SerializeToString()
+        if len(serialized) <= _SMALL_OUTPUTS and len(self._known_outputs) < _MOST_KNOWN_OUTPUTS:
+            self._known_outputs[serialized] = tuple(names)
+        return tuple(names), serialized

@@ -14,6 +14,7 @@ from uuid import UUID
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 _TRAILER = struct.pack("!h", -1)
 _NULL = struct.pack("!i", -1)
+_NO_MOMENTS = _NULL + _NULL
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -62,8 +63,12 @@ def binary(value: bytes | None) -> bytes:
     return _NULL if value is None else _length(len(value)) + value
 
 
-def moment(value: datetime | None) -> bytes:
-    """One field; a moment has a time zone."""
+def moments(first: datetime | None, second: datetime | None) -> bytes:
+    """Two fields; a moment has a time zone."""
+    return _NO_MOMENTS if first is second is None else _moment_field(first) + _moment_field(second)
+
+
+def _moment_field(value: datetime | None) -> bytes:
     return _NULL if value is None else _moment(8, (value - _EPOCH) // _MICROSECOND)
 
 

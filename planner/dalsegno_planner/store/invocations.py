@@ -120,23 +120,22 @@ async def _whole(content: bytes) -> AsyncIterator[bytes]:
 def _encoded(rows: Sequence[InvocationRow]) -> bytes:
     """Rows of one execution in the format of COPY."""
     start = copying.row_start(len(InvocationRow._fields), rows[0].execution_id)
-    shared: dict[tuple[str, ...], bytes] = {}
+    shared: dict[tuple[object, ...], bytes] = {}
 
     def encode(row: InvocationRow) -> bytes:
-        # The texts from the name to the digest of the code, which all calls of a step have in common.
-        same = row[4:10]
-        texts = shared.get(same)
-        if texts is None:
-            texts = shared[same] = b"".join(map(copying.text, same))
+        # From the name to how many it waits for: calls of a step have it in common.
+        same = row[4:12]
+        middle = shared.get(same)
+        if middle is None:
+            texts = b"".join(map(copying.text, row[4:10]))
+            middle = shared[same] = texts + copying.integers(row.attempt, row.blocked_by)
         return b"".join(
             (
                 start,
                 copying.integers(row.number, row.position),
                 copying.text(row.invocation_id),
-                texts,
-                copying.integers(row.attempt, row.blocked_by),
-                copying.moment(row.started_at),
-                copying.moment(row.finished_at),
+                middle,
+                copying.moments(row.started_at, row.finished_at),
                 copying.integer_array(row.upstream),
                 copying.integer_array(row.after),
                 copying.text_array(row.reads_inputs),
