@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dalsegno.v1.execution_pb2 import InvocationState
+from dalsegno.v1.execution_pb2 import INVOCATION_STATE_FAILED, INVOCATION_STATE_NOT_REACHED, InvocationState
 from dalsegno.v1.execution_service_pb2 import ImportedStep
 from dalsegno_planner.core.ids import ExecutionId
 from dalsegno_planner.rpc.convert import moment
@@ -36,10 +36,11 @@ class MarksReader:
 
     def read(self, number: int, step: ImportedStep) -> None:
         """Take what a step has; most have nothing."""
-        ran = _attempts_used(step.state, 0)
-        overrides = step.output_overridden or bool(step.overridden_inputs) or step.stale_inputs
-        if not overrides and step.attempt in (0, ran) and not step.failed_attempts:
-            return
+        overrides = step.output_overridden or step.stale_inputs or bool(step.overridden_inputs)
+        if not overrides and not step.failed_attempts:
+            attempt = step.attempt
+            if not attempt or attempt == _attempts_used(step.state, 0):
+                return
         if overrides and not self._is_replay:
             text = "only a replay overrides anything: give the header the original_exec_id of what it replayed"
             self._report(f"steps[{number}]", text)
@@ -92,8 +93,8 @@ class MarksReader:
 
 def _attempts_used(state: InvocationState.ValueType, failed: int) -> int:
     """How many attempts there were where a record does not say it."""
-    if state == InvocationState.INVOCATION_STATE_NOT_REACHED:
+    if state == INVOCATION_STATE_NOT_REACHED:
         return failed
-    if state == InvocationState.INVOCATION_STATE_FAILED:
+    if state == INVOCATION_STATE_FAILED:
         return max(failed, 1)
     return failed + 1
