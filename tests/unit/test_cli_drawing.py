@@ -104,7 +104,33 @@ def test_executions_are_listed_with_what_commands_know_them_by() -> None:
     assert lines[2].split() == [
         "brisk-otter-12", "3b9d20f1c6aa", "digits", "(replay)", "completed", "1", "min", "ago", "1.50", "s"
     ]  # fmt: skip
-    assert "main" in drawn(executions_table([], NOW, "main"))[0]
+
+
+def test_names_in_a_list_are_whole_in_any_terminal_and_the_ids_give_way() -> None:
+    replayed = execution(name="tranquil-tambourine-6254", original_exec_id=CALL_ID)
+    for width, has_id, has_age in ((100, True, True), (80, False, True), (60, False, False)):
+        lines = drawn(executions_table([replayed], NOW, "main"), width)
+        assert lines[2].split()[0] == "tranquil-tambourine-6254"
+        assert "completed" in lines[2]
+        assert ("3b9d20f1c6aa" in lines[2], "min ago" in lines[2]) == (has_id, has_age)
+        assert max(map(len, lines)) <= width
+
+
+def test_an_empty_list_offers_the_tour_only_where_there_is_nothing_at_all() -> None:
+    assert drawn(executions_table([], NOW, "main")) == [
+        "No executions in the project main yet. Take the tour: dalsegno demo"
+    ]
+    assert drawn(executions_table([], NOW, "main", some=True)) == ["No such executions in the project main."]
+
+
+def test_what_an_imported_execution_took_does_not_count_from_its_import() -> None:
+    imported = execution(created_at=NOW, started_at=NOW - timedelta(days=2), finished_at=NOW - timedelta(days=1))
+    assert imported.seconds == timedelta(days=1).total_seconds()
+
+
+def test_a_graph_without_edges_does_not_break_the_names() -> None:
+    wait = StepView("review", "review", InvocationState.COMPLETED, is_wait=True)
+    assert drawn(graph_lines(execution(step_count=1), (wait,))) == ["brisk-otter-12  digits, 1 step", "  ? review"]
 
 
 def test_an_execution_is_shown_with_inputs_result_and_steps() -> None:

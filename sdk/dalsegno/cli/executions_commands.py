@@ -21,6 +21,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
+_STATES = ", ".join(ExecutionState)
+
 
 @app.command("list")
 def list_executions(
@@ -28,7 +30,8 @@ def list_executions(
         str | None, typer.Option("--flow", metavar="NAME", help="Only those of this flow or pipeline.")
     ] = None,
     state: Annotated[
-        list[ExecutionState] | None, typer.Option("--state", help="Only those in this state; may be repeated.")
+        list[ExecutionState] | None,
+        typer.Option("--state", metavar="STATE", help=f"Only those in this state: {_STATES}; may be repeated."),
     ] = None,
     replays_of: Annotated[
         str | None, typer.Option("--replays-of", metavar="ID", help="Only replays of this execution.")
@@ -47,7 +50,8 @@ def list_executions(
     with Session(address, project) as session:
         found = session.executions(limit=limit, flow=flow, states=state or (), replays_of=replays_of)
         report.document({"executions": [execution_document(one) for one in found]})
-        report.show(executions_table(found, datetime.now(UTC), session.project))
+        some = bool(flow or state or replays_of)
+        report.show(executions_table(found, datetime.now(UTC), session.project, some=some))
 
 
 @app.command("get")

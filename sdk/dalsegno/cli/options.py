@@ -37,4 +37,4 @@ Timeout = Annotated[
     float | None,
     typer.Option("--timeout", metavar="SECONDS", help="How long the execution may take, waits included."),
 ]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many are shown at most.")]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="How many are shown at most.")]

@@ -31,7 +31,7 @@ def replay(
     ] = None,
     overrides: Annotated[
         str | None,
-        typer.Option(metavar="JSON", help='Outputs that are replaced: {"checkpoint.research": "…"}.'),
+        typer.Option(metavar="JSON", help='Outputs that are replaced: {"checkpoint.fit": 3}.'),
     ] = None,
     input_overrides: Annotated[
         str | None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -25,9 +26,42 @@ from dalsegno.cli.wording import (
 )
 from dalsegno.states import InvocationState
 
+_EXECUTION_COLUMNS = (
+    ("name", "ID ends in", "runs", "state", "created", "took"),
+    ("name", "runs", "state", "created", "took"),
+    ("name", "runs", "state", "took"),
+)
+"""What a list of executions shows: less of it where the terminal is narrow."""
+_UNBOUNDED = 10_000
 
-def table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """Return an empty table in the manner of all of ours."""
+
+class Fitting:
+    """The first of some drawings that is no wider than the terminal; the last where all are.
+
+    Args:
+        drawings: The fullest first.
+    """
+
+    def __init__(self, *drawings: RenderableType) -> None:
+        self._drawings = drawings
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        unbounded = options.update(max_width=_UNBOUNDED)
+        for drawing in self._drawings[:-1]:
+            if Measurement.get(console, unbounded, drawing).maximum <= options.max_width:
+                yield drawing
+                return
+        yield self._drawings[-1]
+
+
+def table(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
+    """Return an empty table in the manner of all of ours.
+
+    Args:
+        columns: Their headings.
+        right: Those that are flush right; they are not broken either.
+        whole: Those whose cells are not broken, so that they can be copied.
+    """
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
     for column in columns:
         drawn.add_column(
@@ -35,7 +69,7 @@ def table(*columns: str, right: Sequence[str] = ()) -> Table:
             justify="right" if column in right else "left",
             header_style="bold",
             overflow="fold",
-            no_wrap=column in right,
+            no_wrap=column in right or column in whole,
         )
     return drawn
 
@@ -45,21 +79,34 @@ def indented(renderable: RenderableType, by: int = 2) -> RenderableType:
     return Padding(renderable, (0, 0, 0, by), expand=False)
 
 
-def executions_table(executions: Sequence[ExecutionView], now: datetime, project: str) -> RenderableType:
-    """Draw a list of executions, the newest first."""
+def executions_table(
+    executions: Sequence[ExecutionView], now: datetime, project: str, *, some: bool = False
+) -> RenderableType:
+    """Draw a list of executions, the newest first; `some` says that not all were asked for."""
+    if not executions and some:
+        return Text(f"No such executions in the project {project}.")
     if not executions:
-        return Text(f"No such executions in the project {project}. Take the tour: dalsegno demo")
-    drawn = table("name", "ID ends in", "runs", "state", "created", "took", right=("took",))
-    for one in executions:
-        drawn.add_row(
-            Text(one.name, style="bold"),
-            Text(short_id(one.exec_id)),
-            Text.assemble(one.flow, (" (replay)", "dim") if one.original_exec_id else ""),
-            _state(one.state),
-            Text(ago_text(one.created_at, now)),
-            Text(seconds_text(one.seconds)),
-        )
+        return Text(f"No executions in the project {project} yet. Take the tour: dalsegno demo")
+    rows = [_execution_cells(one, now) for one in executions]
+    return Fitting(*(_columns_of(rows, names) for names in _EXECUTION_COLUMNS))
+
+
+def _columns_of(rows: Sequence[Mapping[str, Text]], columns: Sequence[str]) -> Table:
+    drawn = table(*columns, right=("took",), whole=("name", "state"))
+    for row in rows:
+        drawn.add_row(*(row[column] for column in columns))
     return drawn
+
+
+def _execution_cells(one: ExecutionView, now: datetime) -> Mapping[str, Text]:
+    return {
+        "name": Text(one.name, style="bold"),
+        "ID ends in": Text(short_id(one.exec_id)),
+        "runs": Text.assemble(one.flow, (" (replay)", "dim") if one.original_exec_id else ""),
+        "state": _state(one.state),
+        "created": Text(ago_text(one.created_at, now)),
+        "took": Text(seconds_text(one.seconds)),
+    }
 
 
 def execution_details(execution: ExecutionView, steps: Sequence[StepView], hidden: int = 0) -> RenderableType:
@@ -170,7 +217,8 @@ def graph_lines(execution: ExecutionView, steps: Sequence[StepView], hidden: int
     drawn.add_column(overflow="fold")
     drawn.add_column(overflow="fold")
     for step in steps:
-        arrow = Text.assemble(("← ", "dim"), ", ".join(step.upstream)) if step.upstream else Text()
+        # A space where nothing is: rich takes a column of nothing out of the width that the others have.
+        arrow = Text.assemble(("← ", "dim"), ", ".join(step.upstream)) if step.upstream else Text(" ")
         mark = "?" if step.is_wait else "●"
         drawn.add_row(Text(mark, style=state_style(step.state)), Text(step.invocation_id), arrow)
     parts: list[RenderableType] = [head, indented(drawn)]

@@ -49,8 +49,9 @@ class ExecutionView:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took, from its creation to its end."""
-        return _between(self.created_at, self.finished_at)
+        """How long it took, from its creation to its end; one that is imported was created after both."""
+        begun = min((one for one in (self.created_at, self.started_at) if one is not None), default=None)
+        return _between(begun, self.finished_at)
 
 
 @dataclass(frozen=True, slots=True)
