@@ -17,11 +17,16 @@ _DIGEST_SHOWN = 8
 
 
 class Side(StrEnum):
-    """To which of the sequences a line belongs; the value is its mark."""
+    """To which of the sequences a line belongs."""
 
-    BOTH = " "
-    RECORDED = "-"
-    MADE = "+"
+    BOTH = "both"
+    RECORDED = "recorded"
+    MADE = "made"
+    AHEAD = "ahead"
+    """Recorded after the divergence, where the body was stopped: whether it would have made the call is not known."""
+
+
+_MARKS = {Side.BOTH: " ", Side.RECORDED: "-", Side.MADE: "+", Side.AHEAD: " "}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +77,10 @@ def difference(divergence: Divergence) -> Iterator[DifferenceLine]:
         moved = actual.position is not None and actual.position != position
         remark = f"recorded as call {actual.position}" if moved else ""
         yield DifferenceLine(Side.MADE, position, _written(actual, _changed(divergence)), remark)
-    for call in divergence.following:
-        yield DifferenceLine(Side.RECORDED, call.position or position, _written(call))
+    after = Side.RECORDED if actual is None else Side.AHEAD
+    for count, call in enumerate(divergence.following):
+        remark = "recorded next" if after is Side.AHEAD and count == 0 else ""
+        yield DifferenceLine(after, call.position or position, _written(call), remark)
 
 
 def difference_text(divergence: Divergence) -> str:
@@ -81,7 +88,9 @@ def difference_text(divergence: Divergence) -> str:
     lines = list(difference(divergence))
     if not lines:
         return ""
-    drawn = (f"{line.side} {line.position:>4}  {line.call}{_in_brackets(line.remark)}".rstrip() for line in lines)
+    drawn = (
+        f"{_MARKS[line.side]} {line.position:>4}  {line.call}{_in_brackets(line.remark)}".rstrip() for line in lines
+    )
     return "\n".join(("Calls (- recorded, + made now):", *drawn))
 
 

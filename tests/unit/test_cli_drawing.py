@@ -166,13 +166,13 @@ def test_a_divergence_is_drawn_as_the_difference_of_the_two_sequences() -> None:
     failed = execution(kind="flow", state=ExecutionState.FAILED, failure=failure)
     lines = drawn(execution_details(failed, ()))
     assert [line.strip() for line in lines[lines.index("failed (divergence): call 3 is …") + 2 :]] == [
+        "Calls (− recorded, + made now):",
         "1 load",
         "2 research",
         "− 3 draft(notes=3f9ac21b)",
         "+ 3 publish(draft=91bc02aa)  recorded as call 4",
-        "− 4 publish",
-        "− 5 wait approve",
-        "− recorded  + made now",
+        "4 publish  recorded next",
+        "5 wait approve",
     ]
     document = failure_document(failure)
     assert document is not None
@@ -186,6 +186,11 @@ def test_a_divergence_is_drawn_as_the_difference_of_the_two_sequences() -> None:
         "position": 4,
         "digests": {"draft": "91bc02aa77"},
     }
+
+
+def test_calls_after_the_end_of_a_body_are_missing_rather_than_not_come_to() -> None:
+    lines = [line.strip() for line in drawn(divergence_drawing(replace(DIVERGENCE, actual=None)))]
+    assert lines[-3:] == ["+ 3 (the body ended)", "− 4 publish", "− 5 wait approve"]
 
 
 def test_a_body_that_ended_and_a_graph_that_changed() -> None:

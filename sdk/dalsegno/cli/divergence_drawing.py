@@ -10,8 +10,8 @@ from rich.text import Text
 from dalsegno.divergences import DifferenceLine, Side, difference
 from dalsegno.errors import Divergence
 
-_STYLES = {Side.BOTH: "dim", Side.RECORDED: "red", Side.MADE: "green"}
-_MARKS = {Side.BOTH: " ", Side.RECORDED: "−", Side.MADE: "+"}
+_STYLES = {Side.BOTH: "dim", Side.RECORDED: "red", Side.MADE: "green", Side.AHEAD: "dim"}
+_MARKS = {Side.BOTH: " ", Side.RECORDED: "−", Side.MADE: "+", Side.AHEAD: " "}
 
 
 def divergence_drawing(divergence: Divergence) -> RenderableType:
@@ -25,8 +25,8 @@ def divergence_drawing(divergence: Divergence) -> RenderableType:
     drawn.add_column(overflow="fold")
     for line in lines:
         drawn.add_row(*_cells(line))
-    legend = Text.assemble(("− recorded", "red"), "  ", ("+ made now", "green"))
-    return Padding(Group(Text(), drawn, legend), (0, 0, 0, 2), expand=False)
+    heading = Text.assemble("Calls (", ("− recorded", "red"), ", ", ("+ made now", "green"), "):")
+    return Padding(Group(Text(), heading, drawn), (0, 0, 0, 2), expand=False)
 
 
 def _cells(line: DifferenceLine) -> tuple[Text, Text, Text]:
