@@ -10,7 +10,7 @@ import pytest
 
 from dalsegno_planner.core import ids
 from dalsegno_planner.dispatch.retention import Retention
-from dalsegno_planner.store import retention
+from dalsegno_planner.store import deletion, retention
 from dalsegno_planner.store.pool import Pool, open_pool
 from tests.store.ledger import Ledger
 
@@ -43,21 +43,32 @@ async def _pipeline(ledger: Ledger, *, days_ago: float, steps: int = 3, ended: b
     return execution_id
 
 
+async def _tables_of_executions(ledger: Ledger) -> set[str]:
+    rows = await ledger.connection.fetch(
+        """SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+           WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND a.attname = 'execution_id'"""
+    )
+    return {row["relname"] for row in rows}
+
+
 async def _left(ledger: Ledger) -> set[UUID]:
     return {row["id"] for row in await ledger.connection.fetch("SELECT id FROM executions")}
 
 
 async def test_what_ended_long_ago_goes_with_all_its_rows(ledger: Ledger, pool: Pool) -> None:
-    await _pipeline(ledger, days_ago=31, steps=5_000)
+    old = await _pipeline(ledger, days_ago=31, steps=5_000)
+    await ledger.connection.execute("INSERT INTO yields SELECT $1, n, n FROM generate_series(1, 10) n", old)
     young = await _pipeline(ledger, days_ago=29)
     going_on = await _pipeline(ledger, days_ago=40, ended=False)
     assert await Retention(KEPT).clear(pool) == 1
     assert await _left(ledger) == {young, going_on}
-    for table in ("invocations", "lineage", "events", "garbage"):
-        rows = await ledger.connection.fetchval(
-            f"SELECT count(*) FROM {table} WHERE execution_id <> ALL ($1::uuid[])", [young, going_on]
-        )
+    for table in await _tables_of_executions(ledger):
+        rows = await ledger.connection.fetchval(f"SELECT count(*) FROM {table} WHERE execution_id = $1", old)
         assert rows == 0, table
+
+
+async def test_every_table_is_cleared_of_what_is_deleted(ledger: Ledger) -> None:
+    assert await _tables_of_executions(ledger) == {*deletion.TABLES, "lineage", "garbage"}
 
 
 async def test_what_a_replay_reads_from_stays_as_long_as_the_replay(ledger: Ledger, pool: Pool) -> None:

@@ -11,7 +11,8 @@ from dalsegno_planner.store.sql import load
 
 _QUERIES = load("deletion")
 _NAMED = 5
-_TABLES = ("logs", "events", "attempts", "waits", "edges", "yields", "invocations", "tasks", "lineage", "execution")
+TABLES = ("logs", "events", "attempts", "waits", "edges", "yields", "tasks", "invocations")
+"""What has rows of executions, besides `executions` and `lineage`; the queries that clear them have their names."""
 
 
 async def delete(connection: Connection, execution_id: UUID) -> None:
@@ -40,5 +41,5 @@ async def delete(connection: Connection, execution_id: UUID) -> None:
             reason="EXECUTION_IN_USE",
             fields={"execution": str(execution_id)},
         )
-    for query in _TABLES:
+    for query in (*TABLES, "lineage", "execution"):
         await connection.execute(_QUERIES[query], execution_id)

@@ -11,11 +11,11 @@ from datetime import datetime
 from uuid import UUID
 
 from dalsegno_planner.core.ids import uuid7
+from dalsegno_planner.store.deletion import TABLES
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.sql import load
 
 _QUERIES = load("retention")
-_TABLES = ("logs", "events", "attempts", "waits", "edges", "invocations")
 _HIGHEST_BITS = (1 << 74) - 1
 FIRST = UUID(int=0)
 """Comes before all executions."""
@@ -49,7 +49,7 @@ async def sweep(connection: Connection, limit: int) -> int:
     execution_id = await connection.fetchval(_QUERIES["next_garbage"])
     if execution_id is None:
         return 0
-    for table in _TABLES:
+    for table in TABLES:
         deleted = int((await connection.execute(_QUERIES[table], execution_id, limit)).split()[-1])
         if deleted:
             return deleted

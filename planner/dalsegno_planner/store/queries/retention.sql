@@ -40,6 +40,12 @@ DELETE FROM waits WHERE ctid = ANY (ARRAY(SELECT ctid FROM waits WHERE execution
 -- name: edges
 DELETE FROM edges WHERE ctid = ANY (ARRAY(SELECT ctid FROM edges WHERE execution_id = $1 LIMIT $2))
 
+-- name: yields
+DELETE FROM yields WHERE ctid = ANY (ARRAY(SELECT ctid FROM yields WHERE execution_id = $1 LIMIT $2))
+
+-- name: tasks
+DELETE FROM tasks WHERE ctid = ANY (ARRAY(SELECT ctid FROM tasks WHERE execution_id = $1 LIMIT $2))
+
 -- name: invocations
 DELETE FROM invocations WHERE ctid = ANY (ARRAY(SELECT ctid FROM invocations WHERE execution_id = $1 LIMIT $2))
 
