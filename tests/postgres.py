@@ -57,7 +57,7 @@ class PostgresServer:
     @cached_property
     def migrated_template(self) -> str:
         """The database that the migrations have run in, once for the whole session."""
-        from dalsegno_planner.store.migrations import migrate
+        from dalsegno_planner.store.migrate import migrate
 
         name = "migrated"
         self.execute(f"CREATE DATABASE {name} TEMPLATE template0")

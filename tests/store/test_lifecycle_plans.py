@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
-from dalsegno_planner.store.sql import load_queries
+from dalsegno_planner.store.sql import load
 
-LIFECYCLE, WAITS = load_queries("lifecycle"), load_queries("waits")
-EXECUTIONS, DISPATCH = load_queries("executions"), load_queries("dispatch")
+LIFECYCLE, WAITS = load("lifecycle"), load("waits")
+EXECUTIONS, DISPATCH = load("executions"), load("dispatch")
 
 # One execution's rows, by its ID.
 OF_ONE = (

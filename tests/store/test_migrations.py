@@ -107,9 +107,3 @@ def test_a_server_that_is_too_old_is_refused() -> None:
     with pytest.raises(BackendError, match=r"PostgreSQL 14; version 15 or later is needed") as error:
         check_server_version(14)
     assert error.value.reason == "SERVER_TOO_OLD"
-
-
-def test_the_runner_is_found_under_both_names() -> None:
-    from dalsegno_planner.store import migrations
-
-    assert migrations.migrate is migrate

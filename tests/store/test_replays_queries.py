@@ -11,10 +11,10 @@ import pytest
 
 from dalsegno_planner.core.plan import Mode
 from dalsegno_planner.store.replay_request import ReplayRequest
-from dalsegno_planner.store.sql import load_queries
+from dalsegno_planner.store.sql import load
 from tests.store.graphs import Database, Recorded, connect, plan, record, replay
 
-REPLAYS, GRAPH = load_queries("replays"), load_queries("graph")
+REPLAYS, GRAPH = load("replays"), load("graph")
 
 # What a plan with few affected invocations runs: its cost must not depend on what else the tables hold.
 LOOK_UPS = (
@@ -45,7 +45,7 @@ async def connection(database: str) -> AsyncIterator[Database]:
 
 @pytest.mark.parametrize("module", ["graph", "replays"])
 async def test_every_statement_can_be_prepared(connection: Database, module: str) -> None:
-    for name, statement in load_queries(module).items():
+    for name, statement in load(module).items():
         if name not in ("analyze", "expect_much"):
             await connection.prepare(statement, name=name)
 

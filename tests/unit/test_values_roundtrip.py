@@ -248,9 +248,9 @@ def test_models_keep_what_was_set_and_what_is_private() -> None:
 def test_a_field_that_was_added_since_gets_its_default() -> None:
     name = f"{__name__}:Settings"
     text = f'{{"$type": "model", "class": "{name}", "value": {{"lr": 3}}}}'
-    assert values.decode(values.from_json_text(text)) == Settings(lr=3)
+    assert values.interpret(values.parse_json_text(text)) == Settings(lr=3)
     text = f'{{"$type": "namedtuple", "class": "{__name__}:Pair", "value": {{"left": 3}}}}'
-    assert values.decode(values.from_json_text(text)) == Pair(3)
+    assert values.interpret(values.parse_json_text(text)) == Pair(3)
 
 
 @pytest.mark.parametrize(
@@ -277,4 +277,4 @@ def test_a_field_that_was_added_since_gets_its_default() -> None:
 )
 def test_bad_tags_are_usage_errors(text: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
-        values.from_json_text(text.replace("MODULE", __name__))
+        values.interpret(values.parse_json_text(text.replace("MODULE", __name__)))

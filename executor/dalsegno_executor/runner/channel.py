@@ -20,7 +20,6 @@ from dalsegno_executor.runner.log_buffer import LogBuffer
 from dalsegno_executor.tokens import TaskKey, key_of
 
 _READ_SIZE = 256 * 1024
-SOCKET_BUFFER = 4 * 1024 * 1024
 
 _Item: TypeAlias = Report | ExecutorServiceWorkRequest
 

@@ -162,7 +162,6 @@ class Invocation:
     """
 
     execution_id: ExecutionId
-    owner_id: ExecutionId
     supplier_id: ExecutionId
     number: Number
     position: int

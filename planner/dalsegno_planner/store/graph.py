@@ -17,9 +17,9 @@ from dalsegno_planner.core.selectors import SHOWN_CANDIDATES, Candidate, Selecto
 from dalsegno_planner.store.bindings import references
 from dalsegno_planner.store.definitions import DefinitionKey
 from dalsegno_planner.store.pool import Connection
-from dalsegno_planner.store.sql import load_queries
+from dalsegno_planner.store.sql import load
 
-SQL = load_queries("graph")
+SQL = load("graph")
 
 _KNOWN_NAMES = 200
 _COUNTED_BELOW = 5_000

@@ -224,7 +224,6 @@ def _belongs(row: Record) -> bool:
 def _from_row(execution_id: ExecutionId, kind: ExecutionKind, row: Record) -> Invocation:
     return Invocation(
         execution_id=execution_id,
-        owner_id=row["owner_id"],
         supplier_id=row["supplier_id"],
         number=row["number"],
         position=row["position"],

@@ -17,9 +17,9 @@ from dalsegno_planner.store.bindings import leaves
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.replay_marks import FewMarks
 from dalsegno_planner.store.replay_resolution import Resolved
-from dalsegno_planner.store.sql import load_queries
+from dalsegno_planner.store.sql import load
 
-SQL = load_queries("replays")
+SQL = load("replays")
 
 MOST_OBJECTS = 1_000
 """How many objects of one plan are looked for; that another one is gone shows when it is read."""

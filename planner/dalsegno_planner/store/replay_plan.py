@@ -35,10 +35,10 @@ from dalsegno_planner.store.replay_needs import NeededObject, Needs
 from dalsegno_planner.store.replay_request import ReplayRequest
 from dalsegno_planner.store.replay_resolution import Resolved, SourceFacts, resolve
 from dalsegno_planner.store.replay_values import fingerprint, signature_changes
-from dalsegno_planner.store.sql import load_queries
+from dalsegno_planner.store.sql import load
 from dalsegno_planner.store.todays_graph import TodaysPlan, graph_changed, plan_today
 
-SQL = load_queries("replays")
+SQL = load("replays")
 
 _NAMED_IN_WARNINGS = 20
 _CALLS_LOOKED_AT = 1_000

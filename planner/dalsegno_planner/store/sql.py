@@ -9,7 +9,7 @@ from importlib.resources import files
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
-def load_queries(module: str) -> Mapping[str, str]:
+def load(module: str) -> Mapping[str, str]:
     """The statements of ``queries/<module>.sql`` by their names.
 
     Raises:
@@ -22,6 +22,3 @@ def load_queries(module: str) -> Mapping[str, str]:
         message = f"queries/{module}.sql: every statement needs a name of its own"
         raise ValueError(message)
     return {name: body.strip() for name, body in zip(names, bodies, strict=True)}
-
-
-load = load_queries

@@ -32,7 +32,7 @@ from dalsegno.values.encoded import (
     checksum,
     payload_limit,
 )
-from dalsegno.values.jsontext import NO_VIEW, encode_json_text, json_view, parse_json_text, show_json
+from dalsegno.values.jsontext import NO_VIEW, json_view, parse_json_text
 from dalsegno.values.plain import has_tags
 from dalsegno.values.registry import ALLOW_PICKLE_SETTING, Codecs
 
@@ -49,7 +49,6 @@ __all__ = [
     "decode",
     "default_codecs",
     "encode",
-    "from_json_text",
     "has_tags",
     "interpret",
     "json_view",
@@ -58,7 +57,6 @@ __all__ = [
     "payload_limit",
     "register_codec",
     "seal",
-    "show_json",
     "verify",
 ]
 
@@ -81,15 +79,6 @@ def register_codec(codec: Codec) -> None:
         UsageError: If the codec's name is taken.
     """
     default_codecs.register(codec)
-
-
-def from_json_text(text: str | bytes) -> Encoded:
-    """Encode a value that is written as JSON, with or without tags, as its Python value would be.
-
-    Raises:
-        UsageError: If it is not JSON, has a key twice, or a tag is wrong.
-    """
-    return encode_json_text(text, default_codecs)
 
 
 def loads(codec: str, data: bytes) -> Any:

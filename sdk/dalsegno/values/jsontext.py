@@ -6,10 +6,9 @@ import json
 from typing import Any
 
 from dalsegno.errors import UsageError
-from dalsegno.values.codec import BYTES, TEXT
+from dalsegno.values.codec import TEXT
 from dalsegno.values.encoded import Encoded
 from dalsegno.values.plain import JSON, TYPE_KEY, has_tags
-from dalsegno.values.registry import Codecs
 
 
 def parse_json_text(text: str | bytes) -> Any:
@@ -26,22 +25,6 @@ def parse_json_text(text: str | bytes) -> Any:
         ) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"not JSON: {error}", reason="INVALID_JSON") from None
-
-
-def encode_json_text(text: str | bytes, codecs: Codecs) -> Encoded:
-    """Encode a value written as JSON, so that it is what encoding the Python value would have given."""
-    return codecs.encode(codecs.interpret(parse_json_text(text)))
-
-
-def show_json(encoded: Encoded) -> Any:
-    """A value as plain JSON objects for display; binary payloads as their codec and size."""
-    if encoded.codec == JSON:
-        return json.loads(encoded.data)
-    if encoded.codec == TEXT:
-        return str(encoded.data, "utf-8")
-    if encoded.codec == BYTES and encoded.size <= 64:
-        return {TYPE_KEY: BYTES, "hex": encoded.data.hex()}
-    return {TYPE_KEY: encoded.codec, "size": encoded.size}
 
 
 NO_VIEW: Any = object()

@@ -4,7 +4,7 @@
 -- $1 execution, $2 after this number, $3 how many, $4 whether only what it ran itself.
 -- Each execution of the lineage contributes no more than a page, in the order of its primary key.
 SELECT DISTINCT ON (row.number)
-       row.execution_id AS owner_id, row.depth, coalesce(row.supplier_id, row.execution_id) AS supplier_id, row.number,
+       row.depth, coalesce(row.supplier_id, row.execution_id) AS supplier_id, row.number,
        row.position, row.invocation_id, row.name, row.kind, row.state, row.module, row.pinned_digest, row.code_digest,
        row.attempts_before + row.attempt AS attempt, row.stale_inputs, row.override_outputs IS NOT NULL AS output_overridden, row.started_at,
        row.finished_at, row.after, row.overridden_inputs, row.inputs,
@@ -28,7 +28,7 @@ LIMIT $3;
 -- name: some
 -- $1 execution, $2 numbers, $3 whether only what it ran itself.
 SELECT DISTINCT ON (row.number)
-       row.execution_id AS owner_id, lineage.depth, coalesce(row.supplier_id, row.execution_id) AS supplier_id, row.number,
+       lineage.depth, coalesce(row.supplier_id, row.execution_id) AS supplier_id, row.number,
        row.position, row.invocation_id, row.name, row.kind, row.state, row.module, row.pinned_digest, row.code_digest,
        row.attempts_before + row.attempt AS attempt, row.stale_inputs, row.override_outputs IS NOT NULL AS output_overridden, row.started_at,
        row.finished_at, row.after, row.overridden_inputs, row.inputs,

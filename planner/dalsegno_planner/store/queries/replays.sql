@@ -452,9 +452,6 @@ INSERT INTO tasks (execution_id, number, is_body, route) VALUES ($1, 0, true, $2
 INSERT INTO artifacts (id, name, payload, created_by)
 SELECT id, name, payload, $4 FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS given (id, name, payload);
 
--- name: by_request
-SELECT id, replay FROM executions WHERE request_id = $1;
-
 -- name: insert_yields
 -- The order of futures that the source shows: $1 replay, $2 source.
 INSERT INTO yields (execution_id, place, number) SELECT $1, y.place, y.number FROM effective_yields($2) AS y;
