@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from dalsegno_planner.core.lanes import Lane
+from dalsegno_planner.dispatch.composites import BodyCall, BodyEnd, Claim, TaskResult, TaskToken
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.store.sql import load
@@ -59,7 +60,7 @@ class Ledger:
     async def session(self, lease: float = LONG_LEASE, in_hand: Sequence[Held] = (), key: UUID | None = None) -> UUID:
         """Open a session that serves every route."""
         session_id = key or uuid4()
-        tokens = [(h.execution_id, h.number, h.epoch, h.session_id) for h in in_hand]
+        tokens = [TaskToken(h.execution_id, h.number, h.epoch, h.session_id) for h in in_hand]
         await self.connection.fetchrow(QUERIES["open_session"], session_id, "worker", "default", ROUTES, lease, tokens)
         return session_id
 
@@ -107,9 +108,9 @@ class Ledger:
     async def commit(
         self,
         *,
-        results: Sequence[tuple[object, ...]] = (),
-        calls: Sequence[tuple[object, ...]] = (),
-        ends: Sequence[tuple[object, ...]] = (),
+        results: Sequence[TaskResult] = (),
+        calls: Sequence[BodyCall] = (),
+        ends: Sequence[BodyEnd] = (),
         returned: Sequence[Held] = (),
         claims: Sequence[tuple[UUID, int, int]] = (),
         generation: int = 1,
@@ -119,9 +120,9 @@ class Ledger:
         """Commit once. `claims` are (session, steps, bodies)."""
         row = await self.connection.fetchrow(
             QUERIES["commit"], results, calls, [], ends,
-            [(h.execution_id, h.number, h.epoch, h.session_id) for h in returned],
+            [TaskToken(h.execution_id, h.number, h.epoch, h.session_id) for h in returned],
             [
-                (session, generation, steps, bodies, ROUTES, *lane.ranks, *last_turns)
+                Claim(session, generation, steps, bodies, ROUTES, *lane.ranks, *last_turns)
                 for session, steps, bodies in claims
             ],
         )  # fmt: skip
@@ -134,12 +135,12 @@ class Ledger:
         """Claim for one session."""
         return (await self.commit(claims=[(session, steps, bodies)], **how)).claimed
 
-    def result(self, held: Held, outcome: str = "completed", delay: float = 0.0) -> tuple[object, ...]:
+    def result(self, held: Held, outcome: str = "completed", delay: float = 0.0) -> TaskResult:
         """The row that reports the end of a step's task."""
         outputs = b"" if outcome == "completed" else None
         failure = None if outcome == "completed" else b"\x12\x04oops"
-        return (next(self.items), held.execution_id, held.number, held.epoch, held.session_id, outcome, outputs,
-                failure, "", NOON, NOON, delay, "worker")  # fmt: skip
+        return TaskResult(next(self.items), held.execution_id, held.number, held.epoch, held.session_id, outcome,
+                          outputs, failure, "", NOON, NOON, delay, "worker")  # fmt: skip
 
     def call(
         self,
@@ -148,20 +149,20 @@ class Ledger:
         action: str = "completed",
         upstream: Sequence[int] = (),
         yields: Mapping[int, int] = {},
-    ) -> tuple[object, ...]:
+    ) -> BodyCall:
         """The row that reports a durable call; `yields` has the numbers of calls by place."""
         kind = "wait" if action == "wait" else "step"
         outputs = b"" if action == "completed" else None
-        return (next(self.items), body.execution_id, body.epoch, body.session_id, action, number, number, kind, "s",
-                f"s_{number}", "m", "", "", b"", list(upstream), [], [], b"", outputs, None, 1, NOON, NOON, 0.0, False,
-                "", "", "", None, list(yields), list(yields.values()))  # fmt: skip
+        return BodyCall(next(self.items), body.execution_id, body.epoch, body.session_id, action, number, number, kind,
+                        "s", f"s_{number}", "m", "", "", b"", list(upstream), [], [], b"", outputs, None, 1, NOON,
+                        NOON, 0.0, False, "", "", "", None, list(yields), list(yields.values()))  # fmt: skip
 
     def end(
         self, body: Held, outcome: str = "returned", waits: Sequence[int] = (), yields: Mapping[int, int] = {}
-    ) -> tuple[object, ...]:
+    ) -> BodyEnd:
         """The row that reports the end of a body."""
-        return (next(self.items), body.execution_id, body.epoch, body.session_id, outcome, b"", None, [], list(waits),
-                list(yields), list(yields.values()))  # fmt: skip
+        return BodyEnd(next(self.items), body.execution_id, body.epoch, body.session_id, outcome, b"", None, [],
+                       list(waits), list(yields), list(yields.values()))  # fmt: skip
 
     async def state(self, execution_id: UUID) -> str:
         """The state of an execution."""

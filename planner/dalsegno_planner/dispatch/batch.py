@@ -1,8 +1,4 @@
-"""Gathers what streams report into the rows that one commit takes.
-
-Each row is a tuple in the order of the composite type of the same name, which the migrations `0002_dispatch` and later
-ones define.
-"""
+"""Gathers what streams report into the rows that one commit takes."""
 
 from __future__ import annotations
 
@@ -15,9 +11,8 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 from dalsegno.v1 import execution_pb2, executor_service_pb2, value_pb2
 from dalsegno_planner.core.ids import BODY
+from dalsegno_planner.dispatch.composites import BodyCall, BodyEnd, FailedAttempt, TaskResult, TaskToken
 from dalsegno_planner.dispatch.sessions import Session, Token
-
-Row = tuple[object, ...]
 
 _KINDS = {
     execution_pb2.INVOCATION_KIND_UNSPECIFIED: "step",
@@ -78,11 +73,11 @@ class Batch:
     """The arguments of one commit. The items number the reports."""
 
     items: list[Reported]
-    results: list[Row] = field(default_factory=list)
-    calls: list[Row] = field(default_factory=list)
-    attempts: list[Row] = field(default_factory=list)
-    ends: list[Row] = field(default_factory=list)
-    returned: list[Row] = field(default_factory=list)
+    results: list[TaskResult] = field(default_factory=list)
+    calls: list[BodyCall] = field(default_factory=list)
+    attempts: list[FailedAttempt] = field(default_factory=list)
+    ends: list[BodyEnd] = field(default_factory=list)
+    returned: list[TaskToken] = field(default_factory=list)
     given_back: Sequence[tuple[Session, Token]] = ()
     superseded: dict[int, int] = field(default_factory=dict)
     """Reports that another one of the same batch makes needless, with that one."""
@@ -101,7 +96,7 @@ class Batch:
                 batch.superseded[item] = counted
             else:
                 batch._add(item, reported)
-        batch.returned = [(*token, session.id) for session, token in returned]
+        batch.returned = [token.of_session(session.id) for session, token in returned]
         return batch
 
     def __bool__(self) -> bool:
@@ -109,7 +104,7 @@ class Batch:
 
     def may_free_work(self) -> bool:
         """Whether something may be ready after the commit that was not before."""
-        return bool(self.results or self.returned or any(row[4] == "submitted" for row in self.calls))
+        return bool(self.results or self.returned or any(call.action == "submitted" for call in self.calls))
 
     def parts(self) -> Iterator[Batch]:
         """Return smaller batches that are this one together, to find what cannot be committed."""
@@ -140,13 +135,17 @@ class Batch:
         if call.HasField("failed"):
             last = call.failed
             self.attempts.append(
-                (item, reported.token.execution_id, call.number, len(call.failed_attempts) + 1,
-                 reported.session.executor, moment(last, "started_at"), moment(last, "finished_at"),
-                 last.failure.SerializeToString())
+                FailedAttempt(
+                    item, reported.token.execution_id, call.number, len(call.failed_attempts) + 1,
+                    reported.session.executor, moment(last, "started_at"), moment(last, "finished_at"),
+                    last.failure.SerializeToString(),
+                )
             )  # fmt: skip
         self.attempts.extend(
-            (item, reported.token.execution_id, call.number, attempt.attempt, attempt.executor,
-             moment(attempt, "started_at"), moment(attempt, "finished_at"), attempt.failure.SerializeToString())
+            FailedAttempt(
+                item, reported.token.execution_id, call.number, attempt.attempt, attempt.executor,
+                moment(attempt, "started_at"), moment(attempt, "finished_at"), attempt.failure.SerializeToString(),
+            )
             for attempt in call.failed_attempts
         )  # fmt: skip
 
@@ -173,42 +172,43 @@ def _seconds(duration: duration_pb2.Duration) -> float:
     return float(duration.seconds + duration.nanos / 1e9)
 
 
-def _result_row(item: int, reported: Reported) -> Row:
+def _result_row(item: int, reported: Reported) -> TaskResult:
     report, token, session = reported.report, reported.token, reported.session
     head = (item, token.execution_id, token.number, token.epoch, session.id)
     match report.WhichOneof("kind"):
         case "completed":
             ok = report.completed
-            return (*head, "completed", ok.outputs.SerializeToString(), None, ok.code_digest,
-                    moment(ok, "started_at"), moment(ok, "finished_at"), 0.0, session.executor)  # fmt: skip
+            return TaskResult(*head, "completed", ok.outputs.SerializeToString(), None, ok.code_digest,
+                              moment(ok, "started_at"), moment(ok, "finished_at"), 0.0, session.executor)  # fmt: skip
         case "failed":
             bad = report.failed
-            return (*head, "failed", None, bad.failure.SerializeToString(), bad.code_digest,
-                    moment(bad, "started_at"), moment(bad, "finished_at"), 0.0, session.executor)  # fmt: skip
+            return TaskResult(*head, "failed", None, bad.failure.SerializeToString(), bad.code_digest,
+                              moment(bad, "started_at"), moment(bad, "finished_at"), 0.0, session.executor)  # fmt: skip
         case _:
             attempt = report.attempt_failed.attempt
             delay = _seconds(report.attempt_failed.delay)
-            return (*head, "retry", None, attempt.failure.SerializeToString(), "",
-                    moment(attempt, "started_at"), moment(attempt, "finished_at"), delay, session.executor)  # fmt: skip
+            return TaskResult(*head, "retry", None, attempt.failure.SerializeToString(), "",
+                              moment(attempt, "started_at"), moment(attempt, "finished_at"), delay,
+                              session.executor)  # fmt: skip
 
 
-def _end_row(item: int, reported: Reported) -> Row:
+def _end_row(item: int, reported: Reported) -> BodyEnd:
     report, token = reported.report, reported.token
     head = (item, token.execution_id, token.epoch, reported.session.id)
     match report.WhichOneof("kind"):
         case "returned":
             done = report.returned
-            return (*head, "returned", done.result.SerializeToString(), None, list(done.not_reached), [],
-                    *_yield_columns(done.yields))  # fmt: skip
+            return BodyEnd(*head, "returned", done.result.SerializeToString(), None, list(done.not_reached), (),
+                           *_yield_columns(done.yields))  # fmt: skip
         case "failed":
             bad = report.failed
-            return (*head, "failed", None, bad.failure.SerializeToString(), list(bad.not_reached), [],
-                    *_yield_columns(bad.yields))  # fmt: skip
+            return BodyEnd(*head, "failed", None, bad.failure.SerializeToString(), list(bad.not_reached), (),
+                           *_yield_columns(bad.yields))  # fmt: skip
         case _:
-            return (*head, "suspended", None, None, [], list(report.suspended.waits), [], [])
+            return BodyEnd(*head, "suspended", None, None, waits=list(report.suspended.waits))
 
 
-def _call_row(item: int, reported: Reported, call: executor_service_pb2.Call) -> Row:
+def _call_row(item: int, reported: Reported, call: executor_service_pb2.Call) -> BodyCall:
     token = reported.token
     action = call.WhichOneof("action") or "started"
     outputs = failure = started = finished = None
@@ -232,7 +232,7 @@ def _call_row(item: int, reported: Reported, call: executor_service_pb2.Call) ->
     attempt = len(call.failed_attempts) + (1 if action in ("completed", "failed") else 0)
     upstream, flow_inputs = references(call.inputs)
     after = sorted(set(call.after) - upstream)
-    return (
+    return BodyCall(
         item, token.execution_id, token.epoch, reported.session.id, action, call.number, call.position,
         _KINDS[call.kind], call.name, call.invocation_id, call.definition.module, call.definition.pinned_digest, digest,
         call.inputs.SerializeToString(), sorted(upstream | set(after)), after, sorted(flow_inputs),

@@ -20,7 +20,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from dalsegno.v1 import executor_service_pb2
 from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.core.lanes import Lane
-from dalsegno_planner.dispatch.batch import Batch, Reported, Row, take
+from dalsegno_planner.dispatch.batch import Batch, Reported, take
+from dalsegno_planner.dispatch.composites import BodyEnd, Claim, TaskResult
 from dalsegno_planner.dispatch.sessions import Asked, Message, Session, Sessions, Token
 from dalsegno_planner.dispatch.tasks import ClaimedTask
 from dalsegno_planner.store.pool import DATABASE_LOST
@@ -123,7 +124,7 @@ class CommitLoop:
         self._returned.extend((session, token) for token in tokens)
         self._wake.set()
 
-    async def commit_apart(self, connection: Any, results: Sequence[Row], ends: Sequence[Row]) -> None:
+    async def commit_apart(self, connection: Any, results: Sequence[TaskResult], ends: Sequence[BodyEnd]) -> None:
         """Commit on another connection what no session reports; tokens without a session are those of ready tasks."""
         row = await connection.fetchrow(_QUERIES["commit"], results, [], [], ends, [], [])
         self._outcome.committed((), row["resolved"] or (), row["changed"] or (), row["moved"] or ())
@@ -182,11 +183,11 @@ class CommitLoop:
         for session in self._sessions:
             session.look_again([self._lane])
 
-    def _claim(self, asked: Asked) -> Row:
+    def _claim(self, asked: Asked) -> Claim:
         session = asked.session
         lowest, highest = self._lane.ranks
-        return (session.id, session.generation, asked.steps.total, asked.bodies.total, list(session.routes),
-                lowest, highest, self._last_step, self._last_body)  # fmt: skip
+        return Claim(session.id, session.generation, asked.steps.total, asked.bodies.total, list(session.routes),
+                     lowest, highest, self._last_step, self._last_body)  # fmt: skip
 
     def _settle(self, asked: Sequence[Asked], rows: Sequence[Any]) -> list[ClaimedTask]:
         """Take what was claimed from the credit, give back the rest, and remember whose turn it was."""
@@ -201,7 +202,7 @@ class CommitLoop:
         self._last_body = _last_turn(self._last_body, (t.token.execution_id for t in tasks if t.is_body))
         return tasks
 
-    async def _execute(self, batch: Batch, claims: Sequence[tuple[object, ...]]) -> Any:
+    async def _execute(self, batch: Batch, claims: Sequence[Claim]) -> Any:
         arguments = (batch.results, batch.calls, batch.attempts, batch.ends, batch.returned, claims)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type((*_NO_FAULT_OF_THE_BATCH, *_TRY_AGAIN)),

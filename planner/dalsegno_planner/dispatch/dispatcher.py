@@ -118,7 +118,7 @@ class Dispatcher:
             await self._definitions.record(connection, project, definition_rows(hello.definitions, project))
             row = await connection.fetchrow(
                 _QUERIES["open_session"], session_id, hello.executor, project, list(routes),
-                self.settings.lease_duration, [(*token, session_id) for token in in_hand],
+                self.settings.lease_duration, [token.of_session(session_id) for token in in_hand],
             )  # fmt: skip
         assert row is not None
         session = Session(session_id, hello.executor, project, hello.pinned_only, row["generation"], routes)

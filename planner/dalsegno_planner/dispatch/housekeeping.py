@@ -16,6 +16,7 @@ import structlog
 
 from dalsegno.v1 import executor_service_pb2
 from dalsegno_planner.dispatch.bus import Bus
+from dalsegno_planner.dispatch.composites import TaskToken
 from dalsegno_planner.dispatch.lanes import CommitLoops
 from dalsegno_planner.dispatch.lost_tasks import rows_of_lost
 from dalsegno_planner.dispatch.outcomes import Outcomes
@@ -123,14 +124,14 @@ class Housekeeping:
     async def _mark_running(self, connection: Any) -> None:
         running, self._running = self._running, set()
         if running:
-            tokens = [(*token, session.id) for session, token in running]
+            tokens = [token.of_session(session.id) for session, token in running]
             for row in await connection.fetch(_QUERIES["mark_running"], tokens):
                 self._bus.execution_changed(row["execution_id"])
 
     async def _record_progress(self, connection: Any) -> None:
         progress, self._progress = self._progress, {}
         if progress:
-            tokens = [(*token, session.id) for session, token, _ in progress]
+            tokens = [token.of_session(session.id) for session, token, _ in progress]
             numbers = [number for _, _, number in progress]
             for row in await connection.fetch(_QUERIES["record_progress"], tokens, numbers, list(progress.values())):
                 self._bus.execution_changed(row["execution_id"], steps_only=True)
@@ -142,7 +143,7 @@ class Housekeeping:
             return
         self._looked_for_lost = now
         for session in self._sessions:
-            held = [(*key, task.epoch, session.id) for key, task in session.held.items()]
+            held = [TaskToken(*key, task.epoch, session.id) for key, task in session.held.items()]
             if held:
                 lost = await connection.fetch(_QUERIES["lost_by_session"], held)
                 session.stop([Token(*row) for row in lost], "it is not this executor's any more")

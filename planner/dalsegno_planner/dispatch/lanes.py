@@ -14,8 +14,9 @@ from typing import Any
 import asyncpg
 
 from dalsegno_planner.core.lanes import Lane
-from dalsegno_planner.dispatch.batch import Reported, Row
+from dalsegno_planner.dispatch.batch import Reported
 from dalsegno_planner.dispatch.commit import CommitLoop, Outcome
+from dalsegno_planner.dispatch.composites import BodyEnd, TaskResult
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
 
 _MOST_REPORTS = 1000
@@ -67,7 +68,7 @@ class CommitLoops:
             self._loops[session.lane_of(token)].give_back(session, [token])
             session.ended(token)
 
-    async def commit_apart(self, connection: Any, results: Sequence[Row], ends: Sequence[Row]) -> None:
+    async def commit_apart(self, connection: Any, results: Sequence[TaskResult], ends: Sequence[BodyEnd]) -> None:
         """Commit on another connection what no session reports; tokens without a session are those of ready tasks."""
         await self._loops[Lane.LIVE].commit_apart(connection, results, ends)
 

@@ -7,24 +7,24 @@ from typing import Any
 
 from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_RUNTIME, Failure
 from dalsegno_planner.core.ids import BODY
-from dalsegno_planner.dispatch.batch import Row
+from dalsegno_planner.dispatch.composites import BodyEnd, TaskResult
 
 _NOBODY = None
 """The session of a ready task's token."""
 
 
-def rows_of_lost(lost: Iterable[Mapping[str, Any]]) -> tuple[list[Row], list[Row]]:
+def rows_of_lost(lost: Iterable[Mapping[str, Any]]) -> tuple[list[TaskResult], list[BodyEnd]]:
     """Return the ends of steps' tasks, and of bodies' tasks, from the rows of the query `lost_tasks`."""
-    results: list[Row] = []
-    ends: list[Row] = []
+    results: list[TaskResult] = []
+    ends: list[BodyEnd] = []
     for item, row in enumerate(lost):
         failure = _failure(row).SerializeToString()
         if row["number"] == BODY:
-            ends.append((item, row["execution_id"], row["epoch"], _NOBODY, "failed", None, failure, [], [], [], []))
+            ends.append(BodyEnd(item, row["execution_id"], row["epoch"], _NOBODY, "failed", None, failure))
         else:
             results.append(
-                (item, row["execution_id"], row["number"], row["epoch"], _NOBODY, "failed", None, failure, "", None,
-                 None, 0.0, "")
+                TaskResult(item, row["execution_id"], row["number"], row["epoch"], _NOBODY, "failed", None, failure, "",
+                           None, None, 0.0, "")
             )  # fmt: skip
     return results, ends
 

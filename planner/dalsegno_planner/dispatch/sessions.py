@@ -12,6 +12,7 @@ from dalsegno.errors import UsageError
 from dalsegno.v1 import definition_pb2, executor_service_pb2
 from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.core.lanes import Lane
+from dalsegno_planner.dispatch.composites import TaskToken
 from dalsegno_planner.store.definitions import DefinitionKey, DefinitionRow
 
 _KINDS = {
@@ -44,6 +45,10 @@ class Token(NamedTuple):
         if len(message.execution_id) != 16 or max(message.number, message.epoch) > _MOST:
             raise UsageError("a message names a task by a token that no planner has given", reason="INVALID_TOKEN")
         return cls(UUID(bytes=message.execution_id), message.number, message.epoch)
+
+    def of_session(self, session_id: UUID) -> TaskToken:
+        """Return the token as the database takes it from a session."""
+        return TaskToken(self.execution_id, self.number, self.epoch, session_id)
 
     def message(self) -> executor_service_pb2.TaskToken:
         """Return the token as a message."""
