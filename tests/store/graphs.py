@@ -82,6 +82,20 @@ async def record(
     flow: str = "training",
 ) -> Execution:
     """Write a finished execution of these invocations, numbered from 1."""
+    found = await executions.get(connection, await write(connection, steps, kind, state, inputs, flow))
+    assert found is not None
+    return found
+
+
+async def write(
+    connection: Database,
+    steps: Sequence[Recorded],
+    kind: str = "pipeline",
+    state: str = "completed",
+    inputs: dict[str, object] | None = None,
+    flow: str = "training",
+) -> ExecutionId:
+    """Write the rows of a finished execution, with the columns that the first schema has."""
     execution_id = new_execution_id()
     numbers = {step.id: number for number, step in enumerate(steps, start=1)}
     given = FlowInputs(values={name: payload(value) for name, value in (inputs or {}).items()})
@@ -113,9 +127,7 @@ async def record(
         " WHERE execution_id = $1",
         execution_id,
     )
-    found = await executions.get(connection, execution_id)
-    assert found is not None
-    return found
+    return execution_id
 
 
 def _columns(execution_id: ExecutionId, step: Recorded, numbers: dict[str, int]) -> tuple[Any, ...]:
