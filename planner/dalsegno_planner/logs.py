@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import logging
 import sys
+from enum import StrEnum
 
 import structlog
 
 
-def configure_logs(level: str, form: str) -> None:
+class LogFormat(StrEnum):
+    """How lines look; `AUTO` is `CONSOLE` on a terminal, else `JSON`."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+def configure_logs(level: str, form: LogFormat) -> None:
     """Send all logs of this process to stderr.
 
     Args:
         level: The least level that is shown.
-        form: ``json``, ``console``, or ``auto``: console on a terminal.
+        form: How they look.
     """
-    for_people = form == "console" or (form == "auto" and sys.stderr.isatty())
+    for_people = form is LogFormat.CONSOLE or (form is LogFormat.AUTO and sys.stderr.isatty())
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if for_people:
         renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)

@@ -9,16 +9,17 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dalsegno.errors import UsageError
+from dalsegno_planner.logs import LogFormat
 
 _PREFIX = "DALSEGNO_"
 
 
 class Settings(BaseSettings):
-    """Every setting of a planner, with its default. This list is the documentation."""
+    """Every setting of a planner, with its default. `deploy/SETTINGS.md` lists them, and those of other processes."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
 
-    database_url: str = Field(description="Postgres, as postgresql://user@host:port/database. No default.")
+    database_url: str = Field(description="Postgres, as postgresql://user@host:port/database.")
     listen: str = Field(
         default="127.0.0.1:7317",
         description="Where to serve: host:port, [ipv6]:port or unix:/path. Loopback unless told otherwise.",
@@ -51,7 +52,9 @@ class Settings(BaseSettings):
     stop_grace: float = Field(default=5.0, ge=0, description="Seconds that open requests get when the planner stops.")
     max_message_size: int = Field(default=64 * 1024 * 1024, gt=0, description="Bytes of one message, at most.")
     log_level: str = Field(default="info", description="debug, info, warning, error or critical.")
-    log_format: str = Field(default="auto", description="json, console, or auto: console on a terminal.")
+    log_format: LogFormat = Field(
+        default=LogFormat.AUTO, description="json, console, or auto: console on a terminal, else json."
+    )
 
     @field_validator("database_url")
     @classmethod
