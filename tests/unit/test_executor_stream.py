@@ -18,7 +18,7 @@ from dalsegno_executor.session import Stream
 class Deaf(ExecutorServiceServicer):
     """A planner that welcomes an executor, and hears nothing any more."""
 
-    async def Work(  # type: ignore[override]
+    async def Work(  # noqa: N802 - named as the RPC is
         self, requests: AsyncIterator[ExecutorServiceWorkRequest], context: Any
     ) -> AsyncIterator[ExecutorServiceWorkResponse]:
         yield ExecutorServiceWorkResponse(welcome=Welcome())
@@ -28,7 +28,7 @@ class Deaf(ExecutorServiceServicer):
 @pytest.fixture
 async def address() -> AsyncIterator[str]:
     server = aio.server()
-    add_ExecutorServiceServicer_to_server(Deaf(), server)  # type: ignore[no-untyped-call]
+    add_ExecutorServiceServicer_to_server(Deaf(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     yield f"127.0.0.1:{port}"
