@@ -364,5 +364,8 @@ def test_failures_become_errors_by_their_origin() -> None:
     assert diverged.failure.divergence is not None
     assert diverged.failure.divergence.inputs == ("xs",)
     assert diverged.__notes__ == [
-        "Calls (- recorded, + made now):\n     2  load\n-    3  fit(xs=aa, …)\n+    3  fit(xs=bb, …)\n     4  report  (recorded next)"
+        (
+            "Calls (- recorded, + made now):\n"
+            "     2  load\n-    3  fit(xs=aa, …)\n+    3  fit(xs=bb, …)\n     4  report  (recorded next)"
+        )
     ]
