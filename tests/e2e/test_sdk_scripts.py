@@ -92,6 +92,8 @@ def test_a_flow_runs_and_is_replayed(run_script: Callable[[str], Facts]) -> None
     assert outcome("stale") == ("NOTES ON KITCHENS (dry)", ["publish"], "reused stale_inputs")
     assert outcome("rerun") == ("NOTES ON STOVES (dry)", ["research", "draft", "publish"], "completed")
     assert outcome("expected") == ("NOTES ON KITCHENS (dry)", ["draft", "publish"], "reused")
+    assert said["from"]["warned"] == []
+    assert said["stale"]["warned"] == ["research: reused, though it reads a flow input that is overridden"]
 
 
 def test_a_refused_replay_says_why_and_leaves_no_trace(run_script: Callable[[str], Facts]) -> None:

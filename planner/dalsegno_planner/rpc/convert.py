@@ -90,13 +90,18 @@ def execution_message(
     if execution.deadline is not None:
         message.deadline.FromDatetime(execution.deadline)
     message.overridden_inputs.extend(overridden_inputs(execution))
+    message.plan_warnings.extend(_texts(execution, "warnings"))
     return message
 
 
 def overridden_inputs(execution: Execution) -> list[str]:
     """Return the names of the flow inputs that a replay overrides."""
-    names = (execution.replay or {}).get("inputs")
-    return [str(name) for name in names] if isinstance(names, list) else []
+    return _texts(execution, "inputs")
+
+
+def _texts(execution: Execution, what: str) -> list[str]:
+    kept = (execution.replay or {}).get(what)
+    return [str(one) for one in kept] if isinstance(kept, list) else []
 
 
 def invocation_message(invocation: Invocation, *, state: str = "", with_values: bool = True) -> InvocationMessage:

@@ -213,6 +213,7 @@ class _Writing:
             "root_count": self._plan.summary.root_count,
             "on_stale": self._request.on_stale.value,
             "plan_digest": self._plan.summary.digest,
+            "warnings": self._plan.summary.warnings,
             "request_digest": self._creation.request_digest,
         }
 

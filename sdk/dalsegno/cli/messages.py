@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dalsegno.cli.views import ExecutionView, StepView, WaitView
 from dalsegno.failures import failure_of
-from dalsegno.not_made import not_made_text
+from dalsegno.replay_warnings import replay_warnings
 from dalsegno.states import ExecutionState, InvocationState
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def execution_view(message: execution_pb2.Execution, decode: Decode) -> Executio
         overridden_inputs=tuple(message.overridden_inputs),
         failure=failure_of(message.failure) if message.HasField("failure") else None,
         pending_reason=message.pending_reason or None,
-        warnings=tuple(filter(None, (not_made_text(message),))),
+        warnings=replay_warnings(message),
         step_count=message.invocation_count,
         deadline=_moment(message, "deadline", message.deadline),
     )

@@ -37,6 +37,8 @@ def make_replay(
     if not wait:
         report.document(execution_document(created))
         report.show(f"{created.name} replays {execution}: dalsegno executions get {created.name}")
+        for warning in created.warnings:
+            report.remark(f"warning: {warning}")
         if created.pending_reason:
             report.remark(created.pending_reason)
         return ExitCode.DONE

@@ -16,7 +16,7 @@ from dalsegno.client.times import moment
 from dalsegno.client.waits import Wait
 from dalsegno.errors import ExecutionError, Failure, NotFoundError, StateError
 from dalsegno.failures import failure_error, failure_of
-from dalsegno.not_made import not_made_text
+from dalsegno.replay_warnings import replay_warnings
 from dalsegno.states import ExecutionState
 from dalsegno.v1 import definition_pb2, execution_pb2, wait_service_pb2
 from dalsegno.v1.execution_service_pb2 import (
@@ -146,9 +146,8 @@ class Execution:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is to be known of a replay that has completed: which recorded calls its body did not make."""
-        text = not_made_text(self._whole())
-        return (text,) if text else ()
+        """Of a replay, what its plan warned of, and at its end which recorded calls its body did not make."""
+        return replay_warnings(self._whole())
 
     @property
     def inputs(self) -> Mapping[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from html import escape
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from dalsegno.client.warned import callers_level
+from dalsegno.client.warned import warn_of
 from dalsegno.states import ExecutionState
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class ExecutionHandle(Generic[T]):
     def wait(self, timeout: float | None = None) -> T:
         """Wait for the end, and return what the flow returned.
 
-        Of a replay that did not make all recorded calls it warns.
+        It warns of what is to be known of a replay: ``execution.warnings``.
 
         Args:
             timeout: Seconds; None waits for as long as it takes.
@@ -58,8 +57,7 @@ class ExecutionHandle(Generic[T]):
         """
         finished = self._reach.finished(self.exec_id, timeout)
         finished.raise_failure()
-        for text in finished.warnings:
-            warnings.warn(f"replay {self.name}: {text}", stacklevel=callers_level())
+        warn_of(finished)
         return cast("T", finished.result)
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ from dalsegno.client.replay_request import ReplayRequest
 from dalsegno.client.replay_specs import checked_spec
 from dalsegno.client.replays import create_replay
 from dalsegno.client.storage import Uploads
+from dalsegno.client.warned import warn_of
 from dalsegno.definitions import definition_ref, kind_of
 from dalsegno.durable import refuse_inside
 from dalsegno.errors import UsageError
@@ -217,6 +218,7 @@ def ended_well(reach: Reach, execution: Execution) -> Execution:
     """
     finished = reach.finished(execution)
     finished.raise_failure()
+    warn_of(finished)
     return finished
 
 

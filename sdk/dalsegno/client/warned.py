@@ -1,8 +1,13 @@
-"""Whose line a warning points at."""
+"""Warnings of executions, and whose line they point at."""
 
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dalsegno.client.executions import Execution
 
 _PACKAGE = f"{__name__.partition('.')[0]}."
 
@@ -13,3 +18,9 @@ def callers_level() -> int:
     while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     return level
+
+
+def warn_of(execution: Execution) -> None:
+    """Warn the user's own line of what is to be known of an execution."""
+    for text in execution.warnings:
+        warnings.warn(f"replay {execution.name}: {text}", stacklevel=callers_level())

@@ -662,6 +662,7 @@ class Execution(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     NOT_MADE_FIELD_NUMBER: _builtins.int
     NOT_MADE_COUNT_FIELD_NUMBER: _builtins.int
+    PLAN_WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The UUID."""
     project: _builtins.str
@@ -740,6 +741,10 @@ class Execution(_message.Message):
         first ones, and how many there are. Not in lists.
         """
 
+    @_builtins.property
+    def plan_warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For a replay, what its plan warned of."""
+
     def __init__(
         self,
         *,
@@ -768,10 +773,11 @@ class Execution(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         not_made: _abc.Iterable[_builtins.str] | None = ...,
         not_made_count: _builtins.int = ...,
+        plan_warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "result", b"result", "result_parts", b"result_parts", "started_at", b"started_at", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "debug", b"debug", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "flow", b"flow", "id", b"id", "inputs", b"inputs", "invocation_count", b"invocation_count", "kind", b"kind", "name", b"name", "not_made", b"not_made", "not_made_count", b"not_made_count", "original_exec_id", b"original_exec_id", "overridden_inputs", b"overridden_inputs", "pending_reason", b"pending_reason", "project", b"project", "requested_by", b"requested_by", "result", b"result", "result_parts", b"result_parts", "single_step", b"single_step", "started_at", b"started_at", "state", b"state", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "debug", b"debug", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "flow", b"flow", "id", b"id", "inputs", b"inputs", "invocation_count", b"invocation_count", "kind", b"kind", "name", b"name", "not_made", b"not_made", "not_made_count", b"not_made_count", "original_exec_id", b"original_exec_id", "overridden_inputs", b"overridden_inputs", "pending_reason", b"pending_reason", "plan_warnings", b"plan_warnings", "project", b"project", "requested_by", b"requested_by", "result", b"result", "result_parts", b"result_parts", "single_step", b"single_step", "started_at", b"started_at", "state", b"state", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

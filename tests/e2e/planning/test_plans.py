@@ -453,6 +453,8 @@ def test_what_should_be_known_is_warned_about(client: Client, run: Execution) ->
     assert plan.warnings == ("work: reused, though it reads a flow input that is overridden",)
     plan = client.executions.plan(run, from_="load", overrides={"checkpoint.load": [1]})
     assert plan.warnings == ("load: re-executes, though its output is overridden anyway",)
+    replay = client.executions.replay(run, from_="load", overrides={"checkpoint.load": [1]})
+    assert replay.warnings == client.executions.wait(replay, 60).warnings == plan.warnings
     record: dict[str, Any] = {"flow": "fan", "kind": "pipeline", "module": fan.module, "inputs": {}}
     record["steps"] = [
         {"invocation_id": one, "name": "clean", "module": fan.module, "status": "completed", "inputs": {},
@@ -464,6 +466,14 @@ def test_what_should_be_known_is_warned_about(client: Client, run: Execution) ->
     assert plan.warnings == ("clean_3: reused, though the code of the step has changed since",)
     plan = client.executions.plan(imported, rerun_changed_code=True)
     assert reasons(plan) == {one: [(RootReason.CODE_CHANGED, "")] for one in ("clean", "clean_3")}
+
+
+@pytest.mark.semantics("3", "Warnings, never silence")
+def test_a_replay_from_code_warns_of_what_its_plan_would(pipeline_run: Execution) -> None:
+    with pytest.warns(UserWarning, match="work: reused, though it reads a flow input") as caught:
+        replay = fan.replay(pipeline_run=pipeline_run.name, skip=["load", "work"], input_overrides={"by": 7})
+    assert caught[0].filename == __file__
+    assert len(replay.warnings) == len(caught) == 1
 
 
 @pytest.mark.semantics(

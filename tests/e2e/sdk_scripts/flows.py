@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 from dalsegno import Client, flow, step
@@ -55,8 +56,10 @@ def failing(reason: str) -> str:
 def replayed(**request: Any) -> dict[str, Any]:
     ran.clear()
     handle = article.replay(source.exec_id, **request)
-    result = handle.wait(30)
+    with warnings.catch_warnings(record=True, action="always") as warned:
+        result = handle.wait(30)
     return {
+        "warned": [str(one.message).partition(": ")[2] for one in warned],
         "result": result,
         "ran": list(ran),
         "checkpoints": checkpoints(handle.execution),

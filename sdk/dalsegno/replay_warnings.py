@@ -1,4 +1,4 @@
-"""Recorded calls that the body of a replay did not make, in words."""
+"""What a replay warns of, in words."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ if TYPE_CHECKING:
     from dalsegno.v1 import execution_pb2
 
 
-def not_made_text(message: execution_pb2.Execution) -> str:
-    """Return which recorded calls a replay did not make; empty where it made them all."""
+def replay_warnings(message: execution_pb2.Execution) -> tuple[str, ...]:
+    """Return what the plan of a replay warned of, and which recorded calls its body did not make."""
+    return (*message.plan_warnings, *filter(None, (_not_made(message),)))
+
+
+def _not_made(message: execution_pb2.Execution) -> str:
     count, named = message.not_made_count, list(message.not_made)
     if not count:
         return ""
