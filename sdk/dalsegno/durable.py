@@ -8,6 +8,7 @@ they meet.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
@@ -105,6 +106,18 @@ current_body: ContextVar[BodyContext | None] = ContextVar("dalsegno_current_body
 inside_step: ContextVar[bool] = ContextVar("dalsegno_inside_step", default=False)
 """Whether the code of a step runs in this context. It comes before `current_body`, which direct calls leave set."""
 
+_imported_for_code: ContextVar[bool] = ContextVar("dalsegno_imported_for_code", default=False)
+
+
+@contextmanager
+def importing_code() -> Iterator[None]:
+    """While a worker or a command imports a module for the flows in it: what the module starts then is refused."""
+    token = _imported_for_code.set(True)
+    try:
+        yield
+    finally:
+        _imported_for_code.reset(token)
+
 
 class StepFuture(Generic[R_co]):
     """The value that a submitted call will have.
@@ -194,6 +207,20 @@ def refuse_inside(what: str, advice: str) -> None:
         raise ContextError(f"{what} inside a step: {advice}", reason="INSIDE_STEP")
     if current_body.get() is not None:
         raise ContextError(f"{what} inside the body of a flow or pipeline: {advice}", reason="INSIDE_BODY")
+
+
+def refuse_at_import(what: str) -> None:
+    """Refuse what would happen again in every process that imports the user's code.
+
+    Raises:
+        ContextError: While a worker or a command imports it.
+    """
+    if _imported_for_code.get():
+        raise ContextError(
+            f"{what} while its module is imported for the code in it: every worker and command would start it again; "
+            'put it under if __name__ == "__main__":',
+            reason="AT_IMPORT",
+        )
 
 
 def wait(

@@ -21,7 +21,7 @@ from tests.postgres import reachable_folder
 README = Path(__file__).parents[2] / "README.md"
 _BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 _SESSIONS = re.findall(r"^```console\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-_PRINTED = re.compile(r"^print\(.*\)\s+# (.+)$", re.MULTILINE)
+_PRINTED = re.compile(r"^ *print\(.*\)\s+# (.+)$", re.MULTILINE)
 
 
 @pytest.mark.timeout(180)

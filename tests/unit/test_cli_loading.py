@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dalsegno.cli.loading import load_module, load_runnable
+from dalsegno.durable import refuse_at_import
 from dalsegno.errors import UsageError
+from dalsegno_executor.runner.loader import load_target
 
 CODE = """
 from dalsegno import flow, pipeline, step
@@ -87,3 +89,27 @@ def test_a_module_that_fails_to_import_says_why_and_where(folder: Path, code: st
         load_module("cli_loading_d")
     assert refusal.value.reason == "MODULE_FAILS_TO_IMPORT"
     assert part in str(refusal.value)
+
+
+STARTS = {
+    "flow": "article.run('x')",
+    "pipeline": "train()",
+    "replay": "article.replay('some-run')",
+    "step": "work.replay(pipeline_run='some-run')",
+}
+
+
+@pytest.mark.parametrize("load", [load_module, load_target])
+@pytest.mark.parametrize("kind", STARTS)
+def test_a_module_that_starts_something_is_refused(folder: Path, kind: str, load: Callable[[str], object]) -> None:
+    name = f"cli_loading_starts_{kind}_{load.__name__}"
+    (folder / f"{name}.py").write_text(f"{CODE}\n{STARTS[kind]}\n")
+    with pytest.raises(UsageError, match='put it under if __name__ == "__main__":') as caught:
+        load(f"{name}.py")
+    assert STARTS[kind] in str(caught.value), "the line is named"
+
+
+def test_what_is_imported_may_start_things_later(folder: Path) -> None:
+    (folder / "cli_loading_later.py").write_text(CODE)
+    load_module("cli_loading_later")
+    refuse_at_import("a flow cannot run")

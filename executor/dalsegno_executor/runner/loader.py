@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from dalsegno.decorators import Decorated, decorated_objects
+from dalsegno.durable import importing_code
 from dalsegno.errors import UsageError
 
 _LINES_SHOWN = 12
@@ -40,7 +41,8 @@ def load_target(target: str) -> tuple[Decorated[..., Any], ...]:
 def _load(target: str) -> ModuleType:
     is_file = target.endswith(".py") or os.sep in target
     try:
-        return _load_file(Path(target)) if is_file else _load_module(target)
+        with importing_code():
+            return _load_file(Path(target)) if is_file else _load_module(target)
     except UsageError:
         raise
     except BaseException as error:  # whatever the user's code raises at import, SystemExit too

@@ -11,8 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import dalsegno
 from dalsegno.cli.reporting import debugging
 from dalsegno.decorators import Decorated, Flow, Pipeline, Step
+from dalsegno.durable import importing_code
 from dalsegno.errors import UsageError
 
 Runnable = Flow[..., Any] | Pipeline[..., Any]
@@ -47,7 +49,8 @@ def load_module(place: str) -> ModuleType:
     """
     name = _prepare_path(place)
     try:
-        return importlib.import_module(name)
+        with importing_code():
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise UsageError(
@@ -76,7 +79,7 @@ def _prepare_path(place: str) -> str:
 
 def _failed(place: str, error: BaseException) -> UsageError:
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
+    own = [frame for frame in frames if "importlib" not in frame.filename and not _is_ours(frame.filename)]
     where = f"\n  at {own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else ""
     more = "" if debugging() else "\nDALSEGNO_DEBUG=1 shows the traceback."
     return UsageError(
@@ -84,6 +87,10 @@ def _failed(place: str, error: BaseException) -> UsageError:
         reason="MODULE_FAILS_TO_IMPORT",
         fields={"module": place, "exception": type(error).__name__},
     )
+
+
+def _is_ours(filename: str) -> bool:
+    return Path(filename).is_relative_to(Path(dalsegno.__file__).parent)
 
 
 def _runnables(module: ModuleType) -> Mapping[str, Runnable]:

@@ -11,6 +11,7 @@ from dalsegno.client.connection import new_request_id
 from dalsegno.client.executions import Execution
 from dalsegno.client.plans import Plan
 from dalsegno.client.storage import Uploads
+from dalsegno.durable import refuse_at_import
 from dalsegno.timeouts import duration
 from dalsegno.v1.replay_service_pb2 import (
     PLAN_VIEW_ROOTS,
@@ -49,6 +50,7 @@ def create_replay(
         debug: Whether this process runs it, and nobody else.
         timeout: Seconds that it may take; None for as many as its source.
     """
+    refuse_at_import(f"execution {spec.execution} cannot be replayed")
     # The plan of a single step is not asked for beforehand: what it would refuse, the creation refuses.
     if uploads and not single_step:
         check = ReplayServicePlanRequest(spec=spec, view=PLAN_VIEW_ROOTS, page_size=1)

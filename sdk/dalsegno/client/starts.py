@@ -17,7 +17,7 @@ from dalsegno.client.replays import create_replay
 from dalsegno.client.storage import Uploads
 from dalsegno.client.warned import warn_of
 from dalsegno.definitions import definition_ref, kind_of
-from dalsegno.durable import refuse_inside
+from dalsegno.durable import refuse_at_import, refuse_inside
 from dalsegno.errors import UsageError
 from dalsegno.timeouts import duration
 from dalsegno.tracing import Graph, trace
@@ -223,11 +223,12 @@ def ended_well(reach: Reach, execution: Execution) -> Execution:
 
 
 def refuse_in_body(decorated: Flow[..., Any] | Pipeline[..., Any], verb: str) -> None:
-    """Refuse to start or replay anything inside a body or a step.
+    """Refuse to start or replay anything inside a body or a step, and while code is only imported.
 
     Raises:
-        ContextError: Inside either of them.
+        ContextError: Inside either of them, or at import.
     """
+    refuse_at_import(f"{decorated.kind} {decorated.name!r} cannot {verb}")
     refuse_inside(
         f"{decorated.kind} {decorated.name!r} cannot {verb}",
         "an execution does not start others; call its steps here, or start it from a script",

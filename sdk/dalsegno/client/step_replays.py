@@ -18,7 +18,7 @@ from dalsegno.client.replay_specs import checked_spec
 from dalsegno.client.replays import create_replay
 from dalsegno.client.starts import ended_well, reach_of
 from dalsegno.client.storage import Uploads
-from dalsegno.durable import refuse_inside
+from dalsegno.durable import refuse_at_import, refuse_inside
 from dalsegno.errors import NotFoundError, Problem, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def replay_step(
     debug: bool = False,
 ) -> Execution:
     """Run one call of a step again with the step's code as it is here, and return the execution once it has ended."""
+    refuse_at_import(f"step {step.name!r} cannot replay")
     refuse_inside(f"step {step.name!r} cannot replay", "replay it from a script")
     reach = reach_of(None)
     source, checkpoint = _meant(reach, step, step_run_id, pipeline_run, pipeline, invocation_id)
