@@ -202,6 +202,36 @@ def test_a_dry_run_draws_the_plan_and_creates_nothing(dalsegno: CommandLine, rec
     assert dalsegno.look_json("executions", "list") == before
 
 
+EDITED = """
+from dalsegno import flow, step
+
+@step
+def first() -> int:
+    return 1
+
+@step
+def second(number: int) -> int:
+    return number + 1
+
+@flow
+def counts() -> int:
+    return second(first())
+"""
+
+
+@pytest.mark.semantics("3", "Warnings, never silence")
+def test_a_dry_run_warns_of_code_that_has_changed_here(dalsegno: CommandLine) -> None:
+    module = dalsegno.folder / "cli_edited.py"
+    module.write_text(EDITED)
+    name = dalsegno("run", "cli_edited:counts", "--output", "json").document["name"]
+    again = ["executions", "replay", name, "--from", "second"]
+    assert "warning" not in dalsegno(*again, "--dry-run").stdout
+    module.write_text(EDITED.replace("return 1", "return 2"))
+    warning = "warning: first: reused, though the code of the step has changed since"
+    for how in ("--dry-run", "--wait"):
+        assert warning in dalsegno(*again, how).stdout.splitlines()
+
+
 def test_a_replay_with_an_override_is_followed(dalsegno: CommandLine, recorded: dict[str, Any]) -> None:
     overrides = '{"checkpoint.research": "other facts"}'
     arguments = ["executions", "replay", recorded["name"], "--from", "write_draft", "--overrides", overrides]
@@ -276,10 +306,12 @@ def test_a_wait_is_answered(dalsegno: CommandLine, session: Session) -> None:
             pass
         assert session.execution(execution).result == "ODDS sad"
         again = dalsegno.look("executions", "input", execution, "--value", '"sad"', code=2)
-        assert again.stderr.startswith("error: ")
+        assert again.stderr.rstrip().endswith("is completed, and no wait is pending")
 
 
 def _interactively(dalsegno: CommandLine, execution: str) -> None:
+    ended = dalsegno("executions", "input", execution, "--interactive", typed="angry\n", code=2)
+    assert "standard input ended before mood was answered; it stays open" in ended.stderr
     done = dalsegno("executions", "input", execution, "--interactive", typed="angry\nsad\n")
     assert done.stderr.count("Which mood?") == 1
     assert "The wait is still open" in done.stderr

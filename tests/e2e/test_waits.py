@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -84,6 +86,36 @@ def test_answers_have_the_type_that_was_asked_for(served: Place, client: Client)
         client.executions.input(handle.exec_id, value=True)
 
 
+def test_who_waits_in_a_script_is_told_what_for(
+    served: Place, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    handle = served.start(code.gate)
+    asked(client, handle)
+    answer = f"dalsegno executions input {handle.name} --interactive"
+    with pytest.raises(TimeoutError, match=f"it asks something; answer with: {answer}"):
+        handle.wait(1)
+    assert caplog.messages == [f"{handle.name} waits for an answer: {answer}"]
+
+
+def test_an_interrupted_wait_says_that_the_execution_goes_on(served: Place, client: Client) -> None:
+    class Interrupts(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    handle = served.start(code.gate)
+    interrupts = Interrupts()
+    logging.getLogger("dalsegno").addHandler(interrupts)
+    try:
+        with pytest.raises(KeyboardInterrupt) as interrupted:
+            handle.wait(SECONDS)
+    finally:
+        logging.getLogger("dalsegno").removeHandler(interrupts)
+    assert interrupted.value.__notes__ == [
+        f"{handle.name} is not cancelled by this: dalsegno executions cancel {handle.name}"
+    ]
+    client.executions.cancel(handle.exec_id)
+
+
 @pytest.mark.semantics("6", "Repeated wait names get _2, _3 and are asked each time")
 @pytest.mark.semantics("6", "In a replay every wait that the body reaches is a new wait")
 def test_waits_are_asked_each_time_and_again_in_a_replay(served: Place, client: Client) -> None:
@@ -156,5 +188,5 @@ def test_an_answer_cannot_be_given_beforehand(served: Place, client: Client, tmp
         with pytest.raises((UsageError, StateError), match="wait"):
             client.executions.replay(handle.exec_id, overrides={key: True})
     client.executions.cancel(handle.exec_id)
-    with pytest.raises(StateError, match="pending: none"):
+    with pytest.raises(StateError, match="none is pending"):
         client.executions.input(handle.exec_id, wait="gate", value=True)

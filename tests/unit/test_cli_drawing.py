@@ -151,6 +151,12 @@ def test_a_failure_is_shown_with_its_traceback_and_markup_is_left_alone() -> Non
     assert "Traceback …" in text
 
 
+def test_an_exception_without_a_message_ends_without_a_colon() -> None:
+    failure = Failure(FailureOrigin.USER_CODE, "", "bdb:BdbQuit", None, "train", 1)
+    lines = drawn(execution_details(execution(state=ExecutionState.FAILED, failure=failure), ()))
+    assert lines[-1] == "failed in train (user code): BdbQuit"
+
+
 DIVERGENCE = Divergence(
     DivergenceKind.REORDERED_CALL,
     position=3,

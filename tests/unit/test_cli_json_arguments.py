@@ -77,6 +77,14 @@ def test_a_bare_text_is_told_of_its_quotes() -> None:
     assert "'\"approved\"'" in str(refusal.value)
 
 
+@pytest.mark.parametrize(("text", "hint"), [("approved", '"approved"'), ("{a: 1}", "JSON names are in double quotes")])
+def test_who_types_at_a_prompt_is_told_of_no_shell(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        json_value("the answer", text, typed=True)
+    assert str(refusal.value).endswith(hint)
+    assert "shell" not in str(refusal.value)
+
+
 def test_objects_of_objects_name_the_entry_that_is_none() -> None:
     assert json_objects("--input-overrides", '{"train": {"rate": 1}}') == {"train": {"rate": 1}}
     with pytest.raises(UsageError, match='the entry "train" takes an object'):

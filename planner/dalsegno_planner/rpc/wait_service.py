@@ -201,8 +201,9 @@ def _no_wait(execution: Execution, what: str, reason: str, pending: Sequence[Wai
     listed = "; ".join(
         f"{wait.invocation_id}: {wait.question}" if wait.question else wait.invocation_id for wait in pending
     )
+    others = f"; pending: {listed}" if listed else "" if reason == "NO_PENDING_WAIT" else "; none is pending"
     return StateError(
-        f"execution {execution.id} ({execution.name}) is {execution.state}, and {what}; pending: {listed or 'none'}",
+        f"execution {execution.id} ({execution.name}) is {execution.state}, and {what}{others}",
         reason=reason,
         fields={"execution": str(execution.id), "pending": ", ".join(wait.invocation_id for wait in pending)},
     )

@@ -125,7 +125,7 @@ def parse_answer(line: str, schema: Mapping[str, object] | None) -> object:
         return line
     if not text:
         raise UsageError("nothing was typed", reason="NOT_AN_ANSWER")
-    return json_value("the answer", text)
+    return json_value("the answer", text, typed=True)
 
 
 def _is_text(schema: Mapping[str, object]) -> bool:

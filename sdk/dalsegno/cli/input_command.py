@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import typer
-
 from dalsegno.cli.answering import ask_until_accepted
 from dalsegno.cli.documents import execution_document, wait_document
 from dalsegno.cli.json_arguments import json_value
 from dalsegno.cli.reporting import Report
 from dalsegno.cli.session import Session
 from dalsegno.cli.views import ExecutionView, WaitView
-from dalsegno.errors import StateError
+from dalsegno.errors import StateError, UsageError
 
 Answered = tuple[WaitView, ExecutionView]
 
@@ -25,6 +23,7 @@ def answer_interactively(session: Session, execution: str, wait: str | None, rep
 
     Raises:
         StateError: If nothing is asked, or several things are and none is named.
+        UsageError: If the input ends before there is an answer.
     """
     chosen = _chosen(session.pending_waits(execution), execution, wait)
 
@@ -41,7 +40,11 @@ def answer_interactively(session: Session, execution: str, wait: str | None, rep
             send=lambda answer: session.answer(execution, chosen.name, answer),
         )
     except EOFError:
-        raise typer.Abort from None
+        raise UsageError(
+            f"standard input ended before {chosen.name} was answered; it stays open, and --value JSON answers it too",
+            reason="NO_ANSWER",
+            fields={"wait": chosen.name},
+        ) from None
     _accepted(answered, report)
 
 

@@ -53,8 +53,13 @@ def json_objects(option: str, text: str | None) -> dict[str, Mapping[str, object
     return inner
 
 
-def json_value(option: str, text: str) -> object:
+def json_value(option: str, text: str, *, typed: bool = False) -> object:
     """Read any JSON value; ``@`` and a name reads a file.
+
+    Args:
+        option: Its name, for the error.
+        text: JSON, or ``@`` and the name of a file that holds it.
+        typed: Whether it was typed at a prompt of ours, so that no shell has had a look at it.
 
     Raises:
         UsageError: If it is not JSON, or the file cannot be read.
@@ -65,7 +70,7 @@ def json_value(option: str, text: str) -> object:
     except json.JSONDecodeError as error:
         raise UsageError(
             f"{source} is not JSON: line {error.lineno}, column {error.colno}: {_reworded(error.msg)}\n"
-            f"{_pointed(error.doc, error.pos)}{_hint(content)}",
+            f"{_pointed(error.doc, error.pos)}{_hint(content, typed=typed)}",
             reason="INVALID_JSON",
             fields={"option": option, "line": str(error.lineno), "column": str(error.colno)},
         ) from None
@@ -119,13 +124,17 @@ def _pointed(document: str, position: int) -> str:
     return f"  {shown}\n  {' ' * (column - cut)}^"
 
 
-def _hint(content: str) -> str:
+def _hint(content: str, *, typed: bool) -> str:
     stripped = content.strip()
     if stripped and stripped.replace("_", "").replace(" ", "").isalnum() and not stripped[0].isdigit():
+        if typed:
+            return f'\na text is in double quotes: "{stripped}"'
         return f"\na text needs quotes of its own within those of the shell: '\"{stripped}\"'"
     if "'" in stripped and '"' not in stripped:
         return "\nJSON texts are in double quotes"
     if stripped.startswith("{") and '"' not in stripped:
+        if typed:
+            return "\nJSON names are in double quotes"
         return "\nJSON names are in double quotes; the shell may have taken yours: put single quotes around the whole"
     return ""
 

@@ -18,9 +18,10 @@ Request = Mapping[str, Any]
 
 
 def show_plan(session: Session, execution: str, request: Request, report: Report, *, limit: int) -> ExitCode:
-    """Draw what a replay would do; nothing is created."""
-    if request["rerun_changed_code"]:
-        _bring_code(session, execution, report)
+    """Draw what a replay would do; nothing is created. Code that is here is compared with what was recorded."""
+    why_not = session.bring_code_of(execution)
+    if why_not and request["rerun_changed_code"]:
+        _say_who_needs_code(why_not, report)
     plan = session.plan(execution, limit=limit, **request)
     report.document(plan_document(plan))
     report.show(plan_table(plan))
@@ -31,8 +32,8 @@ def make_replay(
     session: Session, execution: str, request: Request, report: Report, *, wait: bool, limit: int
 ) -> ExitCode:
     """Make a replay, and follow it where that is asked for."""
-    if wait:
-        _bring_code(session, execution, report)
+    if wait and (why_not := session.bring_code_of(execution)):
+        _say_who_needs_code(why_not, report)
     created = session.execution(session.client.executions.replay(execution, **request).exec_id)
     if not wait:
         report.document(execution_document(created))
@@ -49,6 +50,5 @@ def make_replay(
     return exit_code_for(ended)
 
 
-def _bring_code(session: Session, execution: str, report: Report) -> None:
-    if why_not := session.bring_code_of(execution):
-        report.remark(f"A worker has to have the code, as this process has not: {why_not}")
+def _say_who_needs_code(why_not: str, report: Report) -> None:
+    report.remark(f"A worker has to have the code, as this process has not: {why_not}")

@@ -198,8 +198,7 @@ def failure_text(execution: ExecutionView) -> RenderableType:
         Text.assemble(
             ("failed", "bold red"),
             f"{where} ({state_text(failure.origin)}): ",
-            f"{kind}: " if kind else "",
-            failure.message,
+            ": ".join(filter(None, (kind, failure.message))),
         )
     ]
     if failure.divergence is not None:

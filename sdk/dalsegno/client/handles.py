@@ -55,7 +55,11 @@ class ExecutionHandle(Generic[T]):
             DivergenceError: If the body did not repeat what was recorded.
             ExecutionError: If it failed otherwise, or was cancelled.
         """
-        finished = self._reach.finished(self.exec_id, timeout)
+        try:
+            finished = self._reach.finished(self.exec_id, timeout)
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"{self.name} is not cancelled by this: dalsegno executions cancel {self.name}")
+            raise
         finished.raise_failure()
         warn_of(finished)
         return cast("T", finished.result)

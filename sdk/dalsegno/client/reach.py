@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,11 +13,16 @@ from dalsegno.client.executions import Execution, execution_state
 from dalsegno.client.identity import execution_text
 from dalsegno.client.storage import Storage
 from dalsegno.errors import BackendError
+from dalsegno.local.join import has_joined
+from dalsegno.states import ExecutionState
+from dalsegno.v1 import execution_pb2
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceGetRequest,
     ExecutionServiceWatchRequest,
     ExecutionServiceWatchResponse,
 )
+
+_log = logging.getLogger("dalsegno")
 
 _OUTAGE_S = 300.0
 """How long who waits for an execution waits for a planner that answers."""
@@ -57,16 +63,29 @@ class Reach:
         request = ExecutionServiceWatchRequest(
             execution=execution_text(execution), project=self.project, execution_only=True
         )
+        told = ""
         try:
             for message in self.happenings(request, timeout):
                 if execution_state(message.execution.state).finished:
                     return Execution(message.execution, self)
+                told = self._tell_what_it_waits_for(message.execution, told)
         except TimeoutError:
             last = self.execution(execution)
             if not last.status.finished:
                 raise _not_finished(last, timeout) from None
             return last
         return self.execution(execution)
+
+    def _tell_what_it_waits_for(self, execution: execution_pb2.Execution, told: str) -> str:
+        """Log what an execution waits for that may never come by itself, unless that is what was told last."""
+        text = ""
+        if execution_state(execution.state) is ExecutionState.WAITING:
+            text = f"waits for an answer: {_answering(execution.name)}"
+        elif execution.pending_reason and not has_joined(self.connection):
+            text = f"is held up: {execution.pending_reason}"
+        if text and text != told:
+            _log.warning("%s %s", execution.name, text)
+        return text
 
     def happenings(
         self, request: ExecutionServiceWatchRequest, timeout: float | None = None
@@ -108,8 +127,14 @@ class Reach:
         return self.connection.read_stream(lambda stubs: stubs.executions.Watch, request, timeout=left)
 
 
+def _answering(name: str) -> str:
+    return f"dalsegno executions input {name} --interactive"
+
+
 def _not_finished(execution: Execution, timeout: float | None) -> TimeoutError:
     why = f": {execution.pending_reason}" if execution.pending_reason else ""
+    if execution.status is ExecutionState.WAITING:
+        why = f": it asks something; answer with: {_answering(execution.name)}"
     return TimeoutError(
         f"{execution.kind} {execution.flow!r} ({execution.exec_id}) is {execution.status} after {timeout} s{why}"
     )
