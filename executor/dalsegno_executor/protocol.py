@@ -13,7 +13,6 @@ tasks in hand, and every report that the planner has not called durable.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,7 +27,6 @@ from dalsegno.v1.executor_service_pb2 import (
     Ack,
     Announce,
     Awaiting,
-    Credit,
     ExecutorServiceWorkRequest,
     ExecutorServiceWorkResponse,
     Heartbeat,
@@ -44,6 +42,7 @@ from dalsegno.v1.executor_service_pb2 import (
     Welcome,
     WrittenLine,
 )
+from dalsegno_executor.credit import AllSlots, Slots
 from dalsegno_executor.events import (
     NO_RUNNER,
     Deliver,
@@ -56,12 +55,10 @@ from dalsegno_executor.events import (
     Welcomed,
 )
 from dalsegno_executor.log_lines import LogQueue
+from dalsegno_executor.open_reports import OpenReport, OpenReports
 from dalsegno_executor.tokens import TaskKey, ends_task, is_live, key_of, token_of
 
 PROTOCOL_VERSION = 1
-REPORTS_IN_MESSAGE = 512
-BYTES_IN_MESSAGE = 1 << 20
-"""A message of reports stays below this, unless one report alone is above it; servers take 4 MiB by default."""
 
 
 class State(StrEnum):
@@ -83,28 +80,11 @@ class Identity:
 
 
 @dataclass(slots=True)
-class _Credit:
-    """Credit for one kind of task."""
-
-    target: int = 0
-    offered: int = 0
-    in_hand: int = 0
-
-    def take_offer(self) -> int:
-        """Return how much to offer now; a few at a time where there are many, so that messages stay few."""
-        missing = self.target - self.in_hand - self.offered
-        if missing < max(1, self.target // 8):
-            return 0
-        self.offered += missing
-        return missing
-
-
-@dataclass(slots=True)
 class _Held:
     """A task in hand.
 
     Attributes:
-        credit: What it was taken from.
+        slots: Those that it takes one of.
         live: Whether it goes before all that is not.
         ended: Its last report is made; it stays in hand until that is durable.
         leaving: It goes back as soon as none of its reports is open.
@@ -112,37 +92,12 @@ class _Held:
         awaiting: For a body, the calls that it has submitted and whose outcome has not come.
     """
 
-    credit: _Credit
+    slots: Slots
     live: bool
     ended: bool = False
     leaving: bool = False
     open_reports: int = 0
     awaiting: set[int] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Open:
-    """A report that is not acknowledged."""
-
-    report: Report
-    key: TaskKey
-    runner: RunnerId
-    runner_report_id: int
-    ends: bool
-    live: bool
-    replaced: bool = False
-
-
-@dataclass(slots=True)
-class _Unsent:
-    """Reports that have not been sent on this stream: those of live tasks go first, and in messages of their own."""
-
-    live: deque[int] = field(default_factory=deque)
-    bulk: deque[int] = field(default_factory=deque)
-
-    def add(self, report_id: int, *, live: bool) -> None:
-        """Add a report."""
-        (self.live if live else self.bulk).append(report_id)
 
 
 @dataclass(slots=True)
@@ -165,16 +120,11 @@ class Session:
         self.draining = False
         self._definitions: dict[tuple[int, str, str, str], Definition] = {}
         self._held: dict[TaskKey, _Held] = {}
-        self._open: dict[int, _Open] = {}
-        self._unsent = _Unsent()
+        self._open = OpenReports()
         self._log = LogQueue()
         # The last report of which all that was written before is sent.
         self._written_through = 0
-        self._last_report_id = 0
-        self._steps = _Credit()
-        self._bodies = _Credit()
-        self._live_steps = _Credit()
-        self._live_bodies = _Credit()
+        self._slots = AllSlots()
         self._outbox = _Outbox()
 
     # The connection.
@@ -240,10 +190,10 @@ class Session:
         if outbox.returned:
             returned, outbox.returned = outbox.returned, []
             return ExecutorServiceWorkRequest(returned=Returned(tokens=returned))
-        credit = self._take_credit()
+        credit = None if self.draining else self._slots.take_offers()
         if credit is not None:
             return ExecutorServiceWorkRequest(credit=credit)
-        reports = self._take_reports()
+        reports = self._open.take(self._written_through if self._log else self._open.last_id)
         if reports is not None:
             return reports
         if outbox.heartbeat is not None:
@@ -252,7 +202,7 @@ class Session:
             outbox.progress = {}
             return ExecutorServiceWorkRequest(heartbeat=heartbeat)
         if self._log:
-            self._written_through = self._last_report_id
+            self._written_through = self._open.last_id
             return ExecutorServiceWorkRequest(log_lines=self._log.take())
         return None
 
@@ -280,11 +230,11 @@ class Session:
         ends = ends_task(report)
         if ends:
             held.ended = True
-            held.credit.in_hand -= 1
+            held.slots.in_hand -= 1
         if report.call.HasField("submitted"):
             held.awaiting.add(report.call.number)
         held.open_reports += 1
-        self._send(_Open(report, key, runner, report.report_id, ends, held.live))
+        self._open.add(OpenReport(report, key, runner, report.report_id, ends, held.live))
         return True
 
     def write(self, lines: Iterable[WrittenLine]) -> None:
@@ -298,15 +248,14 @@ class Session:
             if held is None or held.ended or held.leaving:
                 continue
             held.leaving = True
-            held.credit.in_hand -= 1
+            held.slots.in_hand -= 1
             self._return_if_settled(key, held)
 
     def offer(self, steps: int, bodies: int, *, live_steps: int = 0, live_bodies: int = 0) -> None:
         """Say how many tasks of each kind may be in hand at once; besides, how many that are live."""
-        self._steps.target = steps
-        self._bodies.target = bodies
-        self._live_steps.target = live_steps
-        self._live_bodies.target = live_bodies
+        slots = self._slots
+        slots.steps.target, slots.bodies.target = steps, bodies
+        slots.live_steps.target, slots.live_bodies.target = live_steps, live_bodies
 
     def alive(self, running: Iterable[TaskKey] = ()) -> None:
         """Say so to the planner, with the tasks that have started since."""
@@ -342,11 +291,8 @@ class Session:
 
     def _welcome(self, welcome: Welcome) -> list[Event]:
         self.state = State.OPEN
-        for credit in (self._steps, self._bodies, self._live_steps, self._live_bodies):
-            credit.offered = 0
-        self._unsent = _Unsent()
-        for report_id, opened in self._open.items():
-            self._unsent.add(report_id, live=opened.live)
+        self._slots.begin_anew()
+        self._open.begin_anew()
         lost = self._drop([key_of(token) for token in welcome.lost], "the task was given to another executor")
         # The order matters: credit is offered once it is known which tasks are gone.
         return [*lost, Welcomed(welcome)]
@@ -360,13 +306,13 @@ class Session:
                     self._held[key].awaiting.update(_awaited(task.recorded))
                     delivered.append(task)
                 continue
-            credit = self._credit_of(task)
-            credit.offered = max(0, credit.offered - 1)
+            slots = self._slots.of(task)
+            slots.offered = max(0, slots.offered - 1)
             if self.draining:
                 self._outbox.returned.append(task.token)
             elif key not in self._held:
-                self._held[key] = _Held(credit, is_live(task), awaiting=set(_awaited(task.body.recorded)))
-                credit.in_hand += 1
+                self._held[key] = _Held(slots, is_live(task), awaiting=set(_awaited(task.body.recorded)))
+                slots.in_hand += 1
                 self._outbox.accepted.append(task.token)
                 delivered.append(task)
         return [Deliver(delivered)] if delivered else []
@@ -388,7 +334,7 @@ class Session:
             if ack.status == ACK_STATUS_REJECTED and opened.ends and not opened.replaced:
                 self._replace_rejected(opened, ack.reason)
                 continue
-            del self._open[ack.report_id]
+            self._open.close(ack.report_id)
             self._close_report(opened)
             if ack.status == ACK_STATUS_FENCED:
                 fenced.append(opened.key)
@@ -398,13 +344,7 @@ class Session:
         events: list[Event] = [Settled(runner, settled) for runner, settled in answers.items()]
         return events + (self._drop(fenced, "the task was given to another executor") if fenced else [])
 
-    def _send(self, opened: _Open) -> None:
-        self._last_report_id += 1
-        opened.report.report_id = self._last_report_id
-        self._open[self._last_report_id] = opened
-        self._unsent.add(self._last_report_id, live=opened.live)
-
-    def _close_report(self, opened: _Open) -> None:
+    def _close_report(self, opened: OpenReport) -> None:
         held = self._held.get(opened.key)
         if held is None:
             return
@@ -414,17 +354,17 @@ class Session:
         else:
             self._return_if_settled(opened.key, held)
 
-    def _replace_rejected(self, opened: _Open, reason: str) -> None:
+    def _replace_rejected(self, opened: OpenReport, reason: str) -> None:
         """Report a failure in the place of a result that the planner cannot record."""
         failure = Failure(
             origin=FAILURE_ORIGIN_BACKEND,
             message=f"the planner could not record the result: {reason}",
             exception_type="dalsegno.errors:BackendError",
         )
-        del self._open[opened.report.report_id]
+        self._open.close(opened.report.report_id)
         opened.report = Report(token=opened.report.token, failed=TaskFailed(failure=failure))
         opened.replaced = True
-        self._send(opened)
+        self._open.add(opened)
 
     def _drop(self, keys: Sequence[TaskKey], reason: str) -> list[Event]:
         """Forget tasks. Their open reports stay: they may have been recorded, and the planner answers each."""
@@ -434,49 +374,14 @@ class Session:
             if held is None or held.ended:
                 continue
             if not held.leaving:
-                held.credit.in_hand -= 1
+                held.slots.in_hand -= 1
                 stopped.append(key)
         return [Stop(stopped, reason)] if stopped else []
-
-    # How messages are made.
-
-    def _take_credit(self) -> Credit | None:
-        if self.draining:
-            return None
-        credit = Credit(
-            steps=self._steps.take_offer(),
-            bodies=self._bodies.take_offer(),
-            live_steps=self._live_steps.take_offer(),
-            live_bodies=self._live_bodies.take_offer(),
-        )
-        return credit if credit.ByteSize() else None
-
-    def _take_reports(self) -> ExecutorServiceWorkRequest | None:
-        last = self._written_through if self._log else self._last_report_id
-        return self._reports_of(self._unsent.live, last) or self._reports_of(self._unsent.bulk, last)
-
-    def _reports_of(self, unsent: deque[int], last: int) -> ExecutorServiceWorkRequest | None:
-        request = ExecutorServiceWorkRequest()
-        reports, size = request.reports.reports, 0
-        while unsent and unsent[0] <= last and len(reports) < REPORTS_IN_MESSAGE:
-            opened = self._open.get(unsent[0])
-            if opened is not None:
-                size += opened.report.ByteSize()
-                if size > BYTES_IN_MESSAGE and reports:
-                    break
-                reports.append(opened.report)
-            unsent.popleft()
-        return request if reports else None
 
     def _return_if_settled(self, key: TaskKey, held: _Held) -> None:
         if held.leaving and not held.open_reports:
             del self._held[key]
             self._outbox.returned.append(token_of(key))
-
-    def _credit_of(self, task: Task) -> _Credit:
-        if task.HasField("body"):
-            return self._live_bodies if task.reserved else self._bodies
-        return self._live_steps if task.reserved else self._steps
 
 
 def _awaited(recorded: RecordedCalls) -> Iterable[int]:
