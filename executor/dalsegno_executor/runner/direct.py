@@ -10,16 +10,14 @@ from typing import Any
 
 from dalsegno.arguments import call_arguments
 from dalsegno.durable import inside_step
-from dalsegno.errors import BackendError, DalsegnoError
 from dalsegno.steps import Step
 from dalsegno.v1.execution_pb2 import Failure
 from dalsegno.values import decode, encode
 from dalsegno_executor.runner.environment import Environment
-from dalsegno_executor.runner.failures import BACKEND, failure_of
 from dalsegno_executor.runner.log_capture import Writer
-from dalsegno_executor.runner.outputs import StoredOutputs, store_outputs
+from dalsegno_executor.runner.outputs import StoredOutputs
 from dalsegno_executor.runner.running import RunningCall
-from dalsegno_executor.runner.steps import StepFailed, call_function
+from dalsegno_executor.runner.steps import StepFailed, call_function, store_result
 
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 
@@ -47,7 +45,7 @@ def run_direct(
     try:
         with call:
             value = call_function(step, _copies(arguments), writer, call)
-        return DirectRun(started, time.time_ns(), outputs=_store(step, value, environment))
+        return DirectRun(started, time.time_ns(), outputs=store_result(step, value, environment))
     except StepFailed as failed:
         return DirectRun(started, time.time_ns(), failure=failed.failure, raised=failed.raised)
 
@@ -66,7 +64,7 @@ async def run_direct_async(
     """
     try:
         value = await asyncio.get_running_loop().create_task(_call(step, _copies(arguments), writer, call))
-        return DirectRun(started, time.time_ns(), outputs=_store(step, value, environment))
+        return DirectRun(started, time.time_ns(), outputs=store_result(step, value, environment))
     except StepFailed as failed:
         return DirectRun(started, time.time_ns(), failure=failed.failure, raised=failed.raised)
 
@@ -90,12 +88,3 @@ async def _call(step: Step[..., Any], arguments: Mapping[str, object], writer: W
 def _copies(arguments: Mapping[str, object]) -> dict[str, object]:
     """Return what the step would get on another executor, so that it cannot change the body's own objects."""
     return {name: value if type(value) in _IMMUTABLE else decode(encode(value)) for name, value in arguments.items()}
-
-
-def _store(step: Step[..., Any], value: object, environment: Environment) -> StoredOutputs:
-    try:
-        return store_outputs(step, value, environment)
-    except BackendError as error:
-        raise StepFailed(failure_of(error, BACKEND)) from error
-    except DalsegnoError as error:
-        raise StepFailed.by_code(error) from error

@@ -17,7 +17,7 @@ from dalsegno_executor.runner.coroutines import thread_loop
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of
 from dalsegno_executor.runner.log_capture import Who, Writer
-from dalsegno_executor.runner.outputs import store_outputs
+from dalsegno_executor.runner.outputs import StoredOutputs, store_outputs
 from dalsegno_executor.runner.resolve import Resolver
 from dalsegno_executor.runner.running import RunningCall
 
@@ -50,7 +50,7 @@ def run_step(task: Task, step: Step[..., Any] | None, environment: Environment) 
         arguments = _read_arguments(task, environment)
         with environment.running.call(task.token, task.token.number) as call:
             value = call_function(step, arguments, _writer(task, environment), call)
-        outputs = _store(step, value, environment)
+        outputs = store_result(step, value, environment).message
     except StepFailed as failed:
         ended = timestamp(time.time_ns())
         return failed_step(task, failed.failure, timestamp(started), ended, digest, failed.raised)
@@ -117,9 +117,14 @@ def _read_arguments(task: Task, environment: Environment) -> dict[str, object]:
         raise StepFailed(failure_of(error, RUNTIME)) from error
 
 
-def _store(step: Step[..., Any], value: object, environment: Environment) -> Any:
+def store_result(step: Step[..., Any], value: object, environment: Environment) -> StoredOutputs:
+    """Store what a step has returned.
+
+    Raises:
+        StepFailed: It cannot be stored.
+    """
     try:
-        return store_outputs(step, value, environment).message
+        return store_outputs(step, value, environment)
     except BackendError as error:
         raise StepFailed(failure_of(error, BACKEND)) from error
     except DalsegnoError as error:

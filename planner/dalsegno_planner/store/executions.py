@@ -180,7 +180,7 @@ async def check_name(connection: Connection, new: NewExecution) -> None:
         UsageError: The name is taken.
     """
     if new.name and await connection.fetchval(SQL["name_taken"], new.project, new.name, new.request_id):
-        raise _name_taken(new)
+        raise name_taken(new.name, new.project)
 
 
 async def cancel(connection: Connection, execution_id: UUID, failure: bytes) -> bool:
@@ -265,7 +265,7 @@ async def _create(
         if created is not None:
             return created
         if new.name:
-            raise _name_taken(new)
+            raise name_taken(new.name, new.project)
     raise BackendError("no free run name was found; give the run a name of its own", reason="NO_FREE_NAME")
 
 
@@ -366,9 +366,10 @@ async def _not_found(connection: Connection, text: str, project: str, whole: UUI
     )
 
 
-def _name_taken(new: NewExecution) -> UsageError:
+def name_taken(name: str, project: str) -> UsageError:
+    """Return the refusal of a run name that another execution has."""
     return UsageError(
-        f"the run name {new.name!r} is taken in project {new.project!r}; choose another, or leave it out to get one",
+        f"the run name {name!r} is taken in project {project!r}; choose another, or leave it out to get one",
         reason="NAME_TAKEN",
-        fields={"name": new.name, "project": new.project},
+        fields={"name": name, "project": project},
     )

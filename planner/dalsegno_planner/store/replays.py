@@ -166,7 +166,7 @@ class _Writing:
             if self._creation.request_id is not None and await find_request(self._connection, self._creation):
                 return False
             if self._creation.name:
-                raise _name_taken(name, source.project)
+                raise executions.name_taken(name, source.project)
         return False
 
     async def _result_binding(self) -> bytes | None:
@@ -382,12 +382,4 @@ def _with_inputs(row: InvocationRow, replaced: StepInputs | None) -> InvocationR
         upstream=upstream,
         after=after,
         reads_inputs=sorted(references(inputs).flow_inputs),
-    )
-
-
-def _name_taken(name: str, project: str) -> UsageError:
-    return UsageError(
-        f"the run name {name!r} is taken in project {project!r}; choose another, or leave it out to get one",
-        reason="NAME_TAKEN",
-        fields={"name": name, "project": project},
     )
