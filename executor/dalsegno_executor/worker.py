@@ -14,6 +14,7 @@ from typing import Any
 
 import uvloop
 
+from dalsegno.errors import UsageError
 from dalsegno.project import project_name
 from dalsegno_executor.executor import USAGE, Executor, Place
 from dalsegno_executor.given import Runner
@@ -143,7 +144,11 @@ def _positive(text: str) -> int:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a worker as the command line says."""
-    return main(options_from(arguments))
+    try:
+        return main(options_from(arguments))
+    except UsageError as error:
+        say(str(error))
+        return USAGE
 
 
 if __name__ == "__main__":

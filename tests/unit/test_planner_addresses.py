@@ -10,8 +10,11 @@ import grpc
 import pytest
 
 from dalsegno import Client
+from dalsegno.errors import UsageError
 from dalsegno.planner_addresses import PlannerAddresses
 from dalsegno.v1.execution_service_pb2 import ExecutionServiceListRequest, ExecutionServiceListResponse
+from dalsegno_executor.executor import USAGE
+from dalsegno_executor.worker import run
 
 
 @pytest.fixture
@@ -46,3 +49,22 @@ def test_a_client_finds_the_planner_that_answers(answering: str) -> None:
         nobody = f"127.0.0.1:{silent.getsockname()[1]}"
         for _ in range(4):
             assert list(Client(f"{nobody},{answering}").executions.list()) == []
+
+
+@pytest.mark.parametrize("address", ["localhost:99999", "localhost:0", "a:1,https://b:70000"])
+def test_a_port_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="give one from 1 to 65535"):
+        Client(address)
+
+
+def test_a_worker_with_such_an_address_says_so_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["flows", "--address", "localhost:99999"]) == USAGE
+    said = capsys.readouterr()
+    assert (said.out + said.err).splitlines() == [
+        "dalsegno worker: the planner's address 'localhost:99999' has a port that is none: give one from 1 to 65535"
+    ]
+
+
+@pytest.mark.parametrize("address", ["unix:/tmp/planner:99999", "localhost", "[::1]:7317", "https://h:443"])
+def test_other_addresses_are_left_alone(address: str) -> None:
+    assert PlannerAddresses(address).current == address
