@@ -9,10 +9,11 @@ from uuid import UUID
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
-from dalsegno.v1 import execution_pb2, executor_service_pb2, value_pb2
+from dalsegno.v1 import execution_pb2, executor_service_pb2
 from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.dispatch.composites import BodyCall, BodyEnd, FailedAttempt, TaskResult, TaskToken
 from dalsegno_planner.dispatch.sessions import Session, Token
+from dalsegno_planner.store.bindings import references
 
 _KINDS = {
     execution_pb2.INVOCATION_KIND_UNSPECIFIED: "step",
@@ -230,12 +231,13 @@ def _call_row(item: int, reported: Reported, call: executor_service_pb2.Call) ->
         case "wait" if call.wait.HasField("timeout"):
             timeout = _seconds(call.wait.timeout)
     attempt = len(call.failed_attempts) + (1 if action in ("completed", "failed") else 0)
-    upstream, flow_inputs = references(call.inputs)
-    after = sorted(set(call.after) - upstream)
+    inputs = references(call.inputs)
+    taken = inputs.numbers
+    after = sorted(set(call.after) - taken)
     return BodyCall(
         item, token.execution_id, token.epoch, reported.session.id, action, call.number, call.position,
         _KINDS[call.kind], call.name, call.invocation_id, call.definition.module, call.definition.pinned_digest, digest,
-        call.inputs.SerializeToString(), sorted(upstream | set(after)), after, sorted(flow_inputs),
+        call.inputs.SerializeToString(), sorted({*taken, *after}), after, sorted(inputs.flow_inputs),
         call.options.SerializeToString(), outputs, failure, attempt, started, finished, delay,
         call.reused.stale_inputs, call.wait.question, call.wait.schema, call.wait.metadata, timeout,
         *_yield_columns(call.yields),
@@ -244,27 +246,3 @@ def _call_row(item: int, reported: Reported, call: executor_service_pb2.Call) ->
 
 def _yield_columns(yields: Sequence[executor_service_pb2.Yield]) -> tuple[list[int], list[int]]:
     return [one.place for one in yields], [one.number for one in yields]
-
-
-def references(inputs: value_pb2.Inputs) -> tuple[set[int], set[str]]:
-    """Return the numbers of the invocations and the names of the flow inputs that inputs refer to."""
-    numbers: set[int] = set()
-    names: set[str] = set()
-    pending = list(inputs.bindings.values())
-    while pending:
-        binding = pending.pop()
-        match binding.WhichOneof("kind"):
-            case "output":
-                numbers.add(binding.output.number)
-                numbers.update(other.number for other in binding.output.alternatives)
-            case "flow_input":
-                names.add(binding.flow_input)
-            case "list":
-                pending.extend(binding.list.items)
-            case "tuple":
-                pending.extend(binding.tuple.items)
-            case "map":
-                pending.extend(entry.value for entry in binding.map.entries)
-            case _:
-                pass
-    return numbers, names

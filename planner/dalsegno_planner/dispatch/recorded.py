@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from uuid import UUID
 
-from dalsegno.v1 import execution_pb2, executor_service_pb2, value_pb2
+from dalsegno.v1 import execution_pb2, executor_service_pb2
+from dalsegno_planner.store.bindings import leaves
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.sql import load
 
@@ -62,8 +63,9 @@ def recorded_call(row: Mapping[str, Any]) -> executor_service_pb2.RecordedCall:
     for name, binding in call.inputs.bindings.items():
         if name in overridden:
             call.overridden_inputs.bindings[name].CopyFrom(binding)
-        for leaf in _value_leaves(binding):
-            leaf.value.ClearField("content")
+        for kind, leaf in leaves(binding):
+            if kind == "value":
+                leaf.value.ClearField("content")
     # An overridden output is what the body receives, also of a call that executes.
     if row["outputs"] is not None and (call.action == _REUSE or row["output_overridden"]):
         call.outputs.ParseFromString(row["outputs"])
@@ -88,20 +90,3 @@ def _action(row: Mapping[str, Any]) -> executor_service_pb2.RecordedCallAction.V
             return _AWAIT
         case _:
             return _EXECUTE
-
-
-def _value_leaves(binding: value_pb2.Binding) -> Iterator[value_pb2.Binding]:
-    pending = [binding]
-    while pending:
-        current = pending.pop()
-        match current.WhichOneof("kind"):
-            case "value":
-                yield current
-            case "list":
-                pending.extend(current.list.items)
-            case "tuple":
-                pending.extend(current.tuple.items)
-            case "map":
-                pending.extend(entry.value for entry in current.map.entries)
-            case _:
-                pass

@@ -11,8 +11,8 @@ from uuid import UUID
 from dalsegno.v1 import definition_pb2, execution_pb2, executor_service_pb2, replay_service_pb2, value_pb2
 from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.core.lanes import Lane, lane_of
-from dalsegno_planner.dispatch.batch import references
 from dalsegno_planner.dispatch.sessions import Token
+from dalsegno_planner.store.bindings import references
 
 _LANES = {Lane.LIVE: execution_pb2.LANE_LIVE, Lane.BULK: execution_pb2.LANE_BULK}
 _ON_STALE = {
@@ -82,7 +82,7 @@ class ClaimedTask:
                 upstream.outputs.ParseFromString(outputs)
         if row["flow_inputs"]:
             everything = value_pb2.FlowInputs.FromString(row["flow_inputs"])
-            for name in references(step.inputs)[1]:
+            for name in references(step.inputs).flow_inputs:
                 if name in everything.values:
                     step.flow_inputs.values[name].CopyFrom(everything.values[name])
 

@@ -140,7 +140,7 @@ class RequestReader:
         if code.steps:
             # Numbers, tasks and owner are given anew when the replay is created; which inputs there are is known then.
             named = {name for step in code.steps for name in references(step.inputs).flow_inputs}
-            named |= {leaf.flow_input for leaf in leaves(code.result)}
+            named |= {leaf.flow_input for _, leaf in leaves(code.result)}
             reader = GraphReader(new_execution_id(), spec.project, named, self._values)
             steps = (await reader.steps(code.steps)).invocations
             if code.HasField("result"):

@@ -36,7 +36,7 @@ def _filled(binding: Binding, outputs: Mapping[int, Outputs], inputs: FlowInputs
     """Return the shape with a value at each leaf; None where one is not there."""
     filled = Binding()
     filled.CopyFrom(binding)
-    for leaf in leaves(filled):
+    for _, leaf in leaves(filled):
         payload = _resolve(leaf, outputs, inputs)
         if payload is None:
             return None
@@ -45,15 +45,7 @@ def _filled(binding: Binding, outputs: Mapping[int, Outputs], inputs: FlowInputs
 
 
 def _numbers(binding: Binding) -> Iterator[int]:
-    match binding.WhichOneof("kind"):
-        case "output":
-            yield binding.output.number
-        case "list" | "tuple":
-            for item in _items(binding):
-                yield from _numbers(item)
-        case "map":
-            for entry in binding.map.entries:
-                yield from _numbers(entry.value)
+    return (leaf.output.number for kind, leaf in leaves(binding) if kind == "output")
 
 
 def _resolve(binding: Binding, outputs: Mapping[int, Outputs], inputs: FlowInputs) -> Payload | None:

@@ -21,12 +21,13 @@ class References:
         return frozenset(number for number, _ in self.outputs)
 
 
-def leaves(binding: Binding) -> Iterator[Binding]:
-    """The bindings inside a binding that are no lists, tuples or dictionaries."""
-    pending = [binding]
+def leaves(*bindings: Binding) -> Iterator[tuple[str | None, Binding]]:
+    """The bindings inside bindings that are no lists, tuples or dictionaries, with their kinds."""
+    pending = list(bindings)
     while pending:
         current = pending.pop()
-        match current.WhichOneof("kind"):
+        kind = current.WhichOneof("kind")
+        match kind:
             case "list":
                 pending.extend(current.list.items)
             case "tuple":
@@ -34,19 +35,18 @@ def leaves(binding: Binding) -> Iterator[Binding]:
             case "map":
                 pending.extend(entry.value for entry in current.map.entries)
             case _:
-                yield current
+                yield kind, current
 
 
 def references(inputs: Inputs) -> References:
     """What all inputs of an invocation refer to."""
     outputs: set[tuple[int, str]] = set()
     flow_inputs: set[str] = set()
-    for binding in inputs.bindings.values():
-        for leaf in leaves(binding):
-            if leaf.WhichOneof("kind") == "output":
-                outputs.update((one.number, one.output) for one in same_object(leaf.output))
-            elif leaf.WhichOneof("kind") == "flow_input":
-                flow_inputs.add(leaf.flow_input)
+    for kind, leaf in leaves(*inputs.bindings.values()):
+        if kind == "output":
+            outputs.update((one.number, one.output) for one in same_object(leaf.output))
+        elif kind == "flow_input":
+            flow_inputs.add(leaf.flow_input)
     return References(frozenset(outputs), frozenset(flow_inputs))
 
 
@@ -75,7 +75,7 @@ def order(inputs: Inputs, after: Iterable[int]) -> tuple[list[int], list[int]]:
 
 def renumber(binding: Binding, number_of: Callable[[int], int]) -> None:
     """Change the numbers that a binding refers to, in place."""
-    for leaf in leaves(binding):
-        if leaf.WhichOneof("kind") == "output":
+    for kind, leaf in leaves(binding):
+        if kind == "output":
             for reference in same_object(leaf.output):
                 reference.number = number_of(reference.number)

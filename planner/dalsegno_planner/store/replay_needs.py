@@ -162,7 +162,7 @@ class Needs:
 
 def _values(inputs: Inputs) -> Iterator[tuple[str, Payload]]:
     for name, binding in inputs.bindings.items():
-        yield from ((name, leaf.value) for leaf in leaves(binding) if leaf.WhichOneof("kind") == "value")
+        yield from ((name, leaf.value) for kind, leaf in leaves(binding) if kind == "value")
 
 
 def of_missing(needed: Iterable[NeededObject], missing: frozenset[str]) -> list[Problem]:
