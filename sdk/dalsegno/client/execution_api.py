@@ -138,7 +138,7 @@ class Executions:
             rerun_changed_code: Re-execute steps whose code differs from what was recorded.
             on_stale: What happens to a reused call whose inputs differ only because flow inputs were
                 overridden: ``"reuse"`` marks it `stale_inputs` (the default), ``"rerun"`` re-executes it,
-                    ``"fail"`` refuses.
+                ``"fail"`` refuses.
             expect_plan: The digest of the plan that was agreed to; another plan is refused.
             inputs: Flow inputs that are replaced; all others are carried over as recorded.
             timeout: Seconds, or a timedelta, that the replay may take, waits included; as long as its source where
