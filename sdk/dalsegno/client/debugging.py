@@ -71,7 +71,7 @@ class _End:
 
     def _watch(self) -> None:
         try:
-            self._ended = self._reach.finished(self._started)
+            self._ended = self._reach.finished(self._started, telling=False)  # the session says it itself
         except DalsegnoError as error:
             self._error = error
         self._on_end()

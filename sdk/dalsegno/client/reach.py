@@ -50,12 +50,13 @@ class Reach:
         response = self.connection.call(lambda stubs: stubs.executions.Get, request)
         return Execution(response.execution, self)
 
-    def finished(self, execution: object, timeout: float | None = None) -> Execution:
+    def finished(self, execution: object, timeout: float | None = None, *, telling: bool = True) -> Execution:
         """Wait until an execution has ended, and return it.
 
         Args:
             execution: Which one.
             timeout: Seconds; None waits for as long as it takes.
+            telling: Whether it is logged that it asks something, or that nobody has its code.
 
         Raises:
             TimeoutError: If it has not ended by then; it goes on regardless.
@@ -68,7 +69,10 @@ class Reach:
             for message in self.happenings(request, timeout):
                 if execution_state(message.execution.state).finished:
                     return Execution(message.execution, self)
-                told = self._tell_what_it_waits_for(message.execution, told)
+                held_up = self._held_up(message.execution)
+                if telling and held_up not in ("", told):
+                    _log.warning("%s %s", message.execution.name, held_up)
+                told = held_up
         except TimeoutError:
             last = self.execution(execution)
             if not last.status.finished:
@@ -76,16 +80,13 @@ class Reach:
             return last
         return self.execution(execution)
 
-    def _tell_what_it_waits_for(self, execution: execution_pb2.Execution, told: str) -> str:
-        """Log what an execution waits for that may never come by itself, unless that is what was told last."""
-        text = ""
+    def _held_up(self, execution: execution_pb2.Execution) -> str:
+        """Return what an execution waits for that may never come by itself; empty where it goes on."""
         if execution_state(execution.state) is ExecutionState.WAITING:
-            text = f"waits for an answer: {_answering(execution.name)}"
-        elif execution.pending_reason and not has_joined(self.connection):
-            text = f"is held up: {execution.pending_reason}"
-        if text and text != told:
-            _log.warning("%s %s", execution.name, text)
-        return text
+            return f"waits for an answer: {_answering(execution.name)}"
+        if execution.pending_reason and not has_joined(self.connection):
+            return f"is held up: {execution.pending_reason}"
+        return ""
 
     def happenings(
         self, request: ExecutionServiceWatchRequest, timeout: float | None = None
