@@ -33,7 +33,10 @@ from tests.e2e.oracle.tables import Tables
 from tests.postgres import reachable_folder
 
 EXAMPLES = int(os.environ.get("DALSEGNO_ORACLE_EXAMPLES", "40"))
-pytestmark = pytest.mark.timeout(300 + 5 * EXAMPLES)
+pytestmark = [
+    pytest.mark.timeout(300 + 5 * EXAMPLES),
+    pytest.mark.filterwarnings("ignore:replay :UserWarning"),  # what a plan warns of, examples do all the time
+]
 oracle = settings(
     max_examples=EXAMPLES,
     database=None,
