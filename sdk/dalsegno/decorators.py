@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from dalsegno.decorated import Decorated, decorated_objects, module_name
 from dalsegno.errors import UsageError
+from dalsegno.lanes import Lane, Urgency, checked_urgency
 from dalsegno.steps import MAX_RETRY_DELAY, RETRY_DELAY, RETRY_JITTER, Exceptions, Step, StepCall, StepSettings
 from dalsegno.timeouts import checked_timeout
 
@@ -37,6 +38,14 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
+class _RunOptions(NamedTuple):
+    """What `with_options` gives to a single run, as what starts it takes it."""
+
+    name: str | None
+    timeout: float | None
+    urgency: Urgency
+
+
 class _Runnable(Decorated[P, R]):
     """What an execution is one run of.
 
@@ -53,6 +62,15 @@ class _Runnable(Decorated[P, R]):
     def _timeout_or(self, timeout: float | timedelta | None) -> float | None:
         given = checked_timeout(f"the replay of {self.kind} {self.name!r}", timeout)
         return self.timeout if given is None else given
+
+    def _urgency(self, lane: Lane | str | None, priority: int | None) -> Urgency:
+        return checked_urgency(f"the replay of {self.kind} {self.name!r}", lane, priority)
+
+    def _options(
+        self, name: str | None, timeout: float | timedelta | None, lane: Lane | str | None, priority: int | None
+    ) -> _RunOptions:
+        what = f"{self.kind} {self.name!r}"
+        return _RunOptions(name, checked_timeout(what, timeout), checked_urgency(what, lane, priority))
 
 
 class Flow(_Runnable[P, R]):
@@ -84,14 +102,23 @@ class Flow(_Runnable[P, R]):
 
         return starts.start_flow(self, args, kwargs)
 
-    def with_options(self, *, name: str | None = None, timeout: float | timedelta | None = None) -> FlowRun[P, R]:
+    def with_options(
+        self,
+        *,
+        name: str | None = None,
+        timeout: float | timedelta | None = None,
+        lane: Lane | str | None = None,
+        priority: int | None = None,
+    ) -> FlowRun[P, R]:
         """Give options to a single run: ``article.with_options(timeout=60).run("kitchens")``.
 
         Args:
             name: The name of the run, unique in its project; one is made up where none is given.
             timeout: Seconds, or a timedelta, that it may take, instead of the flow's own.
+            lane: ``"live"`` (the default), or ``"bulk"`` for what goes after all that is live.
+            priority: From -100 to 100: within a lane the higher one goes first.
         """
-        return FlowRun(self, name, checked_timeout(f"flow {self.name!r}", timeout))
+        return FlowRun(self, self._options(name, timeout, lane, priority))
 
     def replay(
         self,
@@ -107,12 +134,15 @@ class Flow(_Runnable[P, R]):
         expect_plan: str | None = None,
         inputs: Mapping[str, object] | None = None,
         timeout: float | timedelta | None = None,
+        lane: Lane | str | None = None,
+        priority: int | None = None,
         debug: bool = False,
         **flow_inputs: object,
     ) -> ExecutionHandle[Any]:
         """Replay an execution of this flow with the code as it is here; see ``Client.executions.replay``.
 
-        With `timeout`, the replay may take that long; else as long as the flow has, or as its source had.
+        With `timeout`, the replay may take that long; else as long as the flow has, or as its source had. `lane` and
+        `priority` are those of `with_options`.
 
         With ``debug=True`` the body and its steps run in the calling thread of this process, so that breakpoints
         work, and the replay has ended when this returns. Timeouts of steps are not enforced then.
@@ -135,6 +165,7 @@ class Flow(_Runnable[P, R]):
             inputs=inputs,
             flow_inputs=flow_inputs,
             timeout=self._timeout_or(timeout),
+            urgency=self._urgency(lane, priority),
         )
         return starts.replay_flow(self, exec_id, request, debug=debug)
 
@@ -142,18 +173,17 @@ class Flow(_Runnable[P, R]):
 class FlowRun(Generic[P, R]):
     """A flow with the options of one run."""
 
-    __slots__ = ("_flow", "_name", "_timeout")
+    __slots__ = ("_flow", "_options")
 
-    def __init__(self, flow: Flow[P, R], name: str | None, timeout: float | None) -> None:
+    def __init__(self, flow: Flow[P, R], options: _RunOptions) -> None:
         self._flow = flow
-        self._name = name
-        self._timeout = timeout
+        self._options = options
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> ExecutionHandle[R]:
         """Start an execution and return its handle; see `Flow.run`."""
         from dalsegno.client import starts
 
-        return starts.start_flow(self._flow, args, kwargs, name=self._name, timeout=self._timeout)
+        return starts.start_flow(self._flow, args, kwargs, **self._options._asdict())
 
 
 class Pipeline(_Runnable[P, R]):
@@ -171,14 +201,24 @@ class Pipeline(_Runnable[P, R]):
 
         return starts.run_pipeline(self, args, kwargs)
 
-    def with_options(self, *, name: str | None = None, timeout: float | timedelta | None = None) -> PipelineRun[P, R]:
+    def with_options(
+        self,
+        *,
+        name: str | None = None,
+        timeout: float | timedelta | None = None,
+        lane: Lane | str | None = None,
+        priority: int | None = None,
+    ) -> PipelineRun[P, R]:
         """Give options to a single run: ``training.with_options(timeout=3600)(rate=0.1)``.
 
         Args:
             name: The name of the run, unique in its project; one is made up where none is given.
             timeout: Seconds, or a timedelta, that it may take, instead of the pipeline's own.
+            lane: ``"live"``, or ``"bulk"`` for what goes after all that is live; where none is given live, or
+                bulk for a graph of thousands of steps.
+            priority: From -100 to 100: within a lane the higher one goes first.
         """
-        return PipelineRun(self, name, checked_timeout(f"pipeline {self.name!r}", timeout))
+        return PipelineRun(self, self._options(name, timeout, lane, priority))
 
     def trace(self, *args: P.args, **kwargs: P.kwargs) -> Graph:
         """Return the graph that a run with these arguments would have; nothing runs."""
@@ -198,6 +238,8 @@ class Pipeline(_Runnable[P, R]):
         rerun_changed_code: bool = False,
         expect_plan: str | None = None,
         timeout: float | timedelta | None = None,
+        lane: Lane | str | None = None,
+        priority: int | None = None,
         debug: bool = False,
     ) -> Execution:
         """Replay a run with the code as it is here, wait, and return the new execution.
@@ -214,6 +256,8 @@ class Pipeline(_Runnable[P, R]):
             expect_plan: The digest of the plan that was agreed to.
             timeout: Seconds, or a timedelta, that the replay may take; else as long as the pipeline has, or as its
                 source had.
+            lane: As with `with_options`.
+            priority: As with `with_options`.
             debug: Run the steps in the calling thread of this process, so that breakpoints work. Timeouts of steps
                 are not enforced then.
         """
@@ -229,6 +273,7 @@ class Pipeline(_Runnable[P, R]):
             inputs=input_overrides,
             everything=skip is None and not skip_successful_steps,
             timeout=self._timeout_or(timeout),
+            urgency=self._urgency(lane, priority),
         )
         return pipeline_replays.replay_pipeline(self, pipeline_run, pipeline, request, debug=debug)
 
@@ -236,18 +281,17 @@ class Pipeline(_Runnable[P, R]):
 class PipelineRun(Generic[P, R]):
     """A pipeline with the options of one run."""
 
-    __slots__ = ("_name", "_pipeline", "_timeout")
+    __slots__ = ("_options", "_pipeline")
 
-    def __init__(self, pipeline: Pipeline[P, R], name: str | None, timeout: float | None) -> None:
+    def __init__(self, pipeline: Pipeline[P, R], options: _RunOptions) -> None:
         self._pipeline = pipeline
-        self._name = name
-        self._timeout = timeout
+        self._options = options
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Execution:
         """Trace, run, wait, and return the execution; see `Pipeline`."""
         from dalsegno.client import starts
 
-        return starts.run_pipeline(self._pipeline, args, kwargs, name=self._name, timeout=self._timeout)
+        return starts.run_pipeline(self._pipeline, args, kwargs, **self._options._asdict())
 
 
 @overload

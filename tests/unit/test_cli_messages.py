@@ -156,3 +156,12 @@ def test_a_deadline_is_shown_until_the_end() -> None:
     shown.print(execution_details(view, ()))
     shown.print(execution_details(replace(view, state=ExecutionState.COMPLETED), ()))
     assert shown.export_text().count("deadline") == 1
+
+
+def test_a_lane_is_shown_where_it_is_not_the_usual_one() -> None:
+    shown = Console(width=100, record=True, file=io.StringIO())
+    for lane, priority in ((execution_pb2.LANE_LIVE, 0), (execution_pb2.LANE_LIVE, 3), (execution_pb2.LANE_BULK, 0)):
+        view = execution_view(_execution(lane=lane, priority=priority), lambda payload: None)
+        shown.print(execution_details(view, ()))
+    said = [line.split("lane", 1)[1].strip() for line in shown.export_text().splitlines() if "lane" in line]
+    assert said == ["live, priority 3", "bulk, priority 0"]

@@ -117,7 +117,8 @@ class Outcome:
 class Execution:
     """One run. `inputs` is a FlowInputs, `result` a Payload, `failure` a Failure, `result_binding` a Binding.
 
-    `time_limit` is in seconds; the `deadline` is that long after the creation, or the last retry.
+    `time_limit` is in seconds; the `deadline` is that long after the creation, or the last retry. `rank` is its lane
+    and priority.
     """
 
     id: ExecutionId
@@ -144,6 +145,7 @@ class Execution:
     replay: Mapping[str, object] | None
     time_limit: float | None
     deadline: datetime | None
+    rank: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,11 @@ def certain_lane(asked: Lane | None, most_steps: int) -> Lane | None:
     return Lane.LIVE if usual_lane(most_steps) is Lane.LIVE else None
 
 
+def priority_of(rank: int) -> int:
+    """Return the priority of a rank within its lane."""
+    return _BULK_RANK * lane_of(rank).value - rank
+
+
 def usual_lane(steps: int) -> Lane:
     """Return the lane of an execution whose request names none, by how many of its steps are known to run."""
     return Lane.BULK if steps >= BULK_FROM else Lane.LIVE

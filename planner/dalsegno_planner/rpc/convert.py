@@ -33,6 +33,8 @@ from dalsegno_planner.core.execution import (
     Wait,
     WaitState,
 )
+from dalsegno_planner.core.lanes import lane_of, priority_of
+from dalsegno_planner.rpc.ranks import LANE_MESSAGES
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LONGEST_TIMEOUT = 1e9
@@ -72,6 +74,8 @@ def execution_message(
         definition=DefinitionRef(module=execution.module, name=execution.flow, pinned_digest=execution.pinned_digest),
         invocation_count=execution.invocation_count,
         requested_by=execution.requested_by,
+        lane=LANE_MESSAGES[lane_of(execution.rank)],
+        priority=priority_of(execution.rank),
     )
     if execution.source_id is not None:
         message.original_exec_id = str(execution.source_id)

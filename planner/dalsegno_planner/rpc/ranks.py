@@ -14,6 +14,7 @@ LANES: Mapping[int, Lane | None] = {
     execution_pb2.LANE_LIVE: Lane.LIVE,
     execution_pb2.LANE_BULK: Lane.BULK,
 }
+LANE_MESSAGES = {Lane.LIVE: execution_pb2.LANE_LIVE, Lane.BULK: execution_pb2.LANE_BULK}
 
 
 class Ranked(Protocol):

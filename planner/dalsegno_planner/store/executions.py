@@ -295,6 +295,7 @@ def _pending(new: NewExecution, row: Record) -> Execution:
         replay=None,
         time_limit=new.time_limit,
         deadline=row["deadline"],
+        rank=new.rank,
     )
 
 

@@ -34,6 +34,8 @@ def execution_document(execution: ExecutionView) -> Document:
         "warnings": list(execution.warnings),
         "step_count": execution.step_count,
         "deadline": _time(execution.deadline),
+        "lane": execution.lane.value,
+        "priority": execution.priority,
     }
 
 

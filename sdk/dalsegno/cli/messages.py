@@ -28,6 +28,7 @@ def execution_view(message: execution_pb2.Execution, decode: Decode) -> Executio
         message: As the planner has it.
         decode: Returns the value of a payload as JSON shows it.
     """
+    from dalsegno.client.lanes import lane_of
     from dalsegno.client.results import result_of
     from dalsegno.v1 import definition_pb2, execution_pb2
 
@@ -50,6 +51,8 @@ def execution_view(message: execution_pb2.Execution, decode: Decode) -> Executio
         warnings=replay_warnings(message),
         step_count=message.invocation_count,
         deadline=_moment(message, "deadline", message.deadline),
+        lane=lane_of(message),
+        priority=message.priority,
     )
 
 

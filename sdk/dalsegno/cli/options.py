@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dalsegno.cli.reporting import OutputFormat
+from dalsegno.lanes import Lane as Lanes
 
 Output = Annotated[
     OutputFormat,
@@ -36,5 +37,13 @@ Execution = Annotated[
 Timeout = Annotated[
     float | None,
     typer.Option("--timeout", metavar="SECONDS", help="How long the execution may take, waits included."),
+]
+Lane = Annotated[
+    Lanes | None,
+    typer.Option("--lane", help="Work of live executions goes before that of bulk ones. Default: live, unless huge."),
+]
+Priority = Annotated[
+    int | None,
+    typer.Option("--priority", metavar="NUMBER", help="-100 to 100: within a lane the higher one goes first."),
 ]
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="How many are shown at most.")]

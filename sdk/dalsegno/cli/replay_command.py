@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dalsegno.cli.options import Address, Execution, Limit, Output, Project, Timeout
+from dalsegno.cli.options import Address, Execution, Lane, Limit, Output, Priority, Project, Timeout
 from dalsegno.cli.reporting import OutputFormat, Report
 
 
@@ -43,6 +43,8 @@ def replay(
         str | None, typer.Option(metavar="DIGEST", help="Refuse if the plan is not the one of this digest.")
     ] = None,
     timeout: Timeout = None,
+    lane: Lane = None,
+    priority: Priority = None,
     limit: Limit = 100,
     address: Address = None,
     project: Project = None,
@@ -70,4 +72,5 @@ def replay(
     with Session(address, project) as session:
         if dry_run:
             return show_plan(session, execution, request, report, limit=limit)
-        return make_replay(session, execution, {**request, "timeout": timeout}, report, wait=wait, limit=limit)
+        request |= {"timeout": timeout, "lane": lane, "priority": priority}
+        return make_replay(session, execution, request, report, wait=wait, limit=limit)

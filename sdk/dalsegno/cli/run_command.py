@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from dalsegno.cli.options import Address, Limit, Output, Project, Timeout
+from dalsegno.cli.options import Address, Lane, Limit, Output, Priority, Project, Timeout
 from dalsegno.cli.reporting import OutputFormat, Report
+from dalsegno.lanes import checked_urgency
+from dalsegno.timeouts import checked_timeout
 
 
 def run_flow(
@@ -22,6 +24,8 @@ def run_flow(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end, or return at once.")] = True,
     timeout: Timeout = None,
+    lane: Lane = None,
+    priority: Priority = None,
     limit: Limit = 100,
     address: Address = None,
     project: Project = None,
@@ -37,5 +41,13 @@ def run_flow(
     runnable = load_runnable(target)
     with Session(address, project) as session:
         return start_and_follow(
-            session, runnable, arguments, Report(output), name=name, timeout=timeout, wait=wait, limit=limit
+            session,
+            runnable,
+            arguments,
+            Report(output),
+            name=name,
+            timeout=checked_timeout("the run", timeout),
+            urgency=checked_urgency("the run", lane, priority),
+            wait=wait,
+            limit=limit,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_never
+from typing import Any, assert_never
 
 from dalsegno.cli.documents import execution_document
 from dalsegno.cli.exit_codes import ExitCode
@@ -13,7 +13,7 @@ from dalsegno.cli.outcome import exit_code_for, show_execution
 from dalsegno.cli.reporting import Report
 from dalsegno.cli.session import Session
 from dalsegno.decorators import Flow, Pipeline
-from dalsegno.timeouts import checked_timeout
+from dalsegno.lanes import Urgency
 
 
 def start_and_follow(
@@ -24,11 +24,12 @@ def start_and_follow(
     *,
     name: str | None,
     timeout: float | None,
+    urgency: Urgency,
     wait: bool,
     limit: int,
 ) -> ExitCode:
     """Start an execution, and follow it to its end where that is asked for."""
-    started = session.execution(_start(session, runnable, arguments, name, timeout))
+    started = session.execution(_start(session, runnable, arguments, name=name, timeout=timeout, urgency=urgency))
     if not wait:
         report.document(execution_document(started))
         report.show(f"{started.name} is started: dalsegno executions get {started.name}")
@@ -42,15 +43,12 @@ def start_and_follow(
     return exit_code_for(ended)
 
 
-def _start(
-    session: Session, runnable: Runnable, arguments: Mapping[str, object], name: str | None, timeout: float | None
-) -> str:
-    limit = checked_timeout("the run", timeout)
+def _start(session: Session, runnable: Runnable, arguments: Mapping[str, object], **options: Any) -> str:
     from dalsegno.client.starts import start_flow, start_pipeline
 
     match runnable:
         case Flow():
-            return start_flow(runnable, (), arguments, session.client, name=name, timeout=limit).exec_id
+            return start_flow(runnable, (), arguments, session.client, **options).exec_id
         case Pipeline():
-            return start_pipeline(runnable, (), arguments, session.client.reach, name=name, timeout=limit).exec_id
+            return start_pipeline(runnable, (), arguments, session.client.reach, **options).exec_id
     assert_never(runnable)

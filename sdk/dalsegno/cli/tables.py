@@ -24,6 +24,7 @@ from dalsegno.cli.wording import (
     state_text,
     time_text,
 )
+from dalsegno.lanes import Lane
 from dalsegno.states import InvocationState
 
 _EXECUTION_COLUMNS = (
@@ -139,6 +140,8 @@ def _facts(execution: ExecutionView) -> RenderableType:
         facts.add_row(f"input {name}", Text(f"{value_line(value)}{changed}"))
     if execution.result is not None:
         facts.add_row("result", Text(value_line(execution.result, width=200)))
+    if execution.lane is not Lane.LIVE or execution.priority:
+        facts.add_row("lane", f"{execution.lane}, priority {execution.priority}")
     if execution.deadline is not None and not execution.state.finished:
         facts.add_row("deadline", time_text(execution.deadline))
     if execution.pending_reason:

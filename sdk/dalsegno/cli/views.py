@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from dalsegno.errors import Failure
+from dalsegno.lanes import Lane
 from dalsegno.states import ExecutionState, InvocationState
 from dalsegno.step_context import Progress
 
@@ -46,6 +47,8 @@ class ExecutionView:
     warnings: tuple[str, ...] = ()
     step_count: int = 0
     deadline: datetime | None = None
+    lane: Lane = Lane.LIVE
+    priority: int = 0
 
     @property
     def seconds(self) -> float | None:

@@ -21,6 +21,7 @@ from dalsegno.client.storage import Uploads
 from dalsegno.client.waits import Wait
 from dalsegno.decorators import Flow, Pipeline
 from dalsegno.errors import StateError, UsageError
+from dalsegno.lanes import Lane, checked_urgency
 from dalsegno.states import ExecutionState
 from dalsegno.timeouts import checked_timeout
 from dalsegno.v1 import execution_pb2, log_service_pb2, wait_service_pb2
@@ -118,6 +119,8 @@ class Executions:
         expect_plan: str | None = None,
         inputs: Mapping[str, object] | None = None,
         timeout: float | timedelta | None = None,
+        lane: Lane | str | None = None,
+        priority: int | None = None,
         **flow_inputs: object,
     ) -> Execution:
         """Create a replay, and return it without waiting for it.
@@ -143,6 +146,8 @@ class Executions:
             inputs: Flow inputs that are replaced; all others are carried over as recorded.
             timeout: Seconds, or a timedelta, that the replay may take, waits included; as long as its source where
                 none is given.
+            lane: ``"live"`` or ``"bulk"``; live where none is given, and bulk where thousands of steps run again.
+            priority: From -100 to 100: within a lane the higher one goes first.
             **flow_inputs: The same, where no argument of this method has the name.
 
         Raises:
@@ -163,6 +168,7 @@ class Executions:
             inputs=inputs,
             flow_inputs=flow_inputs,
             timeout=checked_timeout("the replay", timeout),
+            urgency=checked_urgency("the replay", lane, priority),
         )
         return self.replay_request(exec_id, request)
 
@@ -206,7 +212,14 @@ class Executions:
         here = code_here.for_source(self._reach, exec_id, pin=True)
         uploads = Uploads(self._reach.storage)
         spec = checked_spec(self._reach, request, execution_text(exec_id), uploads, types=here.types, code=here.code)
-        return create_replay(self._reach, spec, uploads, expect_plan=request.expect_plan, timeout=request.timeout)
+        return create_replay(
+            self._reach,
+            spec,
+            uploads,
+            expect_plan=request.expect_plan,
+            timeout=request.timeout,
+            urgency=request.urgency,
+        )
 
     def wait(self, exec_id: object, timeout: float | None = None) -> Execution:
         """Wait until an execution has ended, and return it, whether it failed or not.

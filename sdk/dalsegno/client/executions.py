@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from dalsegno.client.checkpoints import Checkpoint
+from dalsegno.client.lanes import lane_of
 from dalsegno.client.results import result_of
 from dalsegno.client.sequences import LazyMapping, NamedSequence
 from dalsegno.client.times import moment
 from dalsegno.client.waits import Wait
 from dalsegno.errors import ExecutionError, Failure, NotFoundError, StateError
 from dalsegno.failures import failure_error, failure_of
+from dalsegno.lanes import Lane
 from dalsegno.replay_warnings import replay_warnings
 from dalsegno.states import ExecutionState
 from dalsegno.v1 import definition_pb2, execution_pb2, wait_service_pb2
@@ -102,6 +104,16 @@ class Execution:
     def timeout(self) -> float | None:
         """How many seconds it may take, from its creation or its last retry on; None where there is no limit."""
         return self._message.timeout.ToNanoseconds() / 1e9 if self._message.HasField("timeout") else None
+
+    @property
+    def lane(self) -> Lane:
+        """Whether its work goes before that of bulk executions, or is such work."""
+        return lane_of(self._message)
+
+    @property
+    def priority(self) -> int:
+        """What it goes before in its lane: all that is lower."""
+        return self._message.priority
 
     @property
     def deadline(self) -> dt.datetime | None:

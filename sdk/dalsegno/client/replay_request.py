@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dalsegno.client.given_values import KnownTypes, require_names, value_message
 from dalsegno.errors import Problem, UsageError
+from dalsegno.lanes import USUAL, Urgency
 from dalsegno.v1 import replay_service_pb2
 from dalsegno.v1.replay_service_pb2 import CodeVersion, InputOverrides, ReplaySpec, SelectorList
 
@@ -45,6 +46,7 @@ class ReplayRequest:
         inputs: Flow inputs that are replaced.
         flow_inputs: The same, given as keyword arguments.
         timeout: Seconds that the replay may take; None for as many as its source.
+        urgency: What the work of the replay goes before.
         problems: What is known to be wrong with the request already.
     """
 
@@ -60,6 +62,7 @@ class ReplayRequest:
     inputs: Mapping[str, object] | None = None
     flow_inputs: Mapping[str, object] = field(default_factory=dict)
     timeout: float | None = None
+    urgency: Urgency = USUAL
     problems: tuple[Problem, ...] = ()
 
     def all_inputs(self) -> dict[str, object]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from dalsegno.client.connection import new_request_id
 from dalsegno.client.executions import Execution
+from dalsegno.client.lanes import lane_message
 from dalsegno.client.plans import Plan
 from dalsegno.client.storage import Uploads
 from dalsegno.durable import refuse_at_import
+from dalsegno.lanes import USUAL, Urgency
 from dalsegno.timeouts import duration
 from dalsegno.v1.replay_service_pb2 import (
     PLAN_VIEW_ROOTS,
@@ -38,6 +40,7 @@ def create_replay(
     single_step: bool = False,
     debug: bool = False,
     timeout: float | None = None,
+    urgency: Urgency = USUAL,
 ) -> Execution:
     """Create a replay.
 
@@ -49,6 +52,7 @@ def create_replay(
         single_step: Whether nothing but the one invocation that it names is to run.
         debug: Whether this process runs it, and nobody else.
         timeout: Seconds that it may take; None for as many as its source.
+        urgency: What its work goes before.
     """
     refuse_at_import(f"execution {spec.execution} cannot be replayed")
     # The plan of a single step is not asked for beforehand: what it would refuse, the creation refuses.
@@ -64,6 +68,8 @@ def create_replay(
         single_step=single_step,
         debug=debug,
         timeout=duration(timeout),
+        lane=lane_message(urgency.lane),
+        priority=urgency.priority,
     )
     response = reach.connection.call(lambda stubs: stubs.replays.Create, request)
     return Execution(response.execution, reach)

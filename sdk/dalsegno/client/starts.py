@@ -11,6 +11,7 @@ from dalsegno.client.code_here import CodeHere, definitions, for_decorated, join
 from dalsegno.client.connection import new_request_id
 from dalsegno.client.executions import Execution
 from dalsegno.client.handles import ExecutionHandle
+from dalsegno.client.lanes import lane_message
 from dalsegno.client.replay_request import ReplayRequest
 from dalsegno.client.replay_specs import checked_spec
 from dalsegno.client.replays import create_replay
@@ -19,6 +20,7 @@ from dalsegno.client.warned import warn_of
 from dalsegno.definitions import definition_ref, kind_of
 from dalsegno.durable import refuse_at_import, refuse_inside
 from dalsegno.errors import UsageError
+from dalsegno.lanes import USUAL, Urgency
 from dalsegno.timeouts import duration
 from dalsegno.tracing import Graph, trace
 from dalsegno.v1.execution_service_pb2 import (
@@ -44,11 +46,12 @@ def start_flow(
     client: Client | None = None,
     name: str | None = None,
     timeout: float | None = None,
+    urgency: Urgency = USUAL,
 ) -> ExecutionHandle[Any]:
-    """Start an execution of a flow, under a run name and with a timeout of its own where these are given."""
+    """Start an execution of a flow, under a run name, with a timeout and an urgency of its own where given."""
     refuse_in_body(flow, "run")
     reach = reach_of(client)
-    return ExecutionHandle(start_flow_on(reach, flow, args, kwargs, name, timeout), reach)
+    return ExecutionHandle(start_flow_on(reach, flow, args, kwargs, name, timeout, urgency), reach)
 
 
 def start_flow_on(
@@ -58,6 +61,7 @@ def start_flow_on(
     kwargs: Mapping[str, object],
     name: str | None = None,
     timeout: float | None = None,
+    urgency: Urgency = USUAL,
 ) -> Execution:
     """Start an execution of a flow on a planner."""
     refuse_in_body(flow, "run")
@@ -67,7 +71,7 @@ def start_flow_on(
         name: Value(payload=uploads.encoded(value, f"argument {name!r} of flow {flow.name!r}"))
         for name, value in arguments.items()
     }
-    header = _header(reach, flow, inputs, name, timeout)
+    header = _header(reach, flow, inputs, name, timeout, urgency)
     uploads.send()
     return _start(reach, header, ())
 
@@ -91,11 +95,12 @@ def run_pipeline(
     kwargs: Mapping[str, object],
     name: str | None = None,
     timeout: float | None = None,
+    urgency: Urgency = USUAL,
 ) -> Execution:
     """Trace a pipeline, run it, and return the execution once it has ended well."""
     refuse_in_body(pipeline, "run")
     reach = reach_of(None)
-    return ended_well(reach, start_pipeline(pipeline, args, kwargs, reach, name, timeout))
+    return ended_well(reach, start_pipeline(pipeline, args, kwargs, reach, name, timeout, urgency))
 
 
 def start_pipeline(
@@ -105,8 +110,9 @@ def start_pipeline(
     reach: Reach,
     name: str | None = None,
     timeout: float | None = None,
+    urgency: Urgency = USUAL,
 ) -> Execution:
-    """Trace a pipeline and start it, under a run name and with a timeout of its own where these are given."""
+    """Trace a pipeline and start it, under a run name, with a timeout and an urgency of its own where given."""
     refuse_in_body(pipeline, "run")
     uploads = Uploads(reach.storage)
     pinned = joined(reach, pipeline)
@@ -115,7 +121,7 @@ def start_pipeline(
         name: Value(payload=uploads.payload(value, f"argument {name!r} of pipeline {pipeline.name!r}"))
         for name, value in graph.inputs.items()
     }
-    header = _header(reach, pipeline, inputs, name, timeout, graph)
+    header = _header(reach, pipeline, inputs, name, timeout, urgency, graph)
     uploads.send()
     return _start(reach, header, graph.steps)
 
@@ -152,8 +158,15 @@ def replay_source(
 
     def create() -> Execution:
         spec = checked_spec(reach, request, source.exec_id, given, types=here.types, code=here.code)
-        agreed, timeout = request.expect_plan, request.timeout
-        return create_replay(reach, spec, given, expect_plan=agreed, debug=debug, timeout=timeout)
+        return create_replay(
+            reach,
+            spec,
+            given,
+            expect_plan=request.expect_plan,
+            debug=debug,
+            timeout=request.timeout,
+            urgency=request.urgency,
+        )
 
     if not debug:
         return create()
@@ -169,6 +182,7 @@ def _header(
     inputs: Mapping[str, Value],
     name: str | None,
     timeout: float | None,
+    urgency: Urgency,
     graph: Graph | None = None,
 ) -> StartHeader:
     return StartHeader(
@@ -183,6 +197,8 @@ def _header(
         result=graph.result if graph is not None else None,
         shaping_inputs=sorted(graph.shaped_by) if graph is not None else (),
         timeout=duration(decorated.timeout if timeout is None else timeout),
+        lane=lane_message(urgency.lane),
+        priority=urgency.priority,
     )
 
 

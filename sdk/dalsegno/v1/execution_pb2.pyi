@@ -663,6 +663,8 @@ class Execution(_message.Message):
     NOT_MADE_FIELD_NUMBER: _builtins.int
     NOT_MADE_COUNT_FIELD_NUMBER: _builtins.int
     PLAN_WARNINGS_FIELD_NUMBER: _builtins.int
+    LANE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The UUID."""
     project: _builtins.str
@@ -689,6 +691,10 @@ class Execution(_message.Message):
     """For a replay, who asked for it."""
     not_made_count: _builtins.int
     """How many."""
+    lane: Global___Lane.ValueType
+    """The lane of its work."""
+    priority: _builtins.int
+    """Which work of a lane goes first: that of the higher priority."""
     @_builtins.property
     def inputs(self) -> _value_pb2.FlowInputs:
         """Its inputs."""
@@ -774,10 +780,12 @@ class Execution(_message.Message):
         not_made: _abc.Iterable[_builtins.str] | None = ...,
         not_made_count: _builtins.int = ...,
         plan_warnings: _abc.Iterable[_builtins.str] | None = ...,
+        lane: Global___Lane.ValueType = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "inputs", b"inputs", "result", b"result", "result_parts", b"result_parts", "started_at", b"started_at", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "debug", b"debug", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "flow", b"flow", "id", b"id", "inputs", b"inputs", "invocation_count", b"invocation_count", "kind", b"kind", "name", b"name", "not_made", b"not_made", "not_made_count", b"not_made_count", "original_exec_id", b"original_exec_id", "overridden_inputs", b"overridden_inputs", "pending_reason", b"pending_reason", "plan_warnings", b"plan_warnings", "project", b"project", "requested_by", b"requested_by", "result", b"result", "result_parts", b"result_parts", "single_step", b"single_step", "started_at", b"started_at", "state", b"state", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "debug", b"debug", "definition", b"definition", "failure", b"failure", "finished_at", b"finished_at", "flow", b"flow", "id", b"id", "inputs", b"inputs", "invocation_count", b"invocation_count", "kind", b"kind", "lane", b"lane", "name", b"name", "not_made", b"not_made", "not_made_count", b"not_made_count", "original_exec_id", b"original_exec_id", "overridden_inputs", b"overridden_inputs", "pending_reason", b"pending_reason", "plan_warnings", b"plan_warnings", "priority", b"priority", "project", b"project", "requested_by", b"requested_by", "result", b"result", "result_parts", b"result_parts", "single_step", b"single_step", "started_at", b"started_at", "state", b"state", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,19 +3,19 @@
 -- name: get
 SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
        invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay,
-       time_limit, deadline
+       time_limit, deadline, lane AS rank
 FROM executions WHERE id = $1;
 
 -- name: get_by_request
 SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
        invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay,
-       time_limit, deadline
+       time_limit, deadline, lane AS rank
 FROM executions WHERE request_id = $1;
 
 -- name: get_by_name
 SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
        invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding, replay,
-       time_limit, deadline
+       time_limit, deadline, lane AS rank
 FROM executions WHERE project = $1 AND name = $2;
 
 -- name: name_taken
@@ -38,7 +38,7 @@ SELECT name FROM executions WHERE project = $1 ORDER BY id DESC LIMIT 200;
 -- Messages stay in the table: $1 project, $2 flow, $3 states, $4 source, $5 before this ID, $6 how many.
 SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
        invocation_count, last_event, created_at, started_at, finished_at, ''::bytea AS inputs, NULL::bytea AS result,
-       failure, NULL::bytea AS result_binding, replay, time_limit, deadline
+       failure, NULL::bytea AS result_binding, replay, time_limit, deadline, lane AS rank
 FROM executions
 WHERE ($1 = '' OR project = $1)
   AND ($2 = '' OR flow = $2)
