@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         WaitTimeoutError,
         WaitValidationError,
     )
+    from dalsegno.limits import Limit
     from dalsegno.states import ExecutionState, InvocationState
     from dalsegno.step_context import StepCancelled, cancelled, progress
     from dalsegno.values import register_codec
@@ -75,6 +76,7 @@ __all__ = [
     "Failure",
     "FailureOrigin",
     "InvocationState",
+    "Limit",
     "NotFoundError",
     "Plan",
     "Problem",
@@ -106,6 +108,7 @@ _MODULES = {
     "ExecutionHandle": "dalsegno.client.handles",
     "ExecutionState": "dalsegno.states",
     "InvocationState": "dalsegno.states",
+    "Limit": "dalsegno.limits",
     "Plan": "dalsegno.client.plans",
     "StepCancelled": "dalsegno.step_context",
     "StepFuture": "dalsegno.durable",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, 
 from dalsegno.decorated import Decorated, decorated_objects, module_name
 from dalsegno.errors import UsageError
 from dalsegno.lanes import Lane, Urgency, checked_urgency
+from dalsegno.limits import Limit
 from dalsegno.steps import MAX_RETRY_DELAY, RETRY_DELAY, RETRY_JITTER, Exceptions, Step, StepCall, StepSettings
 from dalsegno.timeouts import checked_timeout
 
@@ -307,6 +308,7 @@ def step(
     retry_jitter: float = RETRY_JITTER,
     retry_on: Exceptions = (),
     no_retry_on: Exceptions = (),
+    concurrency: int | Limit | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(
     function: Callable[..., Any] | None = None,
@@ -320,6 +322,7 @@ def step(
     retry_jitter: float = RETRY_JITTER,
     retry_on: Exceptions = (),
     no_retry_on: Exceptions = (),
+    concurrency: int | Limit | None = None,
 ) -> Any:
     """Make a function a step: one durable unit of user code. ``checkpoint`` is the same decorator.
 
@@ -338,6 +341,8 @@ def step(
             where none are given. `TimeoutError` is also what exceeding the timeout is. It is about what the step's
             code raises: an attempt whose process died is tried again in any case.
         no_retry_on: Exceptions after which it is not, though `retry_on` has them.
+        concurrency: How many of its calls run at once, over all executors and executions of the project: a number, or a
+            `Limit` that it shares with other steps. Further ones wait, and hold nothing meanwhile.
 
     Raises:
         UsageError: If the function is a generator, or an option makes no sense.
@@ -354,6 +359,7 @@ def step(
             retry_jitter=retry_jitter,
             retry_on=retry_on,
             no_retry_on=no_retry_on,
+            concurrency=concurrency,
         )
 
     return decorate if function is None else decorate(function)

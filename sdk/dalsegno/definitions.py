@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dalsegno.arguments import required_parameters, signature_of
 from dalsegno.decorators import Decorated, Flow, Pipeline, Step, StepSettings
+from dalsegno.limits import Concurrency
 from dalsegno.schemas import input_schemas, output_schemas
 from dalsegno.steps import MAX_RETRY_DELAY, RETRY_DELAY, RETRY_JITTER
 
@@ -93,6 +94,9 @@ def step_options(settings: StepSettings) -> StepOptions:
         options.retry_jitter = settings.retry_jitter
     options.retry_on.extend(settings.retry_on)
     options.no_retry_on.extend(settings.no_retry_on)
+    if settings.concurrency is not None:
+        options.concurrency.name = settings.concurrency.name
+        options.concurrency.most = settings.concurrency.most
     return options
 
 
@@ -111,6 +115,7 @@ def settings_of(options: StepOptions) -> StepSettings:
         options.retry_jitter if options.HasField("retry_jitter") else RETRY_JITTER,
         tuple(options.retry_on),
         tuple(options.no_retry_on),
+        Concurrency(options.concurrency.name, options.concurrency.most) if options.HasField("concurrency") else None,
     )
 
 

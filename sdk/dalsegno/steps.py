@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, c
 from dalsegno.decorated import FORBIDDEN_IN_NAMES, Decorated
 from dalsegno.durable import StepFuture, active_body, current_body, inside_step
 from dalsegno.errors import ContextError, UsageError
+from dalsegno.limits import Concurrency, Limit, checked_concurrency
 from dalsegno.values.classes import exception_name
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class StepSettings:
         retry_jitter: By which part of itself a delay is longer or shorter, at random.
         retry_on: Names of the exceptions after which an attempt is tried again; empty for all.
         no_retry_on: Names of the exceptions after which it is not.
+        concurrency: How many of its calls run at once, over all executors; None sets no limit.
     """
 
     retries: int
@@ -57,6 +59,12 @@ class StepSettings:
     retry_jitter: float = RETRY_JITTER
     retry_on: tuple[str, ...] = ()
     no_retry_on: tuple[str, ...] = ()
+    concurrency: Concurrency | None = None
+
+    @property
+    def runs_in_body(self) -> bool:
+        """Whether a direct call may run within the body: neither is its end enforced, nor is it counted with others."""
+        return self.timeout is None and self.concurrency is None
 
 
 class Step(Decorated[P, R]):
@@ -88,6 +96,7 @@ class Step(Decorated[P, R]):
         retry_jitter: float = RETRY_JITTER,
         retry_on: Exceptions = (),
         no_retry_on: Exceptions = (),
+        concurrency: int | Limit | None = None,
     ) -> None:
         super().__init__(function, name)
         self._retries = _checked_retries(self.name, retries)
@@ -97,6 +106,7 @@ class Step(Decorated[P, R]):
         self._retry_jitter = _checked_jitter(self.name, retry_jitter)
         self._retry_on = _exception_names(self.name, "retry_on", retry_on)
         self._no_retry_on = _exception_names(self.name, "no_retry_on", no_retry_on)
+        self._concurrency = checked_concurrency(self.name, f"{self.module}:{self.name}", concurrency)
         parameters = inspect.signature(function).parameters
         self._call_options = frozenset({"id", "after"} - set(parameters))
 
@@ -114,6 +124,7 @@ class Step(Decorated[P, R]):
             self._retry_jitter,
             self._retry_on,
             self._no_retry_on,
+            self._concurrency,
         )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

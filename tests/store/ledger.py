@@ -43,6 +43,8 @@ class Committed:
     rows: list[Any]
     resolved: list[Any]
     moved: list[UUID]
+    requeued: bool
+    promoting: bool
 
 
 @dataclass
@@ -82,8 +84,10 @@ class Ledger:
                 await self._task(execution_id, number, is_body=False)
         return execution_id
 
-    async def bulk(self, steps: int, rank: int = 0, execution_id: UUID | None = None) -> UUID:
-        """Write a pipeline of independent steps, quickly."""
+    async def bulk(
+        self, steps: int, rank: int = 0, execution_id: UUID | None = None, limit: tuple[str, int] | None = None
+    ) -> UUID:
+        """Write a pipeline of independent steps, quickly; with a limit of a name and a number."""
         execution_id = execution_id or new_execution_id()
         await self._execution(execution_id, "pipeline", unfinished=steps, rank=rank)
         await self.connection.execute(
@@ -92,11 +96,34 @@ class Ledger:
             execution_id, steps,
         )  # fmt: skip
         await self.connection.execute(
-            """INSERT INTO tasks (execution_id, number, is_body, route, lane)
-               SELECT $1, n, false, $3, $4 FROM generate_series(1, $2::integer) n""",
-            execution_id, steps, ROUTES[1], rank,
+            """INSERT INTO tasks (execution_id, number, is_body, route, lane, limited_by, at_most)
+               SELECT $1, n, false, $3, $4, $5, $6 FROM generate_series(1, $2::integer) n""",
+            execution_id, steps, ROUTES[1], rank, *(limit or ("", 0)),
         )  # fmt: skip
         return execution_id
+
+    async def fan(self, consumers: int) -> UUID:
+        """Write a pipeline of one step, number 1, and many that take its output."""
+        execution_id = new_execution_id()
+        await self._execution(execution_id, "pipeline", unfinished=consumers + 1)
+        await self.connection.execute(
+            """INSERT INTO invocations (execution_id, number, position, invocation_id, name, state, module, blocked_by,
+                                        upstream)
+               SELECT $1, n, n, 's_' || n, 's', 'pending', 'm', (n > 1)::integer,
+                      CASE WHEN n > 1 THEN '{1}'::integer[] ELSE '{}' END
+               FROM generate_series(1, $2::integer + 1) n""",
+            execution_id, consumers,
+        )  # fmt: skip
+        await self.connection.execute(
+            "INSERT INTO edges SELECT $1, 1, n FROM generate_series(2, $2::integer + 1) n", execution_id, consumers
+        )
+        await self._task(execution_id, 1, is_body=False)
+        return execution_id
+
+    async def promote(self) -> int | None:
+        """Make ready a part of what follows from an end."""
+        promoted: int | None = await self.connection.fetchval(QUERIES["promote"])
+        return promoted
 
     async def flow(self) -> UUID:
         """Write a flow whose body is ready."""
@@ -129,7 +156,15 @@ class Ledger:
         assert row is not None
         rows = sorted(row["claimed"] or [], key=lambda r: (r["execution_id"], r["number"]))
         held = [Held(r["execution_id"], r["number"], r["epoch"], r["session_id"]) for r in rows]
-        return Committed(set(row["durable"]), held, rows, list(row["resolved"] or []), list(row["moved"] or []))
+        return Committed(
+            set(row["durable"]),
+            held,
+            rows,
+            list(row["resolved"] or []),
+            list(row["moved"] or []),
+            row["requeued"],
+            row["promoting"],
+        )
 
     async def claim(self, session: UUID, steps: int = 100, bodies: int = 100, **how: Any) -> list[Held]:
         """Claim for one session."""

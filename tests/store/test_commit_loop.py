@@ -245,3 +245,14 @@ async def test_an_error_in_what_follows_from_a_commit_is_one_of_the_loop(bench: 
     await bench.report(2, 1, completed=StepCompleted())
     with pytest.raises(RuntimeError, match="nobody can be told"):
         await asyncio.wait_for(task, 10)
+
+
+async def test_what_follows_from_a_wide_step_becomes_ready_between_commits(bench: Bench) -> None:
+    """Nobody reports anything more: the loop goes on by itself."""
+    await bench.ledger.fan(2_500)
+    bench.held = await bench.ledger.claim(bench.session.id, steps=1)
+    await bench.report(1, 0, completed=StepCompleted())
+    bench.session.steps.give(2_500)
+    bench.loop.start()
+    numbers = {(await asyncio.wait_for(bench.told.claimed.get(), 20))["number"] for _ in range(2_500)}
+    assert numbers == set(range(2, 2_502))

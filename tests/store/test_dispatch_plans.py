@@ -46,10 +46,13 @@ async def _reads_of_a_batch(ledger: Ledger) -> int:
     return await _reads(ledger) - before
 
 
-async def test_a_commit_reads_rows_by_their_keys(ledger: Ledger) -> None:
+@pytest.mark.parametrize("analyzed", [False, True], ids=["", "analyzed"])
+async def test_a_commit_reads_rows_by_their_keys(ledger: Ledger, analyzed: bool) -> None:
     await ledger.flow()
     await ledger.bulk(_BATCH)
     few = await _reads_of_a_batch(ledger)
+    if analyzed:  # while there are no tasks
+        await ledger.connection.execute("ANALYZE")
     for _ in range(20):
         await ledger.bulk(1_000)
     await ledger.flow()
@@ -71,6 +74,48 @@ async def test_a_claim_costs_what_it_claims(ledger: Ledger) -> None:
         await ledger.bulk(200)
     await ledger.bulk(20_000)
     assert await reads_of_a_claim() <= few + 10 * _BATCH
+
+
+async def test_work_that_has_to_wait_for_others_costs_a_claim_nothing(ledger: Ledger) -> None:
+    session = await ledger.session()
+    await ledger.bulk(3, limit=("default/gpu", 2))
+    (first, second) = await ledger.claim(session, steps=_BATCH, bodies=0)
+    await ledger.bulk(_BATCH)
+
+    async def reads_of_a_claim() -> int:
+        before = await _reads(ledger)
+        claimed = await ledger.claim(session, steps=_BATCH, bodies=0)
+        await ledger.commit(returned=claimed)
+        assert len(claimed) == _BATCH
+        return await _reads(ledger) - before
+
+    few = await reads_of_a_claim()
+    await ledger.bulk(100_000, limit=("default/gpu", 2))
+    await ledger.connection.execute("ANALYZE tasks")
+    assert await reads_of_a_claim() <= few + 10
+    again = await ledger.commit(results=[ledger.result(first)], claims=[(session, 2 * _BATCH, 0)])
+    assert len(again.claimed) == _BATCH + 1
+    await ledger.commit(results=[ledger.result(second)])
+
+
+async def test_work_without_limits_counts_nothing(ledger: Ledger) -> None:
+    session = await ledger.session()
+    await ledger.bulk(_BATCH)
+    counted = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'tasks_limited'"
+    held = await ledger.claim(session)
+    await ledger.commit(results=[ledger.result(one) for one in held])
+    await _reads(ledger)
+    assert await ledger.connection.fetchval(counted) == 0
+
+
+async def test_promoting_costs_what_is_promoted(ledger: Ledger) -> None:
+    await ledger.fan(20_000)
+    session = await ledger.session()
+    (source,) = await ledger.claim(session)
+    await ledger.commit(results=[ledger.result(source)])
+    before = await _reads(ledger)
+    assert await ledger.promote() == 1_000
+    assert await _reads(ledger) - before <= 10 * 1_000
 
 
 def _rows_looked_at(plan: Any) -> int:

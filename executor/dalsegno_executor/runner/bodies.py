@@ -273,7 +273,7 @@ class Body:
             self._report(made.message)
 
     def _runs_here(self, step: Step[..., Any], made: MadeCall) -> bool:
-        return isinstance(made.decision, Execute) and step.options.timeout is None
+        return isinstance(made.decision, Execute) and step.options.runs_in_body
 
     def _start_elsewhere(self, step: Step[..., Any], made: MadeCall) -> None:
         if isinstance(made.decision, Execute):

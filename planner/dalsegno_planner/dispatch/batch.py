@@ -103,6 +103,11 @@ class Batch:
     def __bool__(self) -> bool:
         return bool(self.items or self.returned)
 
+    @property
+    def frees_slots(self) -> bool:
+        """Whether a task ends that was limited, so that others may begin, in other lanes too."""
+        return any(one.session.limited(one.token) for one in self.items)
+
     def may_free_work(self) -> bool:
         """Whether something may be ready after the commit that was not before."""
         return bool(self.results or self.returned or any(call.action == "submitted" for call in self.calls))

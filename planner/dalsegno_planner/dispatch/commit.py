@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -38,6 +38,7 @@ _TROUBLE = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 _NO_FAULT_OF_THE_BATCH: tuple[type[Exception], ...] = (*DATABASE_LOST, *_TROUBLE)
+_PASSING: tuple[type[Exception], ...] = (*_NO_FAULT_OF_THE_BATCH, *_TRY_AGAIN)
 _INBOX_LIMIT = 20_000
 _DURABLE = executor_service_pb2.ACK_STATUS_DURABLE
 
@@ -94,6 +95,7 @@ class CommitLoop:
         self._telling: asyncio.Task[None] | None = None
         # The executions that had the last turn when steps, and when bodies, were claimed.
         self._last_step = self._last_body = _NOBODY
+        self._promoting = False
 
     def start(self) -> asyncio.Task[None]:
         """Start the loop, and return it: it ends by being stopped, or with an error that nobody foresaw."""
@@ -137,14 +139,34 @@ class CommitLoop:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while (batch := self._next_batch()) or any(session.wants_work(self._lane) for session in self._sessions):
+            while (batch := self._next_batch()) or self._promoting or self._wanted():
                 # A stop lets the commit that is under way finish, so that nothing is claimed and forgotten.
-                commit = asyncio.ensure_future(self._commit(batch))
+                commit = asyncio.ensure_future(self._turn(batch))
                 try:
                     await asyncio.shield(commit)
                 except asyncio.CancelledError:
                     await asyncio.wait([commit], timeout=5)
                     raise
+
+    def _wanted(self) -> bool:
+        return any(session.wants_work(self._lane) for session in self._sessions)
+
+    async def _turn(self, batch: Batch) -> None:
+        """Commit once. What that leaves to be made ready goes on between commits, a part at a time."""
+        if batch or self._wanted():
+            await self._commit(batch)
+        if self._promoting:
+            await self._promote()
+
+    async def _promote(self) -> None:
+        """Make ready a part of what follows from ends. Where that fails, housekeeping of any planner goes on."""
+        self._promoting = False
+        if self._connection is not None:
+            try:
+                self._promoting = await self._connection.fetchval(_QUERIES["promote"]) is not None
+            except _PASSING as error:
+                log.warning("promotion_delayed", error=str(error))
+        self._look_again()
 
     def _next_batch(self) -> Batch:
         batch = Batch.of(take(self._inbox, self._most()), self._returned)
@@ -170,6 +192,9 @@ class CommitLoop:
         if row["requeued"]:
             self._look_again()
             self._wake.set()
+        self._promoting = self._promoting or row["promoting"]
+        if batch.frees_slots:
+            self._look_again(tuple(Lane))
         # It runs when this loop waits for the answer to the next commit, or for something to commit.
         if self._telling is not None:
             await self._telling
@@ -179,9 +204,9 @@ class CommitLoop:
         _acknowledge(batch, set(row["durable"] or ()))
         self._outcome.committed(claimed, row["resolved"] or (), row["changed"] or (), row["moved"] or ())
 
-    def _look_again(self) -> None:
+    def _look_again(self, lanes: Collection[Lane] = ()) -> None:
         for session in self._sessions:
-            session.look_again([self._lane])
+            session.look_again(lanes or [self._lane])
 
     def _claim(self, asked: Asked) -> Claim:
         session = asked.session
@@ -205,7 +230,7 @@ class CommitLoop:
     async def _execute(self, batch: Batch, claims: Sequence[Claim]) -> Any:
         arguments = (batch.results, batch.calls, batch.attempts, batch.ends, batch.returned, claims)
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((*_NO_FAULT_OF_THE_BATCH, *_TRY_AGAIN)),
+            retry=retry_if_exception_type(_PASSING),
             wait=wait_random_exponential(multiplier=0.05, max=2),
         ):
             with attempt:

@@ -235,7 +235,7 @@ class Dispatcher:
         accept_by = asyncio.get_running_loop().time() + self.settings.accept_within
         at_once = [task for task in tasks if not (task.is_body and task.has_recorded_calls)]
         for task in at_once:
-            session.sent(task.token, task.lane, accept_by)
+            session.sent(task.token, task.lane, accept_by, limited=task.is_limited)
         if at_once:
             session.send(Message(tasks=executor_service_pb2.Tasks(tasks=[task.message() for task in at_once])))
         for task in tasks:

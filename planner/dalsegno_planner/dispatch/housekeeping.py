@@ -87,6 +87,7 @@ class Housekeeping:
                     await self._record_progress(connection)
                     await self._expire(connection)
                     await connection.execute(_QUERIES["release_due"])
+                    await self._promote(connection)
                     await self._stop_lost(connection)
                     await self._outcomes.look(connection)
             except (
@@ -160,6 +161,11 @@ class Housekeeping:
             log.info("execution_timed_out", execution=str(execution_id))
             self._bus.cancelled(execution_id)
             self._bus.execution_changed(execution_id)
+
+    async def _promote(self, connection: Any) -> None:
+        """Go on with what planners have left that are no more."""
+        while await connection.fetchval(_QUERIES["promote"]) is not None:
+            self._bus.work_ready()
 
     async def _end_lost(self, connection: Any) -> None:
         lost = await connection.fetch(_QUERIES["lost_tasks"])

@@ -78,6 +78,8 @@ class Held(NamedTuple):
     epoch: int
     lane: Lane = Lane.LIVE
     """Of one from before a reconnect it is not known, and it is not made to wait."""
+    limited: bool = False
+    """Whether its end may let others begin, of any lane."""
 
 
 @dataclass(slots=True)
@@ -205,9 +207,14 @@ class Session:
         held = self.held.get((execution_id, BODY))
         return None if held is None else Token(execution_id, BODY, held.epoch)
 
-    def sent(self, token: Token, lane: Lane, accept_by: float) -> None:
+    def limited(self, token: Token) -> bool:
+        """Whether the end of a task may let others begin that have the same limit."""
+        held = self.held.get((token.execution_id, token.number))
+        return held is not None and held.limited
+
+    def sent(self, token: Token, lane: Lane, accept_by: float, *, limited: bool = False) -> None:
         """Note that a task is on its way."""
-        self.held[token.execution_id, token.number] = Held(token.epoch, lane)
+        self.held[token.execution_id, token.number] = Held(token.epoch, lane, limited)
         self.unaccepted[token] = accept_by
 
     def ended(self, token: Token) -> None:

@@ -42,6 +42,12 @@ class ClaimedTask:
         return lane_of(self.row["lane"])
 
     @property
+    def is_limited(self) -> bool:
+        """Whether a limit says how many of its kind run at once."""
+        options = self.row["options"]
+        return bool(options) and definition_pb2.StepOptions.FromString(options).HasField("concurrency")
+
+    @property
     def is_body(self) -> bool:
         """Whether it is the body of a flow."""
         return self.token.number == BODY

@@ -19,6 +19,7 @@ from dalsegno_planner.core.execution import route
 from dalsegno_planner.core.ids import MAX_OUTPUTS, ExecutionId
 from dalsegno_planner.rpc.convert import is_name
 from dalsegno_planner.rpc.inputs import InputsReader
+from dalsegno_planner.rpc.limits import task_limit
 from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store.invocations import GraphRows, InvocationRow, TaskRow
 
@@ -96,7 +97,11 @@ class GraphReader:
         rows = await self._stored([self._row(spec, _TO_RUN, ids) for spec in specs])
         tasks = [
             TaskRow(
-                self._execution_id, row.number, False, route(self._project, row.module, row.name, row.pinned_digest)
+                self._execution_id,
+                row.number,
+                False,
+                route(self._project, row.module, row.name, row.pinned_digest),
+                *task_limit(self._project, row.options),
             )
             for row in rows
             if not row.upstream
@@ -174,6 +179,7 @@ class GraphReader:
         options = b""
         outputs = recorded.output_names
         if spec.HasField("options"):
+            self._check_concurrency(spec, number)
             options = spec.options.SerializeToString()
             outputs = tuple(spec.options.outputs) or outputs
         if outputs and outputs != _DEFAULT_OUTPUTS:
@@ -223,6 +229,11 @@ class GraphReader:
             elif len(self._codes) < _MOST_KNOWN_CODES:
                 self._codes[serialized] = code
         return code
+
+    def _check_concurrency(self, spec: StepSpec, number: int) -> None:
+        limit = spec.options.concurrency
+        if spec.options.HasField("concurrency") and not (is_name(limit.name) and limit.most):
+            self.report(f"steps[{number}].options.concurrency", "a limit needs a name and a number from 1")
 
     def _note_outputs(self, number: int, outputs: tuple[str, ...]) -> None:
         if len(outputs) > MAX_OUTPUTS:

@@ -237,7 +237,10 @@ async def _end(
     connection: Connection, execution_id: UUID, state: ExecutionState, failure: bytes, deleted: Sequence[Record]
 ) -> None:
     """End an execution whose row is locked, with all that it has under way; `deleted` are tasks that it had."""
-    tasks = [*deleted, *await connection.fetch(SQL["delete_tasks"], execution_id)]
+    tasks = [*deleted]
+    # Until there are none: more may have been made ready while the last deletion waited for whoever did so.
+    while more := await connection.fetch(SQL["delete_tasks"], execution_id):
+        tasks += more
     given_out = [task["number"] for task in tasks if task["given_out"]]
     numbers, epochs = [task["number"] for task in tasks], [task["epoch"] for task in tasks]
     await connection.execute(SQL["fence_invocations"], execution_id, numbers, epochs)

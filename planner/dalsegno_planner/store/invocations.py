@@ -56,6 +56,8 @@ class TaskRow(NamedTuple):
     number: int
     is_body: bool
     route: str
+    limited_by: str = ""
+    at_most: int = 0
 
 
 class MarkRow(NamedTuple):

@@ -67,6 +67,7 @@ async def retry(connection: Connection, execution_id: UUID, how: Retry) -> bool:
     if row["has_readers"]:
         await connection.execute(SQL["keep_for_readers"], execution_id, is_flow and row["has_ancestors"])
         await connection.execute(SQL["keep_yields_for_readers"], execution_id)
+    await connection.execute(SQL["forget_promotions"], execution_id)
     if is_flow:
         again = await _reset_flow(connection, execution_id, row)
     else:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64\x61lsegno/v1/definition.proto\x12\x0b\x64\x61lsegno.v1\x1a\x1egoogle/protobuf/duration.proto\"D\n\rDefinitionRef\x12\x0e\n\x06module\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rpinned_digest\x18\x03 \x01(\t\"\x80\x03\n\nDefinition\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.dalsegno.v1.DefinitionKind\x12\x0e\n\x06module\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12@\n\rinput_schemas\x18\x05 \x03(\x0b\x32).dalsegno.v1.Definition.InputSchemasEntry\x12\x17\n\x0frequired_inputs\x18\x06 \x03(\t\x12\x0f\n\x07outputs\x18\x07 \x03(\t\x12\x42\n\x0eoutput_schemas\x18\x08 \x03(\x0b\x32*.dalsegno.v1.Definition.OutputSchemasEntry\x1a\x33\n\x11InputSchemasEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12OutputSchemasEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x92\x02\n\x0bStepOptions\x12\x0f\n\x07outputs\x18\x01 \x03(\t\x12\x0f\n\x07retries\x18\x02 \x01(\r\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bretry_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fmax_retry_delay\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0cretry_jitter\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08retry_on\x18\r \x03(\t\x12\x13\n\x0bno_retry_on\x18\x0e \x03(\tB\x0f\n\r_retry_jitter*\x83\x01\n\x0e\x44\x65\x66initionKind\x12\x1f\n\x1b\x44\x45\x46INITION_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45\x46INITION_KIND_FLOW\x10\x01\x12\x1c\n\x18\x44\x45\x46INITION_KIND_PIPELINE\x10\x02\x12\x18\n\x14\x44\x45\x46INITION_KIND_STEP\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64\x61lsegno/v1/definition.proto\x12\x0b\x64\x61lsegno.v1\x1a\x1egoogle/protobuf/duration.proto\"D\n\rDefinitionRef\x12\x0e\n\x06module\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rpinned_digest\x18\x03 \x01(\t\"\x80\x03\n\nDefinition\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.dalsegno.v1.DefinitionKind\x12\x0e\n\x06module\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12@\n\rinput_schemas\x18\x05 \x03(\x0b\x32).dalsegno.v1.Definition.InputSchemasEntry\x12\x17\n\x0frequired_inputs\x18\x06 \x03(\t\x12\x0f\n\x07outputs\x18\x07 \x03(\t\x12\x42\n\x0eoutput_schemas\x18\x08 \x03(\x0b\x32*.dalsegno.v1.Definition.OutputSchemasEntry\x1a\x33\n\x11InputSchemasEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12OutputSchemasEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc1\x02\n\x0bStepOptions\x12\x0f\n\x07outputs\x18\x01 \x03(\t\x12\x0f\n\x07retries\x18\x02 \x01(\r\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bretry_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fmax_retry_delay\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0cretry_jitter\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08retry_on\x18\r \x03(\t\x12\x13\n\x0bno_retry_on\x18\x0e \x03(\t\x12-\n\x0b\x63oncurrency\x18\x0f \x01(\x0b\x32\x18.dalsegno.v1.ConcurrencyB\x0f\n\r_retry_jitter\")\n\x0b\x43oncurrency\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04most\x18\x02 \x01(\r*\x83\x01\n\x0e\x44\x65\x66initionKind\x12\x1f\n\x1b\x44\x45\x46INITION_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45\x46INITION_KIND_FLOW\x10\x01\x12\x1c\n\x18\x44\x45\x46INITION_KIND_PIPELINE\x10\x02\x12\x18\n\x14\x44\x45\x46INITION_KIND_STEP\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEFINITION_INPUTSCHEMASENTRY']._serialized_options = b'8\001'
   _globals['_DEFINITION_OUTPUTSCHEMASENTRY']._loaded_options = None
   _globals['_DEFINITION_OUTPUTSCHEMASENTRY']._serialized_options = b'8\001'
-  _globals['_DEFINITIONKIND']._serialized_start=812
-  _globals['_DEFINITIONKIND']._serialized_end=943
+  _globals['_DEFINITIONKIND']._serialized_start=902
+  _globals['_DEFINITIONKIND']._serialized_end=1033
   _globals['_DEFINITIONREF']._serialized_start=77
   _globals['_DEFINITIONREF']._serialized_end=145
   _globals['_DEFINITION']._serialized_start=148
@@ -47,5 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEFINITION_OUTPUTSCHEMASENTRY']._serialized_start=480
   _globals['_DEFINITION_OUTPUTSCHEMASENTRY']._serialized_end=532
   _globals['_STEPOPTIONS']._serialized_start=535
-  _globals['_STEPOPTIONS']._serialized_end=809
+  _globals['_STEPOPTIONS']._serialized_end=856
+  _globals['_CONCURRENCY']._serialized_start=858
+  _globals['_CONCURRENCY']._serialized_end=899
 # @@protoc_insertion_point(module_scope)

@@ -190,6 +190,7 @@ class StepOptions(_message.Message):
     RETRY_JITTER_FIELD_NUMBER: _builtins.int
     RETRY_ON_FIELD_NUMBER: _builtins.int
     NO_RETRY_ON_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
     retries: _builtins.int
     """How many times a failed attempt is tried again. Default 0."""
     retry_jitter: _builtins.float
@@ -221,6 +222,10 @@ class StepOptions(_message.Message):
     def no_retry_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The exceptions after which an attempt is not tried again, though `retry_on` names them."""
 
+    @_builtins.property
+    def concurrency(self) -> Global___Concurrency:
+        """How many calls run at once, over all executors and executions of the project. Absent means without limit."""
+
     def __init__(
         self,
         *,
@@ -232,13 +237,40 @@ class StepOptions(_message.Message):
         retry_jitter: _builtins.float | None = ...,
         retry_on: _abc.Iterable[_builtins.str] | None = ...,
         no_retry_on: _abc.Iterable[_builtins.str] | None = ...,
+        concurrency: Global___Concurrency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter", "max_retry_delay", b"max_retry_delay", "retry_delay", b"retry_delay", "retry_jitter", b"retry_jitter", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter", "concurrency", b"concurrency", "max_retry_delay", b"max_retry_delay", "retry_delay", b"retry_delay", "retry_jitter", b"retry_jitter", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter", "max_retry_delay", b"max_retry_delay", "no_retry_on", b"no_retry_on", "outputs", b"outputs", "retries", b"retries", "retry_delay", b"retry_delay", "retry_jitter", b"retry_jitter", "retry_on", b"retry_on", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter", "concurrency", b"concurrency", "max_retry_delay", b"max_retry_delay", "no_retry_on", b"no_retry_on", "outputs", b"outputs", "retries", b"retries", "retry_delay", b"retry_delay", "retry_jitter", b"retry_jitter", "retry_on", b"retry_on", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_jitter: _TypeAlias = _typing.Literal["retry_jitter"]  # noqa: Y015
     _WhichOneofArgType__retry_jitter: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_jitter) -> _WhichOneofReturnType__retry_jitter | None: ...
 
 Global___StepOptions: _TypeAlias = StepOptions  # noqa: Y015
+
+@_typing.final
+class Concurrency(_message.Message):
+    """A number of calls that run at once. Steps that name the same one count together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name in the project."""
+    most: _builtins.int
+    """How many run at most, from 1. Where calls of one name disagree, each begins only while fewer than its own number run."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        most: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["most", b"most", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Concurrency: _TypeAlias = Concurrency  # noqa: Y015

@@ -160,16 +160,22 @@ BEGIN
             UPDATE invocations i
             SET blocked_by = (SELECT count(*) FROM invocations u
                               WHERE u.execution_id = c.execution_id AND u.number = ANY (c.upstream)
-                                AND u.state = 'pending' AND u.override_outputs IS NULL)
+                                AND u.override_outputs IS NULL
+                                -- One that has ended comes to this call yet where it is still telling its consumers.
+                                AND (u.state = 'pending' OR u.state = 'completed' AND EXISTS (
+                                    SELECT FROM tasks t
+                                    WHERE t.execution_id = u.execution_id AND t.number = -u.number AND t.epoch < i.number
+                                    FOR SHARE)))
             FROM unnest(calls) c
             WHERE c.action = 'submitted' AND i.execution_id = c.execution_id AND i.number = c.number
               AND i.state = 'pending'
-            RETURNING i.execution_id, i.number, i.epoch, i.blocked_by, i.module, i.name, i.pinned_digest, c.delay
+            RETURNING i.execution_id, i.number, i.epoch, i.blocked_by, i.module, i.name, i.pinned_digest, i.options, c.delay
         )
-        INSERT INTO tasks (execution_id, number, epoch, is_body, lane, route, available_at)
+        INSERT INTO tasks (execution_id, number, epoch, is_body, lane, route, available_at, limited_by, at_most)
         SELECT b.execution_id, b.number, b.epoch, false, e.lane, task_route(e.project, b.module, b.name, b.pinned_digest),
-               CASE WHEN b.delay > 0 THEN clock_timestamp() + make_interval(secs => b.delay) ELSE '-infinity' END
-        FROM blocked b JOIN executions e ON e.id = b.execution_id
+               CASE WHEN b.delay > 0 THEN clock_timestamp() + make_interval(secs => b.delay) ELSE '-infinity' END,
+               l.limited_by, l.at_most
+        FROM blocked b JOIN executions e ON e.id = b.execution_id CROSS JOIN LATERAL task_limit(e.project, b.options) l
         WHERE b.blocked_by = 0
         ON CONFLICT DO NOTHING;
     END IF;

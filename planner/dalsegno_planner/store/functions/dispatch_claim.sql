@@ -5,10 +5,11 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- Claims tasks of one rank for one session, up to `quota`: of each execution the same number, beginning with those after
--- `last_turn`. Returns also how many each was allowed; one that had fewer has no more.
+-- `last_turn`. Returns also how many each was allowed (one that had fewer has no more), whether some of it is limited, and
+-- whether there is work under a limit that somebody else leases from at this moment.
 CREATE OR REPLACE FUNCTION dispatch_take(
     wanted claim, bodies boolean, rank smallint, last_turn uuid, quota integer,
-    OUT taken task_token[], OUT share integer)
+    OUT taken task_token[], OUT share integer, OUT limited boolean, OUT busy boolean)
 LANGUAGE plpgsql AS $$
 BEGIN
     WITH RECURSIVE session AS (
@@ -16,45 +17,45 @@ BEGIN
         SELECT s.id FROM sessions s WHERE s.id = wanted.session_id AND s.generation = wanted.generation
         FOR SHARE
     ), skip AS (
-        -- Routes with ready work, by skipping from one to the next; then those that the session has.
-        (SELECT t.route FROM ready_tasks t WHERE t.is_body = bodies AND t.lane = rank
-         ORDER BY t.route LIMIT 1)
+        -- Routes with ready work, and the limits of each, by skipping from one to the next; then those that the session
+        -- has, and that there is room for.
+        (SELECT t.route, t.limited_by, t.at_most FROM ready_tasks t
+         WHERE t.is_body = bodies AND t.lane = rank
+         ORDER BY t.route, t.limited_by, t.at_most LIMIT 1)
         UNION ALL
-        SELECT (SELECT t.route FROM ready_tasks t
-                WHERE t.is_body = bodies AND t.lane = rank AND t.route > skip.route
-                ORDER BY t.route LIMIT 1)
-        FROM skip WHERE skip.route IS NOT NULL
+        SELECT following.* FROM skip CROSS JOIN LATERAL (
+            SELECT t.route, t.limited_by, t.at_most FROM ready_tasks t
+            WHERE t.is_body = bodies AND t.lane = rank
+              AND (t.route, t.limited_by, t.at_most) > (skip.route, skip.limited_by, skip.at_most)
+            ORDER BY t.route, t.limited_by, t.at_most LIMIT 1) following
+    ), open AS MATERIALIZED (
+        SELECT skip.*, CASE skip.limited_by WHEN '' THEN quota ELSE limit_room(skip.limited_by, skip.at_most) END AS room
+        FROM skip WHERE skip.route = ANY (wanted.routes)
     ), queue AS MATERIALIZED (
-        SELECT skip.route, turn.execution_id
-        FROM skip CROSS JOIN LATERAL (
-            -- In the same way, executions: first those after the last turn, then, wrapped around, those up to it.
+        SELECT open.*, turn.execution_id
+        FROM open CROSS JOIN LATERAL (
+            -- In the same way, executions: first those after the last turn, then, wrapped around, those up to it. Rows are
+            -- compared, here and below, where columns are equal, because that is of use to no other index: one that is no
+            -- larger seems as good while the table is empty, and its plans are kept.
             WITH RECURSIVE next AS (
-                SELECT (SELECT t.execution_id FROM ready_tasks t
-                        WHERE t.is_body = bodies AND t.lane = rank AND t.route = skip.route
-                          AND t.execution_id > last_turn ORDER BY t.execution_id LIMIT 1) AS execution_id,
-                       false AS wrapped, 1 AS place
+                SELECT last_turn AS execution_id, false AS wrapped, 0 AS place
                 UNION ALL
-                SELECT CASE
-                       WHEN n.execution_id IS NULL THEN
-                           (SELECT t.execution_id FROM ready_tasks t
-                            WHERE t.is_body = bodies AND t.lane = rank AND t.route = skip.route
-                              AND t.execution_id <= last_turn ORDER BY t.execution_id LIMIT 1)
-                       WHEN n.wrapped THEN
-                           (SELECT t.execution_id FROM ready_tasks t
-                            WHERE t.is_body = bodies AND t.lane = rank AND t.route = skip.route
-                              AND t.execution_id > n.execution_id AND t.execution_id <= last_turn
-                            ORDER BY t.execution_id LIMIT 1)
-                       ELSE
-                           (SELECT t.execution_id FROM ready_tasks t
-                            WHERE t.is_body = bodies AND t.lane = rank AND t.route = skip.route
-                              AND t.execution_id > n.execution_id ORDER BY t.execution_id LIMIT 1)
-                       END,
+                SELECT (SELECT t.execution_id FROM ready_tasks t
+                        WHERE t.is_body = bodies AND t.lane = rank AND t.route = open.route
+                          AND (t.limited_by, t.at_most, t.execution_id) > (
+                              open.limited_by, open.at_most,
+                              coalesce(n.execution_id, '00000000-0000-0000-0000-000000000000'))
+                          AND (t.limited_by, t.at_most, t.execution_id) <= (
+                              open.limited_by, open.at_most,
+                              CASE WHEN n.wrapped OR n.execution_id IS NULL THEN last_turn
+                                   ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff' END)
+                        ORDER BY t.limited_by, t.at_most, t.execution_id LIMIT 1),
                        n.wrapped OR n.execution_id IS NULL, n.place + 1
                 FROM next n
                 WHERE n.place <= quota AND NOT (n.wrapped AND n.execution_id IS NULL)
             )
-            SELECT next.execution_id FROM next WHERE next.execution_id IS NOT NULL OFFSET 0) turn
-        WHERE skip.route = ANY (wanted.routes)
+            SELECT next.execution_id FROM next WHERE next.place > 0 AND next.execution_id IS NOT NULL OFFSET 0) turn
+        WHERE open.room > 0
         ORDER BY turn.execution_id <= last_turn, turn.execution_id
         LIMIT quota
     ), each AS MATERIALIZED (
@@ -64,9 +65,25 @@ BEGIN
         FROM each CROSS JOIN queue CROSS JOIN LATERAL (
             SELECT t.address FROM ready_tasks t
             WHERE t.is_body = bodies AND t.lane = rank AND t.route = queue.route
-              AND t.execution_id = queue.execution_id
-            ORDER BY t.number
+              AND (t.limited_by, t.at_most, t.execution_id) >= (queue.limited_by, queue.at_most, queue.execution_id)
+              AND (t.limited_by, t.at_most, t.execution_id) <= (queue.limited_by, queue.at_most, queue.execution_id)
+            ORDER BY t.limited_by, t.at_most, t.execution_id, t.number
             LIMIT each.share FOR UPDATE SKIP LOCKED) c
+        WHERE queue.limited_by = ''
+        UNION ALL
+        -- Of one limit several routes and executions may have work: together they have as much room as there is.
+        SELECT counted.address
+        FROM (
+            SELECT c.address, queue.room, row_number() OVER (PARTITION BY queue.limited_by) AS place
+            FROM each CROSS JOIN queue CROSS JOIN LATERAL (
+                SELECT t.address FROM ready_tasks t
+                WHERE t.is_body = bodies AND t.lane = rank AND t.route = queue.route
+                  AND (t.limited_by, t.at_most, t.execution_id) >= (queue.limited_by, queue.at_most, queue.execution_id)
+                  AND (t.limited_by, t.at_most, t.execution_id) <= (queue.limited_by, queue.at_most, queue.execution_id)
+                ORDER BY t.limited_by, t.at_most, t.execution_id, t.number
+                LIMIT least(each.share, queue.room) FOR UPDATE SKIP LOCKED) c
+            WHERE queue.limited_by <> '') counted
+        WHERE counted.place <= counted.room
         LIMIT quota
     ), leased AS (
         UPDATE tasks t SET session_id = session.id, epoch = t.epoch + 1, running = false
@@ -74,13 +91,15 @@ BEGIN
         WHERE t.ctid = c.address
         RETURNING t.execution_id, t.number, t.epoch, t.session_id
     )
-    SELECT array_agg((l.execution_id, l.number, l.epoch, l.session_id)::task_token), (SELECT e.share FROM each e)
-    INTO taken, share FROM leased l;
+    SELECT array_agg((l.execution_id, l.number, l.epoch, l.session_id)::task_token), (SELECT e.share FROM each e),
+           (SELECT bool_or(q.limited_by <> '') FROM queue q), (SELECT bool_or(o.room IS NULL) FROM open o)
+    INTO taken, share, limited, busy FROM leased l;
 END
 $$;
 
--- Claims ready tasks for sessions, within their credit: those of the lowest rank first, of each rank in turn.
-CREATE OR REPLACE FUNCTION dispatch_claim(claims claim[], OUT tasks claimed_task[])
+-- Claims ready tasks for sessions, within their credit: those of the lowest rank first, of each rank in turn. Says also
+-- whether there was more that others were about to claim from.
+CREATE OR REPLACE FUNCTION dispatch_claim(claims claim[], OUT tasks claimed_task[], OUT busy boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
     wanted claim;
@@ -90,8 +109,11 @@ DECLARE
     last_turn uuid;
     more task_token[];
     share integer;
+    limited boolean;
+    contended boolean;
     picked task_token[] := '{}';
 BEGIN
+    busy := false;
     FOREACH wanted IN ARRAY claims LOOP
         FOREACH bodies IN ARRAY '{true,false}'::boolean[] LOOP
             quota := CASE WHEN bodies THEN wanted.bodies ELSE wanted.steps END;
@@ -99,17 +121,19 @@ BEGIN
             rank := wanted.lowest - 1;
             share := NULL;
             WHILE quota > 0 LOOP
-                -- Of a rank that had more than its share there may be some left.
+                -- Of a rank that had more than its share there may be some left; so there may where a limit has cut shares.
                 IF share IS NULL THEN
                     SELECT t.lane INTO rank FROM ready_tasks t
                     WHERE t.is_body = bodies AND t.lane > rank AND t.lane <= wanted.highest
                     ORDER BY t.lane LIMIT 1;
                     EXIT WHEN rank IS NULL;
                 END IF;
-                SELECT * INTO more, share FROM dispatch_take(wanted, bodies, rank, last_turn, quota);
+                SELECT * INTO more, share, limited, contended
+                FROM dispatch_take(wanted, bodies, rank, last_turn, quota);
+                busy := busy OR coalesce(contended, false);
                 picked := picked || coalesce(more, '{}');
                 quota := quota - coalesce(cardinality(more), 0);
-                IF coalesce(cardinality(more), 0) < share OR more IS NULL THEN
+                IF more IS NULL OR (cardinality(more) < share AND NOT limited) THEN
                     share := NULL;
                 END IF;
             END LOOP;

@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION dispatch_commit(
     p_results task_result[], p_calls body_call[], p_attempts failed_attempt[], p_ends body_end[],
     p_returned task_token[], p_claims claim[],
     OUT durable integer[], OUT claimed claimed_task[], OUT resolved resolved_call[], OUT moved uuid[],
-    OUT changed uuid[], OUT requeued boolean)
+    OUT changed uuid[], OUT requeued boolean, OUT promoting boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
     results task_result[];
@@ -17,10 +17,12 @@ DECLARE
     flows boolean := false;
     raw resolved_call[];
     again boolean;
+    busy boolean;
 BEGIN
     durable := '{}';
     moved := '{}';
     requeued := false;
+    promoting := false;
 
     IF cardinality(p_results) > 0 THEN
         SELECT array_agg(ok.r) INTO results FROM (
@@ -31,7 +33,7 @@ BEGIN
                   AND t.session_id IS NOT DISTINCT FROM (r).session_id AND t.epoch = (r).epoch
                 FOR UPDATE OFFSET 0) held) ok;
         IF results IS NOT NULL THEN
-            SELECT * INTO made, raw FROM dispatch_results(results);
+            SELECT * INTO made, raw, promoting FROM dispatch_results(results);
             changes := changes || coalesce(made, '{}');
         END IF;
         -- Those that won are durable, now or since an earlier sending; all others are fenced.
@@ -130,7 +132,8 @@ BEGIN
     END IF;
 
     IF cardinality(p_claims) > 0 THEN
-        claimed := dispatch_claim(p_claims);
+        SELECT * INTO claimed, busy FROM dispatch_claim(p_claims);
+        requeued := requeued OR busy;
     END IF;
 END
 $$;

@@ -39,6 +39,8 @@ BEGIN
     )
     UPDATE invocations i SET epoch = ended.epoch + 1
     FROM ended WHERE i.execution_id = body.execution_id AND i.number = ended.number;
+    -- What was made ready while the above waited for whoever did so.
+    DELETE FROM tasks t WHERE t.execution_id = body.execution_id;
 
     -- Recorded calls that were not made: rows of this execution, or tombstones for those of its ancestors.
     UPDATE invocations i SET state = 'not_reached', called = false

@@ -1,5 +1,7 @@
--- Records the ends of steps' tasks whose tokens have been checked, and makes ready what that unblocks.
-CREATE OR REPLACE FUNCTION dispatch_results(results task_result[], OUT changes state_change[], OUT resolved resolved_call[])
+-- Records the ends of steps' tasks whose tokens have been checked, and makes ready what that unblocks: a thousand edges in
+-- one transaction, so that it is short. Says whether there are more, which dispatch_promote goes on with.
+CREATE OR REPLACE FUNCTION dispatch_results(
+    results task_result[], OUT changes state_change[], OUT resolved resolved_call[], OUT promoting boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
     unreached resolved_call[];
@@ -52,14 +54,19 @@ BEGIN
 
     -- A statement of its own: an edge that was added while the one above waited for a lock is seen by this one.
     -- Producers are counted per successor, so that two of them in one batch count twice.
-    WITH released AS (
-        SELECT e.execution_id, e.downstream AS number, count(*)::integer AS producers
+    WITH reached AS MATERIALIZED (
+        SELECT e.execution_id, e.upstream, e.downstream,
+               row_number() OVER (ORDER BY e.execution_id, e.upstream, e.downstream) AS place
         FROM unnest(results) r
         CROSS JOIN LATERAL (
-            SELECT x.execution_id, x.downstream FROM edges x
-            WHERE x.execution_id = r.execution_id AND x.upstream = r.number OFFSET 0) e
+            SELECT x.execution_id, x.upstream, x.downstream FROM edges x
+            WHERE x.execution_id = r.execution_id AND x.upstream = r.number
+            ORDER BY x.downstream LIMIT 1001 OFFSET 0) e
         JOIN invocations p ON p.execution_id = r.execution_id AND p.number = r.number
         WHERE r.outcome = 'completed' AND p.override_outputs IS NULL
+    ), released AS (
+        SELECT e.execution_id, e.downstream AS number, count(*)::integer AS producers
+        FROM reached e WHERE e.place <= 1000
         GROUP BY e.execution_id, e.downstream
     ), locked AS MATERIALIZED (
         SELECT held.execution_id, held.number, sorted.producers
@@ -71,14 +78,23 @@ BEGIN
     ), unblocked AS (
         UPDATE invocations i SET blocked_by = i.blocked_by - locked.producers
         FROM locked WHERE i.execution_id = locked.execution_id AND i.number = locked.number
-        RETURNING i.execution_id, i.number, i.epoch, i.blocked_by, i.module, i.name, i.pinned_digest
+        RETURNING i.execution_id, i.number, i.epoch, i.blocked_by, i.module, i.name, i.pinned_digest, i.options
+    ), ready AS (
+        INSERT INTO tasks (execution_id, number, epoch, is_body, lane, route, limited_by, at_most, available_at)
+        SELECT u.execution_id, u.number, u.epoch, false, e.lane,
+               task_route(e.project, u.module, u.name, u.pinned_digest), l.limited_by, l.at_most,
+               '-infinity'::timestamptz
+        FROM unblocked u JOIN executions e ON e.id = u.execution_id CROSS JOIN LATERAL task_limit(e.project, u.options) l
+        WHERE u.blocked_by = 0
+        UNION ALL
+        -- How far each producer has come, the number of a consumer, stays in the row by which it is gone on with.
+        SELECT r.execution_id, -r.upstream, coalesce(max(d.downstream), 0), false, 0, '', '', 0, 'infinity'
+        FROM (SELECT DISTINCT l.execution_id, l.upstream FROM reached l WHERE l.place > 1000) r
+        LEFT JOIN reached d ON d.execution_id = r.execution_id AND d.upstream = r.upstream AND d.place <= 1000
+        GROUP BY r.execution_id, r.upstream
+        ON CONFLICT DO NOTHING
     )
-    INSERT INTO tasks (execution_id, number, epoch, is_body, lane, route)
-    SELECT u.execution_id, u.number, u.epoch, false, e.lane, task_route(e.project, u.module, u.name, u.pinned_digest)
-    FROM unblocked u JOIN executions e ON e.id = u.execution_id
-    WHERE u.blocked_by = 0
-    ORDER BY u.execution_id, u.number
-    ON CONFLICT DO NOTHING;
+    SELECT count(*) > 1000 INTO promoting FROM reached;
 
     SELECT array_agg((r.execution_id, r.number, r.outcome)::state_change) INTO changes
     FROM unnest(results) r WHERE r.outcome <> 'retry';

@@ -1,6 +1,10 @@
 -- name: commit
-SELECT durable, claimed, resolved, moved, changed, requeued
+SELECT durable, claimed, resolved, moved, changed, requeued, promoting
 FROM dispatch_commit($1::task_result[], $2::body_call[], $3::failed_attempt[], $4::body_end[], $5::task_token[], $6::claim[])
+
+-- name: promote
+-- How many consumers were told of the end of their producer; null where none are left to be told.
+SELECT dispatch_promote()
 
 -- name: open_session
 SELECT generation, lost FROM open_session($1, $2, $3, $4::text[], $5, $6::task_token[])

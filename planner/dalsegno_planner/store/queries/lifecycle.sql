@@ -51,6 +51,10 @@ WHERE NOT EXISTS (
     WHERE near.execution_id = reader.execution_id AND near.depth < reader.depth)
 ON CONFLICT DO NOTHING;
 
+-- name: forget_promotions
+-- What each invocation has to wait for is counted anew.
+DELETE FROM tasks WHERE execution_id = $1 AND number < 0;
+
 -- name: reset_pipeline
 -- What failed and what never ran: $1 execution, pinned code ($2 modules, $3 names, $4 digests).
 UPDATE invocations AS i
@@ -73,9 +77,10 @@ WHERE i.execution_id = $1 AND i.state = 'pending';
 
 -- name: insert_tasks
 -- The epochs go on where they ended, so that what still runs with an old token stays fenced.
-INSERT INTO tasks (execution_id, number, epoch, is_body, lane, route)
-SELECT i.execution_id, i.number, i.epoch, false, e.lane, task_route(e.project, i.module, i.name, i.pinned_digest)
-FROM invocations AS i JOIN executions AS e ON e.id = i.execution_id
+INSERT INTO tasks (execution_id, number, epoch, is_body, lane, route, limited_by, at_most)
+SELECT i.execution_id, i.number, i.epoch, false, e.lane, task_route(e.project, i.module, i.name, i.pinned_digest),
+       l.limited_by, l.at_most
+FROM invocations AS i JOIN executions AS e ON e.id = i.execution_id CROSS JOIN LATERAL task_limit(e.project, i.options) AS l
 WHERE i.execution_id = $1 AND i.state = 'pending' AND i.blocked_by = 0
 ORDER BY i.number;
 

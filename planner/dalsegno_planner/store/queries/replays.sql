@@ -438,9 +438,9 @@ ON CONFLICT DO NOTHING;
 
 -- name: insert_tasks
 -- What a pipeline can start with: $1 replay, $2 project.
-INSERT INTO tasks (execution_id, number, is_body, route)
-SELECT i.execution_id, i.number, false, task_route($2, i.module, i.name, i.pinned_digest)
-FROM invocations AS i
+INSERT INTO tasks (execution_id, number, is_body, route, limited_by, at_most)
+SELECT i.execution_id, i.number, false, task_route($2, i.module, i.name, i.pinned_digest), l.limited_by, l.at_most
+FROM invocations AS i CROSS JOIN LATERAL task_limit($2, i.options) AS l
 WHERE i.execution_id = $1 AND i.state = 'pending' AND i.kind = 'step' AND i.blocked_by = 0
 ORDER BY i.number;
 
