@@ -44,7 +44,7 @@ def test_every_block_prints_what_its_comments_say(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_blocks_are_those_that_are_meant() -> None:
-    assert len(_BLOCKS) == 4
+    assert len(_BLOCKS) == 5
     assert sum(len(_PRINTED.findall(block)) for block in _BLOCKS) >= 11
 
 
