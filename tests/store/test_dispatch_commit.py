@@ -262,6 +262,14 @@ async def test_a_started_call_is_overwritten_by_its_outcome_and_by_no_other(ledg
     assert await ledger.states(execution) == {1: "completed"}
 
 
+async def test_a_body_that_waits_for_what_it_never_asked_is_run_again(ledger: Ledger) -> None:
+    execution, session = await ledger.flow(), await ledger.session()
+    (body,) = await ledger.claim(session)
+    ended = await ledger.commit(ends=[ledger.end(body, "suspended", waits=[7])], claims=[(session, 0, 1)])
+    assert (ended.requeued, await ledger.state(execution)) == (True, "running")
+    assert [held.number for held in ended.claimed] == [0]
+
+
 async def test_a_suspended_flow_waits_with_no_task(ledger: Ledger) -> None:
     execution, session, body = await _flow_with_body(ledger)
     end = ledger.end(body, "suspended", waits=[1])

@@ -42,6 +42,11 @@ def two_and(consumers: int) -> dict[int, list[int]]:
     return {number: [1, 2] if number > 2 else [] for number in range(1, consumers + 3)}
 
 
+def submitted(calls: dict[int, list[int]]) -> list[tuple[int, str, list[int]]]:
+    """Calls that a body submits, by number, with those that they take something from."""
+    return [(number, "submitted", upstream) for number, upstream in calls.items()]
+
+
 @pytest.mark.parametrize("consumers", [999, 1_000, 1_001, 2_000, CONSUMERS])
 async def test_a_thousand_become_ready_at_once(ledger: Ledger, consumers: int) -> None:
     await ended_source(ledger, consumers)
@@ -132,6 +137,22 @@ async def test_a_call_that_is_added_meanwhile_is_told_once(ledger: Ledger) -> No
     assert await ready(ledger) == CONSUMERS + 1
     await ledger.commit(calls=[ledger.call(body, late + 1, "submitted", [1])])
     assert await ledger.connection.fetchval(waits, execution, late + 1) == 0
+
+
+async def test_a_suspended_flow_waits_once_nothing_is_left_to_be_told(ledger: Ledger) -> None:
+    execution, session = await ledger.flow(), await ledger.session()
+    (body,) = await ledger.claim(session)
+    await ledger.commit(calls=[ledger.call(body, *call) for call in submitted(two_and(1_500))])
+    first, second = await ledger.claim(session)
+    asked = 1_503
+    await ledger.commit(results=[ledger.result(first)], calls=[ledger.call(body, asked, "wait")])
+    await ledger.commit(ends=[ledger.end(body, "suspended", waits=[asked])])
+    await ledger.commit(results=[ledger.result(second, "failed")])
+    assert (await ledger.state(execution), await left(ledger)) == ("running", 1)
+    while await ledger.promote() is not None:
+        pass
+    assert (await ledger.state(execution), await left(ledger)) == ("waiting", 0)
+    assert (await ledger.events(execution))[-1][1:] == (0, "waiting")
 
 
 async def test_the_end_of_a_body_ends_it(ledger: Ledger) -> None:

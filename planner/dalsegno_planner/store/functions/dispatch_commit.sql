@@ -95,18 +95,7 @@ BEGIN
             WHERE b.execution_id = w.execution_id AND b.number = 0 LIMIT 1) t
         WHERE t.session_id IS NOT NULL;
 
-        -- A suspended flow waits once nothing else of it runs.
-        WITH suspended AS (
-            UPDATE executions e SET state = 'waiting', last_event = e.last_event + 1
-            WHERE e.id IN (SELECT w.execution_id FROM unnest(raw) w)
-              AND e.kind = 'flow' AND (e.state = 'running') IS TRUE
-              AND NOT EXISTS (SELECT FROM tasks t WHERE t.execution_id = e.id)
-            RETURNING e.id, e.last_event
-        ), recorded AS (
-            INSERT INTO events (execution_id, event, number, state)
-            SELECT s.id, s.last_event, 0, 'waiting' FROM suspended s
-        )
-        SELECT moved || coalesce(array_agg(s.id), '{}') INTO moved FROM suspended s;
+        moved := moved || dispatch_rest(ARRAY(SELECT w.execution_id FROM unnest(raw) w));
     END IF;
 
     IF cardinality(p_ends) > 0 THEN

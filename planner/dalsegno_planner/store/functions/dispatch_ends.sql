@@ -14,9 +14,9 @@ BEGIN
     END IF;
 
     IF body.outcome = 'suspended' THEN
-        IF EXISTS (SELECT FROM waits w WHERE w.execution_id = body.execution_id AND w.number = ANY (body.waits)
-                                         AND w.state <> 'pending') THEN
-            -- Answered while the body was on its way out.
+        IF (SELECT bool_and(w.state = 'pending') FROM waits w
+            WHERE w.execution_id = body.execution_id AND w.number = ANY (body.waits)) IS NOT TRUE THEN
+            -- Answered while the body was on its way out; or never asked, and then nobody would ever answer.
             UPDATE tasks t SET session_id = NULL, running = false
             WHERE t.execution_id = body.execution_id AND t.number = 0;
             requeued := true;
@@ -86,9 +86,26 @@ BEGIN
 END
 $$;
 
--- Counts what ended and what is new, says whether it is of flows, ends executions whose last invocation has, and records the events, under the locks
--- of the executions' rows, which are taken last and in order.
-CREATE OR REPLACE FUNCTION dispatch_settle(changes state_change[], grown growth[], OUT changed uuid[], OUT ended uuid[], OUT flows boolean)
+-- Has suspended flows wait of which nothing else runs, and returns them. The caller has locked their rows before, so that a
+-- body that is suspended meanwhile has been, or finds the same itself.
+CREATE OR REPLACE FUNCTION dispatch_rest(ids uuid[]) RETURNS uuid[]
+LANGUAGE sql AS $$
+    WITH suspended AS (
+        UPDATE executions e SET state = 'waiting', last_event = e.last_event + 1
+        WHERE e.id = ANY (ids) AND e.kind = 'flow' AND (e.state = 'running') IS TRUE
+          AND NOT EXISTS (SELECT FROM tasks t WHERE t.execution_id = e.id)
+        RETURNING e.id, e.last_event
+    ), recorded AS (
+        INSERT INTO events (execution_id, event, number, state)
+        SELECT s.id, s.last_event, 0, 'waiting' FROM suspended s
+    )
+    SELECT coalesce(array_agg(s.id), '{}') FROM suspended s
+$$;
+
+-- Counts what ended and what is new, says whether it is of flows, ends executions whose last invocation has, and records
+-- the events, under the locks of the executions' rows, which are taken last and in order.
+CREATE OR REPLACE FUNCTION dispatch_settle(
+    changes state_change[], grown growth[], OUT changed uuid[], OUT ended uuid[], OUT flows boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
     counts record;

@@ -46,6 +46,9 @@ BEGIN
         UPDATE tasks t SET epoch = last WHERE t.execution_id = work.execution_id AND t.number = -work.producer;
     ELSE
         DELETE FROM tasks t WHERE t.execution_id = work.execution_id AND t.number = -work.producer;
+        -- All consumers may have ended without it.
+        PERFORM FROM executions e WHERE e.id = work.execution_id FOR UPDATE;
+        PERFORM dispatch_rest(ARRAY[work.execution_id]);
     END IF;
 END
 $$;
