@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from google.protobuf.message import Message
 
 from dalsegno.errors import Problem, UsageError
+from dalsegno.v1.definition_pb2 import DefinitionRef
 from dalsegno.v1.execution_service_pb2 import StepSpec
 from dalsegno.v1.value_pb2 import Binding, Outputs, Payload
 from dalsegno_planner.core.execution import route
@@ -20,6 +21,7 @@ from dalsegno_planner.core.ids import MAX_OUTPUTS, ExecutionId
 from dalsegno_planner.rpc.convert import is_name
 from dalsegno_planner.rpc.inputs import InputsReader
 from dalsegno_planner.rpc.limits import task_limit
+from dalsegno_planner.rpc.step_views import SpecView
 from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store.invocations import GraphRows, InvocationRow, TaskRow
 
@@ -59,6 +61,15 @@ class _Large(NamedTuple):
     payloads: list[tuple[Payload, str]]
 
 
+class _Whole(NamedTuple):
+    """What a view shows of a step."""
+
+    invocation_id: str
+    definition: bytes
+    code_digest: str
+    inputs: bytes
+
+
 _TO_RUN = Recorded("pending", "step", None, None, None, None, ())
 
 
@@ -94,7 +105,7 @@ class GraphReader:
             UsageError: With every problem of these steps.
         """
         ids: dict[str, int] = {}
-        rows = await self._stored([self._row(spec, _TO_RUN, ids) for spec in specs])
+        rows = await self._stored([self._row(_whole(spec), spec, _TO_RUN, ids) for spec in specs])
         tasks = [
             TaskRow(
                 self._execution_id,
@@ -108,14 +119,14 @@ class GraphReader:
         ]
         return GraphRows(rows, tasks)
 
-    async def recorded_steps(self, steps: Iterable[tuple[StepSpec, Recorded]]) -> GraphRows:
-        """Return the rows of steps that have run elsewhere.
+    async def recorded_steps(self, steps: Iterable[tuple[SpecView, StepSpec | None, Recorded]]) -> GraphRows:
+        """Return the rows of steps that have run elsewhere; what a view does not show is in the step beside it.
 
         Raises:
             UsageError: With every problem of these steps.
         """
         ids: dict[str, int] = {}
-        return GraphRows(await self._stored([self._row(spec, recorded, ids) for spec, recorded in steps]))
+        return GraphRows(await self._stored([self._row(view, spec, known, ids) for view, spec, known in steps]))
 
     async def result(self, binding: Binding) -> bytes:
         """Return the shape of what a pipeline returns, as it is stored.
@@ -160,28 +171,22 @@ class GraphReader:
         except UsageError as error:
             self.report(field, str(error))
 
-    def _row(self, spec: StepSpec, recorded: Recorded, ids: dict[str, int]) -> InvocationRow:
+    def _row(self, view: SpecView, rest: StepSpec | None, recorded: Recorded, ids: dict[str, int]) -> InvocationRow:
         self.count = number = self.count + 1
-        uses, invocation_id, code = self._inputs, spec.invocation_id, self._code(spec, number)
+        uses, invocation_id = self._inputs, view.invocation_id
+        code = self._code(view.definition, invocation_id, number)
         self._check_id(invocation_id, number, ids)
-        uses.begin(number)
-        inputs, after = spec.inputs, list(spec.after)
-        for name, binding in inputs.bindings.items():
-            uses.follow(binding, name)
-        if after or inputs.comes_after:
-            # What it takes something from it comes after anyway: `after` is the order alone.
-            inputs.comes_after[:] = sorted(uses.upstream.intersection(after))
-            after = [one for one in after if one not in uses.upstream]
-            uses.after(after)
+        after = [] if rest is None else list(rest.after)
+        inputs = uses.read(number, view.inputs, after)
         if uses.large:
-            self._large.append(_Large(number, "inputs", inputs, list(uses.large)))
+            self._large.append(_Large(number, "inputs", uses.message, list(uses.large)))
         upstream, to_run = sorted(uses.upstream) if uses.upstream else [], recorded is _TO_RUN
         options = b""
         outputs = recorded.output_names
-        if spec.HasField("options"):
-            self._check_concurrency(spec, number)
-            options = spec.options.SerializeToString()
-            outputs = tuple(spec.options.outputs) or outputs
+        if rest is not None and rest.HasField("options"):
+            self._check_concurrency(rest, number)
+            options = rest.options.SerializeToString()
+            outputs = tuple(rest.options.outputs) or outputs
         if outputs and outputs != _DEFAULT_OUTPUTS:
             self._note_outputs(number, outputs)
         return InvocationRow(
@@ -194,15 +199,15 @@ class GraphReader:
             recorded.state,
             code.module,
             code.pinned_digest,
-            spec.code_digest,
+            view.code_digest,
             0 if to_run or recorded.state == "not_reached" else 1,
             len(upstream) if to_run else 0,
             recorded.started_at,
             recorded.finished_at,
             upstream,
-            after,
+            uses.order_alone,
             sorted(uses.flow_inputs) if uses.flow_inputs else [],
-            inputs.SerializeToString(),
+            inputs,
             recorded.outputs,
             recorded.failure,
             options,
@@ -216,15 +221,14 @@ class GraphReader:
             text = f"{invocation_id!r} is the invocation ID of step {earlier} already"
             self.report(f"steps[{number}].invocation_id", text)
 
-    def _code(self, spec: StepSpec, number: int) -> _Code:
+    def _code(self, serialized: bytes, invocation_id: str, number: int) -> _Code:
         """Return which code a step calls; its texts are read once for all calls."""
-        serialized = spec.definition.SerializeToString()
         code = self._codes.get(serialized)
         if code is None:
-            definition = spec.definition
+            definition = DefinitionRef.FromString(serialized)
             code = _Code(definition.module, definition.name, definition.pinned_digest)
             if not is_name(code.name):
-                text = f"step {spec.invocation_id!r} needs the name of its code"
+                text = f"step {invocation_id!r} needs the name of its code"
                 self.report(f"steps[{number}].definition.name", text)
             elif len(self._codes) < _MOST_KNOWN_CODES:
                 self._codes[serialized] = code
@@ -252,3 +256,9 @@ class GraphReader:
             row = rows[place]
             rows[place] = row._replace(inputs=stored) if one.column == "inputs" else row._replace(outputs=stored)
         return rows
+
+
+def _whole(spec: StepSpec) -> _Whole:
+    return _Whole(
+        spec.invocation_id, spec.definition.SerializeToString(), spec.code_digest, spec.inputs.SerializeToString()
+    )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from dalsegno.errors import UsageError
 from dalsegno.v1.execution_pb2 import ExecutionState as ExecutionStateMessage
@@ -11,6 +14,7 @@ from dalsegno.v1.execution_pb2 import InvocationKind as InvocationKindMessage
 from dalsegno.v1.execution_pb2 import InvocationState as InvocationStateMessage
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceImportRequest,
+    ImportedStep,
     ImportedSteps,
     ImportHeader,
     StepSpec,
@@ -25,6 +29,7 @@ from dalsegno_planner.rpc.convert import execution_state, moment, optional_uuid
 from dalsegno_planner.rpc.graphs import GraphReader, Recorded
 from dalsegno_planner.rpc.headers import definition_rows, first_message, new_execution
 from dalsegno_planner.rpc.recorded_marks import MarksReader
+from dalsegno_planner.rpc.step_views import SpecView, has_rest, viewed
 from dalsegno_planner.rpc.streams import AlreadyCreated, gather, insert_graph, refuse_repeated
 from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store import executions, imports
@@ -167,30 +172,39 @@ class _Record:
             return new
         return replace(new, result_binding=await self.graph.result(self._returns))
 
-    def _recorded(self, batch: ImportedSteps) -> Iterator[tuple[StepSpec, Recorded]]:
-        for place, step in enumerate(batch.steps, self.graph.count + 1):
-            state, kind = _STATES.get(step.state), _KINDS.get(step.kind)
+    def _recorded(self, batch: ImportedSteps) -> Iterator[tuple[SpecView, StepSpec | None, Recorded]]:
+        first = self.graph.count + 1
+        for place, view in enumerate(viewed(batch), first):
+            state, kind = _STATES.get(view.state), _KINDS.get(view.kind)
             if state is None or kind is None:
                 text = "an imported step has completed, failed, was cancelled or was not reached"
                 self.graph.report(f"steps[{place}]", text)
-                continue
-            self.failures += state == "failed"
-            self._marks.read(place, step)
-            if kind == "wait":
-                self._note_wait(place, state, step.wait, step.outputs)
-            if step.yielded:
-                self.yields.add(step.yielded, place)
+                state, kind = "completed", "step"
             names: tuple[str, ...] = ()
-            outputs = failure = started = finished = None
-            if step.HasField("outputs"):
-                names, outputs = self._outputs(step.outputs, place)
-            if step.HasField("failure"):
-                failure = step.failure.SerializeToString()
-            if step.HasField("started_at"):
-                started = moment(step.started_at)
-            if step.HasField("finished_at"):
-                finished = moment(step.finished_at)
-            yield step.step, Recorded(state, kind, started, finished, outputs, failure, names)
+            outputs = failure = None
+            if state == "completed" and kind == "step" and view.attempt <= 1 and not has_rest(view):
+                rest = batch.steps[place - first].step if has_rest(view.step) else None
+                if view.HasField("outputs"):
+                    names, outputs = self._outputs(view.outputs, place)
+            else:
+                step = batch.steps[place - first]
+                rest = step.step
+                self._note_rest(place, step, state, kind)
+                if step.HasField("outputs"):
+                    names, outputs = self._completed_outputs(step.outputs, place)
+                if step.HasField("failure"):
+                    failure = step.failure.SerializeToString()
+            started = _moment(view.started_at) if view.HasField("started_at") else None
+            finished = _moment(view.finished_at) if view.HasField("finished_at") else None
+            yield view.step, rest, Recorded(state, kind, started, finished, outputs, failure, names)
+
+    def _note_rest(self, place: int, step: ImportedStep, state: str, kind: str) -> None:
+        self.failures += state == "failed"
+        self._marks.read(place, step)
+        if kind == "wait":
+            self._note_wait(place, state, step.wait, step.outputs)
+        if step.yielded:
+            self.yields.add(step.yielded, place)
 
     def _note_wait(self, place: int, state: str, wait: Wait, outputs: Outputs) -> None:
         """Keep what was asked; an answer that is large has its place in the store only once its batch is stored."""
@@ -225,21 +239,26 @@ class _Record:
         except UsageError as error:
             self.graph.report(field, str(error))
 
-    def _outputs(self, outputs: Outputs, place: int) -> tuple[tuple[str, ...], bytes]:
+    def _outputs(self, serialized: bytes, place: int) -> tuple[tuple[str, ...], bytes]:
         """The names of a step's outputs, and the outputs as they are stored."""
-        serialized = outputs.SerializeToString()
         known = self._known_outputs.get(serialized)
         if known is not None:
             return known, serialized
-        names, complete = [], True
+        names, stored = self._completed_outputs(Outputs.FromString(serialized), place)
+        is_small = len(serialized) <= _SMALL_OUTPUTS and len(self._known_outputs) < _MOST_KNOWN_OUTPUTS
+        if is_small and stored == serialized:
+            self._known_outputs[serialized] = names
+        return names, stored
+
+    def _completed_outputs(self, outputs: Outputs, place: int) -> tuple[tuple[str, ...], bytes]:
+        names = []
         for output in outputs.outputs:
             payload = output.payload
             names.append(output.name)
             if not self._values.is_complete(payload):
-                complete = False
                 self.graph.complete_output(place, outputs, payload, f"steps[{place}].outputs.{output.name}")
-        if not complete:
-            return tuple(names), outputs.SerializeToString()
-        if len(serialized) <= _SMALL_OUTPUTS and len(self._known_outputs) < _MOST_KNOWN_OUTPUTS:
-            self._known_outputs[serialized] = tuple(names)
-        return tuple(names), serialized
+        return tuple(names), outputs.SerializeToString()
+
+
+def _moment(serialized: bytes) -> datetime:
+    return moment(Timestamp.FromString(serialized))

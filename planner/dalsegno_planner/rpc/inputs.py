@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from dalsegno.errors import UsageError
-from dalsegno.v1.value_pb2 import Binding, OutputRef, Payload
+from dalsegno.v1.value_pb2 import Binding, Inputs, OutputRef, Payload
 from dalsegno_planner.rpc.values import ValueReader
 
 _DEEPEST_BINDING = 100
@@ -30,7 +30,9 @@ class InputsReader:
         outputs_of: Callable[[int], Sequence[str]],
         report: Report,
     ) -> None:
+        self.message = Inputs()
         self.upstream: set[int] = set()
+        self.order_alone: list[int] = []
         self.flow_inputs: set[str] = set()
         self.large: list[tuple[Payload, str]] = []
         self._known_flow_inputs = flow_inputs
@@ -38,10 +40,31 @@ class InputsReader:
         self._outputs_of = outputs_of
         self._report = report
         self._number = 0
+        self._is_changed = False
+
+    def read(self, number: int, given: bytes, after: list[int]) -> bytes:
+        """Turn to the step with this number, note what its inputs use, and return them as they are stored.
+
+        Args:
+            number: The step.
+            given: Its `Inputs`.
+            after: The steps that it was declared to come after.
+        """
+        self.begin(number)
+        inputs = self.message = Inputs.FromString(given)
+        for name, binding in inputs.bindings.items():
+            self.follow(binding, name)
+        if after or inputs.comes_after:
+            # What it takes something from it comes after anyway: `after` is the order alone.
+            inputs.comes_after[:] = sorted(self.upstream.intersection(after))
+            self.order_alone = [one for one in after if one not in self.upstream]
+            self.after(self.order_alone)
+            self._is_changed = True
+        return inputs.SerializeToString() if self._is_changed else given
 
     def begin(self, number: int) -> None:
         """Turn to the step with this number."""
-        self._number = number
+        self._number, self._is_changed, self.order_alone = number, False, []
         if self.upstream:
             self.upstream.clear()
         if self.flow_inputs:
@@ -90,7 +113,7 @@ class InputsReader:
             self.follow(entry.value, f"{path}[{place}]", depth + 1)
 
     def _complete(self, payload: Payload, path: str) -> None:
-        field = self._field(path)
+        field, self._is_changed = self._field(path), True
         try:
             if self._values.complete(payload, field):
                 self.large.append((payload, field))
