@@ -16,6 +16,7 @@ from dalsegno_planner.core import run_names
 from dalsegno_planner.core.execution import ExecutionKind, NewExecution
 from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.store import executions, invocations
+from dalsegno_planner.store.encoding import encoded
 from dalsegno_planner.store.invocations import GraphRows, InvocationRow, TaskRow
 from dalsegno_planner.store.pool import Connection, Pool, open_pool
 
@@ -80,7 +81,7 @@ async def test_rows_are_stored_as_they_are(connection: Connection, is_rich: bool
             new, 7, 7, "s", "s", "step", "pending", "", "", "", 0, 0, None, None, [], [], [], b"", None, None, b""
         )
     )  # fmt: skip
-    await invocations.insert_graph(connection, GraphRows([row]))
+    await invocations.insert_graph(connection, [encoded(GraphRows([row]))])
     stored = await connection.fetchrow(f"SELECT {', '.join(row._fields)} FROM invocations WHERE execution_id = $1", new)
     assert stored is not None
     assert tuple(stored) == row
@@ -102,7 +103,7 @@ async def large_graph(connection: Connection) -> NewExecution:
         [TaskRow(new.id, n, False, "default/m:s") for n in numbers],
     )  # fmt: skip
     async with connection.transaction():
-        await invocations.insert_graph(connection, rows)
+        await invocations.insert_graph(connection, [encoded(rows)])
         await executions.start_pipeline(connection, new, GRAPH_SIZE)
     await connection.execute("ANALYZE")
     return new

@@ -6,9 +6,10 @@ that this is written for speed where that costs no more than a line.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Container, Iterable
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
@@ -23,13 +24,17 @@ from dalsegno_planner.rpc.inputs import InputsReader
 from dalsegno_planner.rpc.limits import task_limit
 from dalsegno_planner.rpc.step_views import SpecView
 from dalsegno_planner.rpc.values import ValueReader
-from dalsegno_planner.store.invocations import GraphRows, InvocationRow, TaskRow
+from dalsegno_planner.store.invocations import CompletedRow, GraphRows, InvocationRow, StepCode, TaskRow
 
 DEFAULT_OUTPUT = "output"
 MOST_PROBLEMS = 25
 
 _DEFAULT_OUTPUTS = (DEFAULT_OUTPUT,)
 _MOST_KNOWN_CODES = 10_000
+_STEPS_AT_ONCE = 100
+
+
+Row = TypeVar("Row", InvocationRow, InvocationRow | CompletedRow)
 
 
 class Recorded(NamedTuple):
@@ -44,14 +49,6 @@ class Recorded(NamedTuple):
     output_names: tuple[str, ...]
 
 
-class _Code(NamedTuple):
-    """What a step calls."""
-
-    module: str
-    name: str
-    pinned_digest: str
-
-
 class _Large(NamedTuple):
     """Values that do not stay in the message that a column of a row holds."""
 
@@ -59,15 +56,6 @@ class _Large(NamedTuple):
     column: Literal["inputs", "outputs"]
     message: Message
     payloads: list[tuple[Payload, str]]
-
-
-class _Whole(NamedTuple):
-    """What a view shows of a step."""
-
-    invocation_id: str
-    definition: bytes
-    code_digest: str
-    inputs: bytes
 
 
 _TO_RUN = Recorded("pending", "step", None, None, None, None, ())
@@ -95,8 +83,19 @@ class GraphReader:
         # Only the outputs of steps that do not have the default ones; equal tuples are kept once.
         self._outputs: dict[int, tuple[str, ...]] = {}
         self._known_outputs: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._codes: dict[bytes, _Code] = {}
+        self._codes: dict[bytes, StepCode] = {}
         self._large: list[_Large] = []
+        # Of a message's steps; that an earlier one has an ID is found by Postgres.
+        self._ids: dict[str, int] = {}
+
+    async def rows(self, specs: Iterable[StepSpec]) -> list[InvocationRow]:
+        """Return the rows of steps that are to run.
+
+        Raises:
+            UsageError: With every problem of these steps.
+        """
+        self._ids = {}
+        return await self._stored([self._row(spec, _TO_RUN) for spec in specs])
 
     async def steps(self, specs: Iterable[StepSpec]) -> GraphRows:
         """Return the rows of steps that are to run, and tasks for those that nothing is upstream of.
@@ -104,8 +103,7 @@ class GraphReader:
         Raises:
             UsageError: With every problem of these steps.
         """
-        ids: dict[str, int] = {}
-        rows = await self._stored([self._row(_whole(spec), spec, _TO_RUN, ids) for spec in specs])
+        rows = await self.rows(specs)
         tasks = [
             TaskRow(
                 self._execution_id,
@@ -119,14 +117,60 @@ class GraphReader:
         ]
         return GraphRows(rows, tasks)
 
-    async def recorded_steps(self, steps: Iterable[tuple[SpecView, StepSpec | None, Recorded]]) -> GraphRows:
-        """Return the rows of steps that have run elsewhere; what a view does not show is in the step beside it.
+    async def recorded_steps(self, steps: Iterable[InvocationRow | CompletedRow]) -> GraphRows:
+        """Return the rows of a message's steps that have run elsewhere, as the methods below make them.
 
         Raises:
             UsageError: With every problem of these steps.
         """
-        ids: dict[str, int] = {}
-        return GraphRows(await self._stored([self._row(view, spec, known, ids) for view, spec, known in steps]))
+        self._ids = {}
+        rows: list[InvocationRow | CompletedRow] = []
+        for row in steps:
+            rows.append(row)
+            if len(rows) % _STEPS_AT_ONCE == 0:
+                # There is other work: also to send to Postgres what it waits for.
+                await asyncio.sleep(0)
+        return GraphRows(await self._stored(rows))
+
+    def completed_step(
+        self,
+        view: SpecView,
+        output_names: tuple[str, ...],
+        outputs: bytes | None,
+        started_at: datetime | None,
+        finished_at: datetime | None,
+    ) -> CompletedRow:
+        """Return the row of a step that has completed at its first attempt and that a view shows all of."""
+        self.count = number = self.count + 1
+        uses, invocation_id, definition, inputs = self._inputs, view.invocation_id, view.definition, view.inputs
+        code = self._codes.get(definition) or self._code(definition, invocation_id, number)
+        self._check_id(invocation_id, number)
+        used = uses.recall(number, definition, inputs)
+        if used is None:
+            given, inputs = inputs, uses.read(number, inputs, [])
+            uses.learn(definition, given)
+            if uses.large:
+                self._large.append(_Large(number, "inputs", uses.message, list(uses.large)))
+            used = sorted(uses.upstream), sorted(uses.flow_inputs)
+        if output_names and output_names != _DEFAULT_OUTPUTS:
+            self._note_outputs(number, output_names)
+        return CompletedRow(
+            self._execution_id,
+            number,
+            invocation_id,
+            code,
+            view.code_digest,
+            started_at,
+            finished_at,
+            used[0],
+            used[1],
+            inputs,
+            outputs,
+        )
+
+    def recorded_step(self, step: StepSpec, recorded: Recorded) -> InvocationRow:
+        """Return the row of any step that has run elsewhere."""
+        return self._row(step, recorded)
 
     async def result(self, binding: Binding) -> bytes:
         """Return the shape of what a pipeline returns, as it is stored.
@@ -171,22 +215,21 @@ class GraphReader:
         except UsageError as error:
             self.report(field, str(error))
 
-    def _row(self, view: SpecView, rest: StepSpec | None, recorded: Recorded, ids: dict[str, int]) -> InvocationRow:
+    def _row(self, spec: StepSpec, recorded: Recorded) -> InvocationRow:
         self.count = number = self.count + 1
-        uses, invocation_id = self._inputs, view.invocation_id
-        code = self._code(view.definition, invocation_id, number)
-        self._check_id(invocation_id, number, ids)
-        after = [] if rest is None else list(rest.after)
-        inputs = uses.read(number, view.inputs, after)
+        uses, invocation_id = self._inputs, spec.invocation_id
+        code = self._code(spec.definition.SerializeToString(), invocation_id, number)
+        self._check_id(invocation_id, number)
+        inputs = uses.read(number, spec.inputs.SerializeToString(), list(spec.after))
         if uses.large:
             self._large.append(_Large(number, "inputs", uses.message, list(uses.large)))
         upstream, to_run = sorted(uses.upstream) if uses.upstream else [], recorded is _TO_RUN
         options = b""
         outputs = recorded.output_names
-        if rest is not None and rest.HasField("options"):
-            self._check_concurrency(rest, number)
-            options = rest.options.SerializeToString()
-            outputs = tuple(rest.options.outputs) or outputs
+        if spec.HasField("options"):
+            self._check_concurrency(spec, number)
+            options = spec.options.SerializeToString()
+            outputs = tuple(spec.options.outputs) or outputs
         if outputs and outputs != _DEFAULT_OUTPUTS:
             self._note_outputs(number, outputs)
         return InvocationRow(
@@ -199,7 +242,7 @@ class GraphReader:
             recorded.state,
             code.module,
             code.pinned_digest,
-            view.code_digest,
+            spec.code_digest,
             0 if to_run or recorded.state == "not_reached" else 1,
             len(upstream) if to_run else 0,
             recorded.started_at,
@@ -213,20 +256,20 @@ class GraphReader:
             options,
         )
 
-    def _check_id(self, invocation_id: str, number: int, ids: dict[str, int]) -> None:
+    def _check_id(self, invocation_id: str, number: int) -> None:
         if not is_name(invocation_id):
             self.report(f"steps[{number}].invocation_id", "every step needs an invocation ID of 1 to 200 characters")
-        earlier = ids.setdefault(invocation_id, number)
+        earlier = self._ids.setdefault(invocation_id, number)
         if earlier != number:
             text = f"{invocation_id!r} is the invocation ID of step {earlier} already"
             self.report(f"steps[{number}].invocation_id", text)
 
-    def _code(self, serialized: bytes, invocation_id: str, number: int) -> _Code:
+    def _code(self, serialized: bytes, invocation_id: str, number: int) -> StepCode:
         """Return which code a step calls; its texts are read once for all calls."""
         code = self._codes.get(serialized)
         if code is None:
             definition = DefinitionRef.FromString(serialized)
-            code = _Code(definition.module, definition.name, definition.pinned_digest)
+            code = StepCode(definition.module, definition.name, definition.pinned_digest)
             if not is_name(code.name):
                 text = f"step {invocation_id!r} needs the name of its code"
                 self.report(f"steps[{number}].definition.name", text)
@@ -244,7 +287,7 @@ class GraphReader:
             self.report(f"steps[{number}].options.outputs", f"a step has at most {MAX_OUTPUTS} outputs")
         self._outputs[number] = self._known_outputs.setdefault(outputs, outputs)
 
-    async def _stored(self, rows: list[InvocationRow]) -> list[InvocationRow]:
+    async def _stored(self, rows: list[Row]) -> list[Row]:
         """Refuse what is wrong, and put large values where they belong."""
         self.check()
         large, self._large = self._large, []
@@ -256,9 +299,3 @@ class GraphReader:
             row = rows[place]
             rows[place] = row._replace(inputs=stored) if one.column == "inputs" else row._replace(outputs=stored)
         return rows
-
-
-def _whole(spec: StepSpec) -> _Whole:
-    return _Whole(
-        spec.invocation_id, spec.definition.SerializeToString(), spec.code_digest, spec.inputs.SerializeToString()
-    )

@@ -17,7 +17,6 @@ from dalsegno.v1.execution_service_pb2 import (
     ImportedStep,
     ImportedSteps,
     ImportHeader,
-    StepSpec,
 )
 from dalsegno.v1.value_pb2 import Binding, Outputs
 from dalsegno.v1.wait_service_pb2 import Wait
@@ -29,13 +28,13 @@ from dalsegno_planner.rpc.convert import execution_state, moment, optional_uuid
 from dalsegno_planner.rpc.graphs import GraphReader, Recorded
 from dalsegno_planner.rpc.headers import definition_rows, first_message, new_execution
 from dalsegno_planner.rpc.recorded_marks import MarksReader
-from dalsegno_planner.rpc.step_views import SpecView, has_rest, viewed
+from dalsegno_planner.rpc.step_views import has_rest, viewed
 from dalsegno_planner.rpc.streams import AlreadyCreated, gather, insert_graph, refuse_repeated
 from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store import executions, imports
 from dalsegno_planner.store.definitions import Definitions
 from dalsegno_planner.store.imports import WaitRow, Yields
-from dalsegno_planner.store.invocations import GraphRows
+from dalsegno_planner.store.invocations import CompletedRow, GraphRows, InvocationRow
 from dalsegno_planner.store.pool import Connection, Pool
 
 _STATES = {
@@ -159,7 +158,7 @@ class _Record:
             if kind == "returns":
                 self._returns = message.returns
             else:
-                rows = await self.graph.recorded_steps(self._recorded(message.steps))
+                rows = await self.graph.recorded_steps(self._rows(message.steps))
                 yield replace(rows, marks=self._marks.take_marks(), attempts=self._marks.take_attempts())
 
     async def returning(self, new: NewExecution) -> NewExecution:
@@ -172,7 +171,7 @@ class _Record:
             return new
         return replace(new, result_binding=await self.graph.result(self._returns))
 
-    def _recorded(self, batch: ImportedSteps) -> Iterator[tuple[SpecView, StepSpec | None, Recorded]]:
+    def _rows(self, batch: ImportedSteps) -> Iterator[InvocationRow | CompletedRow]:
         first = self.graph.count + 1
         for place, view in enumerate(viewed(batch), first):
             state, kind = _STATES.get(view.state), _KINDS.get(view.kind)
@@ -180,23 +179,29 @@ class _Record:
                 text = "an imported step has completed, failed, was cancelled or was not reached"
                 self.graph.report(f"steps[{place}]", text)
                 state, kind = "completed", "step"
-            names: tuple[str, ...] = ()
-            outputs = failure = None
-            if state == "completed" and kind == "step" and view.attempt <= 1 and not has_rest(view):
-                rest = batch.steps[place - first].step if has_rest(view.step) else None
-                if view.HasField("outputs"):
-                    names, outputs = self._outputs(view.outputs, place)
-            else:
-                step = batch.steps[place - first]
-                rest = step.step
-                self._note_rest(place, step, state, kind)
-                if step.HasField("outputs"):
-                    names, outputs = self._completed_outputs(step.outputs, place)
-                if step.HasField("failure"):
-                    failure = step.failure.SerializeToString()
+            spec = view.step
             started = _moment(view.started_at) if view.HasField("started_at") else None
             finished = _moment(view.finished_at) if view.HasField("finished_at") else None
-            yield view.step, rest, Recorded(state, kind, started, finished, outputs, failure, names)
+            if state != "completed" or kind != "step" or view.attempt > 1 or has_rest(view) or has_rest(spec):
+                yield self._whole_row(place, batch.steps[place - first], state, kind, started, finished)
+                continue
+            names: tuple[str, ...] = ()
+            outputs = None
+            if view.HasField("outputs"):
+                names, outputs = self._outputs(view.outputs, place)
+            yield self.graph.completed_step(spec, names, outputs, started, finished)
+
+    def _whole_row(
+        self, place: int, step: ImportedStep, state: str, kind: str, started: datetime | None, finished: datetime | None
+    ) -> InvocationRow:
+        self._note_rest(place, step, state, kind)
+        names: tuple[str, ...] = ()
+        outputs = failure = None
+        if step.HasField("outputs"):
+            names, outputs = self._completed_outputs(step.outputs, place)
+        if step.HasField("failure"):
+            failure = step.failure.SerializeToString()
+        return self.graph.recorded_step(step.step, Recorded(state, kind, started, finished, outputs, failure, names))
 
     def _note_rest(self, place: int, step: ImportedStep, state: str, kind: str) -> None:
         self.failures += state == "failed"

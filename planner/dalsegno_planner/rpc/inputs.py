@@ -6,9 +6,11 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 from dalsegno.errors import UsageError
 from dalsegno.v1.value_pb2 import Binding, Inputs, OutputRef, Payload
+from dalsegno_planner.rpc.input_shapes import InputShape, shape_of
 from dalsegno_planner.rpc.values import ValueReader
 
 _DEEPEST_BINDING = 100
+_MOST_SHAPES = 1_000
 
 Report = Callable[[str, str], None]
 
@@ -40,7 +42,35 @@ class InputsReader:
         self._outputs_of = outputs_of
         self._report = report
         self._number = 0
-        self._is_changed = False
+        self._is_changed = self._is_odd = False
+        # By the code of the step, as calls of a step have inputs that look alike, and by their length.
+        self._shapes: dict[tuple[bytes, int], InputShape] = {}
+
+    def recall(self, number: int, code: bytes, given: bytes) -> tuple[list[int], Sequence[str]] | None:
+        """Return the steps and flow inputs that inputs use, if their shape is known; otherwise they are to be read.
+
+        Args:
+            number: The step.
+            code: Its code.
+            given: Its `Inputs`.
+        """
+        shape = self._shapes.get((code, len(given)))
+        references = shape.references(given) if shape is not None else None
+        if shape is None or references is None:
+            return None
+        for upstream, output in references:
+            if not 0 < upstream < number or output not in self._outputs_of(upstream):
+                return None
+        if len(references) == 1:
+            return [references[0][0]], shape.flow_inputs
+        return sorted({upstream for upstream, _ in references}), shape.flow_inputs
+
+    def learn(self, code: bytes, given: bytes) -> None:
+        """Keep the shape of the inputs that were read last, if they are right and stay as they are."""
+        if not self._is_odd and len(self._shapes) < _MOST_SHAPES:
+            shape = shape_of(given, sorted(self.flow_inputs))
+            if shape is not None:
+                self._shapes.setdefault((code, len(given)), shape)
 
     def read(self, number: int, given: bytes, after: list[int]) -> bytes:
         """Turn to the step with this number, note what its inputs use, and return them as they are stored.
@@ -59,12 +89,12 @@ class InputsReader:
             inputs.comes_after[:] = sorted(self.upstream.intersection(after))
             self.order_alone = [one for one in after if one not in self.upstream]
             self.after(self.order_alone)
-            self._is_changed = True
+            self._is_changed = self._is_odd = True
         return inputs.SerializeToString() if self._is_changed else given
 
     def begin(self, number: int) -> None:
         """Turn to the step with this number."""
-        self._number, self._is_changed, self.order_alone = number, False, []
+        self._number, self._is_changed, self._is_odd, self.order_alone = number, False, False, []
         if self.upstream:
             self.upstream.clear()
         if self.flow_inputs:
@@ -113,7 +143,7 @@ class InputsReader:
             self.follow(entry.value, f"{path}[{place}]", depth + 1)
 
     def _complete(self, payload: Payload, path: str) -> None:
-        field, self._is_changed = self._field(path), True
+        field, self._is_changed, self._is_odd = self._field(path), True, True
         try:
             if self._values.complete(payload, field):
                 self.large.append((payload, field))
@@ -145,6 +175,7 @@ class InputsReader:
         return f"it refers to step {number}; a step refers only to those before it in the stream, which are {earlier}"
 
     def _problem(self, path: str, description: str) -> None:
+        self._is_odd = True
         self._report(self._field(path), description)
 
     def _field(self, path: str) -> str:

@@ -142,7 +142,7 @@ class RequestReader:
             named = {name for step in code.steps for name in references(step.inputs).flow_inputs}
             named |= {leaf.flow_input for _, leaf in leaves(code.result)}
             reader = GraphReader(new_execution_id(), spec.project, named, self._values)
-            steps = (await reader.steps(code.steps)).invocations
+            steps = await reader.rows(code.steps)
             if code.HasField("result"):
                 result = await reader.result(code.result)
         return TodaysCode(

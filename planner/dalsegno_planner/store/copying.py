@@ -7,7 +7,7 @@ of its fields, and each as its length and its content.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -20,21 +20,26 @@ _MICROSECOND = timedelta(microseconds=1)
 
 _INT4, _TEXT = 23, 25
 """Object IDs of the types of arrays' elements."""
-_NO_INTEGERS = struct.pack("!iiii", 12, 0, 0, _INT4)
+NO_INTEGERS = struct.pack("!iiii", 12, 0, 0, _INT4)
 _NO_TEXTS = struct.pack("!iiii", 12, 0, 0, _TEXT)
 
-_length = struct.Struct("!i").pack
+length = struct.Struct("!i").pack
+"""What comes before the content of a field."""
 _integer = struct.Struct("!ii").pack
 _integer_pair = struct.Struct("!iiii").pack
+_integers_and_length = struct.Struct("!iiiii").pack
 _moment = struct.Struct("!iq").pack
 _array = struct.Struct("!iiiiii").pack
 _one_integer = struct.Struct("!iiiiiiii").pack
 _edge = struct.Struct("!hi16siiii").pack
 
 
-def document(rows: Iterable[bytes]) -> bytes:
-    """What is sent to COPY for some rows."""
-    return b"".join((_HEADER, *rows, _TRAILER))
+async def document(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield what is sent to COPY for rows, of which each part has any number."""
+    yield _HEADER
+    for part in parts:
+        yield part
+    yield _TRAILER
 
 
 def row_start(field_count: int, key: UUID) -> bytes:
@@ -52,15 +57,20 @@ def integers(first: int, second: int) -> bytes:
     return _integer_pair(4, first, 4, second)
 
 
+def integers_and_length(first: int, second: int, following: int) -> bytes:
+    """Two fields, and the length of the next one."""
+    return _integers_and_length(4, first, 4, second, following)
+
+
 def text(value: str) -> bytes:
     """One field."""
     content = value.encode()
-    return _length(len(content)) + content
+    return length(len(content)) + content
 
 
 def binary(value: bytes | None) -> bytes:
     """One field."""
-    return _NULL if value is None else _length(len(value)) + value
+    return _NULL if value is None else length(len(value)) + value
 
 
 def moments(first: datetime | None, second: datetime | None) -> bytes:
@@ -76,7 +86,7 @@ def integer_array(values: Sequence[int]) -> bytes:
     """One field."""
     count = len(values)
     if not count:
-        return _NO_INTEGERS
+        return NO_INTEGERS
     if count == 1:
         return _one_integer(28, 1, 0, _INT4, 1, 1, 4, values[0])
     return _array(20 + 8 * count, 1, 0, _INT4, count, 1) + b"".join(_integer(4, value) for value in values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -42,11 +42,35 @@ class InvocationRow(NamedTuple):
     finished_at: datetime | None
     upstream: list[int]
     after: list[int]
-    reads_inputs: list[str]
+    reads_inputs: Sequence[str]
     inputs: bytes
     outputs: bytes | None
     failure: bytes | None
     options: bytes
+
+
+class StepCode(NamedTuple):
+    """What a step calls."""
+
+    module: str
+    name: str
+    pinned_digest: str
+
+
+class CompletedRow(NamedTuple):
+    """A new row of a step that has completed elsewhere at its first attempt: what most rows of an import are."""
+
+    execution_id: ExecutionId
+    number: int
+    invocation_id: str
+    code: StepCode
+    code_digest: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    upstream: list[int]
+    reads_inputs: Sequence[str]
+    inputs: bytes
+    outputs: bytes | None
 
 
 class TaskRow(NamedTuple):
@@ -88,73 +112,43 @@ class AttemptRow(NamedTuple):
 class GraphRows:
     """A part of a graph, ready to be stored. Its edges are those that the invocations tell."""
 
-    invocations: Sequence[InvocationRow]
+    invocations: Sequence[InvocationRow | CompletedRow]
     tasks: Sequence[TaskRow] = ()
     marks: Sequence[MarkRow] = ()
     attempts: Sequence[AttemptRow] = ()
 
 
-async def insert_graph(connection: Connection, rows: GraphRows, rank: int = 0) -> None:
-    """Store a part of a graph, with tasks of a rank. Must run in a transaction.
+@dataclass(frozen=True, slots=True)
+class EncodedGraph:
+    """A part of a graph with its invocations and edges as they are copied."""
+
+    rows: GraphRows
+    invocations: bytes
+    edges: bytes
+
+
+async def insert_graph(connection: Connection, parts: Sequence[EncodedGraph], rank: int = 0) -> None:
+    """Store parts of a graph, with tasks of a rank. Must run in a transaction.
 
     Raises:
         asyncpg.UniqueViolationError: An invocation ID is used twice.
     """
-    if rows.invocations:
-        for table, columns, content in (
-            ("invocations", InvocationRow._fields, _encoded(rows.invocations)),
-            ("edges", _EDGE_COLUMNS, _encoded_edges(rows.invocations)),
-        ):
-            await connection.copy_to_table(table, source=_whole(content), columns=columns, format="binary")
-    if rows.tasks:
-        tasks = [(*task, rank) for task in rows.tasks]
+    for table, columns, contents in (
+        ("invocations", InvocationRow._fields, [part.invocations for part in parts if part.invocations]),
+        ("edges", _EDGE_COLUMNS, [part.edges for part in parts if part.edges]),
+    ):
+        if contents:
+            source = copying.document(contents)
+            await connection.copy_to_table(table, source=source, columns=columns, format="binary")
+    tasks = [(*task, rank) for part in parts for task in part.rows.tasks]
+    if tasks:
         await connection.copy_records_to_table("tasks", records=tasks, columns=(*TaskRow._fields, "lane"))
-    if rows.attempts:
-        await connection.copy_records_to_table("attempts", records=rows.attempts, columns=AttemptRow._fields)
-    if rows.marks:
-        await connection.executemany(SQL["mark"], rows.marks)
-
-
-async def _whole(content: bytes) -> AsyncIterator[bytes]:
-    yield content
-
-
-def _encoded(rows: Sequence[InvocationRow]) -> bytes:
-    """Rows of one execution in the format of COPY."""
-    start = copying.row_start(len(InvocationRow._fields), rows[0].execution_id)
-    shared: dict[tuple[object, ...], bytes] = {}
-
-    def encode(row: InvocationRow) -> bytes:
-        # From the name to how many it waits for: calls of a step have it in common.
-        same = row[4:12]
-        middle = shared.get(same)
-        if middle is None:
-            texts = b"".join(map(copying.text, row[4:10]))
-            middle = shared[same] = texts + copying.integers(row.attempt, row.blocked_by)
-        return b"".join(
-            (
-                start,
-                copying.integers(row.number, row.position),
-                copying.text(row.invocation_id),
-                middle,
-                copying.moments(row.started_at, row.finished_at),
-                copying.integer_array(row.upstream),
-                copying.integer_array(row.after),
-                copying.text_array(row.reads_inputs),
-                copying.binary(row.inputs),
-                copying.binary(row.outputs),
-                copying.binary(row.failure),
-                copying.binary(row.options),
-            )
-        )
-
-    return copying.document(map(encode, rows))
-
-
-def _encoded_edges(rows: Sequence[InvocationRow]) -> bytes:
-    """Their edges in the format of COPY."""
-    execution = rows[0].execution_id.bytes
-    return copying.document(copying.edge(execution, upstream, row.number) for row in rows for upstream in row.upstream)
+    attempts = [row for part in parts for row in part.rows.attempts]
+    if attempts:
+        await connection.copy_records_to_table("attempts", records=attempts, columns=AttemptRow._fields)
+    marks = [row for part in parts for row in part.rows.marks]
+    if marks:
+        await connection.executemany(SQL["mark"], marks)
 
 
 async def list_page(
