@@ -284,6 +284,34 @@ async def test_overridden_inputs_are_those_of_the_export(planner: Serving) -> No
     assert [one.outputs.outputs[0].payload.inline for one in steps_of(messages)] == [b"7", b"8"]
 
 
+async def test_a_single_step_is_exported_alone_with_the_values_that_it_took(
+    planner: Serving, connection: Connection
+) -> None:
+    pair = Binding(list=BindingList(items=[output(1), plain(5), Binding(flow_input="n")]))
+    steps = [done(step("load"), 7), done(step("fit", x=output(1), y=pair), 8), done(step("test", x=output(2)), 9)]
+    source = await record(planner, PIPELINE, steps, returns=output(3))
+    spec = ReplaySpec(execution=source.id, **{"from": SelectorList(selectors=["fit"])})  # type: ignore[arg-type]
+    alone = (await planner.replays.Create(ReplayServiceCreateRequest(spec=spec, single_step=True))).execution
+    await complete(connection, alone.id, 2, 80)
+    await set_state(connection, alone.id, "completed")
+
+    messages = await exported(planner, alone.id)
+    assert messages[0].header.single_step
+    (fit,) = steps_of(messages)
+    assert fit.step.invocation_id == "fit"
+    inputs = fit.step.inputs.bindings
+    assert inputs["x"].value.inline == b"7"
+    assert (inputs["x"].digest, inputs["x"].canonical) == (inputs["x"].value.digest, True)
+    taken, given, flow_input = inputs["y"].list.items
+    assert (taken.value.inline, given.value.inline, flow_input.flow_input) == (b"7", b"5", "n")
+    assert list(fit.step.after) == []
+
+    copy = await again(planner, messages)
+    assert (copy.invocation_count, copy.result.inline) == (1, b"80")
+    (copied,) = steps_of(await exported(planner, copy.id))
+    assert copied.step == fit.step
+
+
 async def test_a_started_pipeline_cannot_be_exported(planner: Serving) -> None:
     execution = await planner.start(pipeline_header(), [step("load")])
     with pytest.raises(aio.AioRpcError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from asyncpg import Record
 
@@ -36,7 +36,7 @@ from dalsegno_planner.rpc.convert import (
     wait_state_message,
 )
 from dalsegno_planner.store import exports
-from dalsegno_planner.store.bindings import references, renumber
+from dalsegno_planner.store.bindings import fill_in, references, renumber
 from dalsegno_planner.store.pool import Connection, Pool
 
 _STEPS_IN_MESSAGE = 1_000
@@ -75,7 +75,7 @@ class Exporter:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             yield ExecutionServiceExportResponse(header=await _header(connection, execution))
-            steps = _Steps()
+            steps = _Steps(await exports.taken_by_single_step(connection, execution))
             async for row in exports.calls(connection, execution):
                 steps.add(row)
                 if steps.is_full:
@@ -118,9 +118,14 @@ def _unique(documents: Iterable[bytes]) -> list[Definition]:
 
 
 class _Steps:
-    """Gathers steps for a message; refers to each by its place in the stream."""
+    """Gathers steps for a message; refers to each by its place in the stream.
 
-    def __init__(self) -> None:
+    Args:
+        taken: Outputs of calls that are not among them, by number: what takes one has its value.
+    """
+
+    def __init__(self, taken: Mapping[int, Outputs]) -> None:
+        self._taken = taken
         self.size = 0
         self._message = ImportedSteps()
         self._count = 0
@@ -185,6 +190,8 @@ class _Steps:
         inputs = Inputs.FromString(row["inputs"])
         if self._are_numbers:
             return inputs
+        if self._taken:
+            fill_in(inputs, self._taken)
         shown = {number for number in references(inputs).numbers if self.place_of(number)}
         for name in list(inputs.bindings):
             binding = inputs.bindings[name]

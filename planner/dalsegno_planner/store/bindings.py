@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from dalsegno.v1.value_pb2 import Binding, Inputs, OutputRef, Payload
+from dalsegno.v1.value_pb2 import Binding, Inputs, OutputRef, Outputs, Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,17 @@ def with_values(inputs: Inputs, values: Mapping[str, Payload]) -> Inputs:
     for name, payload in values.items():
         replaced.bindings[name].CopyFrom(Binding(value=payload, digest=payload.digest, canonical=payload.canonical))
     return replaced
+
+
+def fill_in(inputs: Inputs, taken: Mapping[int, Outputs]) -> None:
+    """Put values in the place of references to outputs, by the numbers of the invocations; others stay."""
+    for kind, leaf in leaves(*inputs.bindings.values()):
+        if kind != "output":
+            continue
+        for output in taken.get(leaf.output.number, Outputs()).outputs:
+            if output.name == leaf.output.output:
+                leaf.value.CopyFrom(output.payload)
+                leaf.digest, leaf.canonical = output.payload.digest, output.payload.canonical
 
 
 def order(inputs: Inputs, after: Iterable[int]) -> tuple[list[int], list[int]]:

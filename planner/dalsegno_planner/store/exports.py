@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from asyncpg import Record
 
+from dalsegno.v1.value_pb2 import Outputs
 from dalsegno_planner.core.execution import Execution, ExecutionKind
+from dalsegno_planner.store import invocations
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.sql import load
 
@@ -29,19 +31,31 @@ async def code_of(connection: Connection, execution: Execution) -> ExportedCode:
     """Return what is known of the code that an execution ran."""
     header = await connection.fetchrow(SQL["header"], execution.id)
     assert header is not None
-    documents = await connection.fetch(SQL["definitions"], execution.id, execution.project)
+    documents = await connection.fetch(SQL["definitions"], execution.id, execution.project, execution.single_step)
     return ExportedCode(header["code_digest"], header["shaping_inputs"], [row["document"] for row in documents])
 
 
 async def calls(connection: Connection, execution: Execution) -> AsyncIterator[Record]:
-    """Yield the rows of an execution's calls, those that it reuses included. Must run in a transaction."""
-    by_position = execution.kind is ExecutionKind.FLOW
+    """Yield the rows of an execution's calls, those that it reuses included. Must run in a transaction.
+
+    The replay of a single step has that one alone.
+    """
+    by_position, alone = execution.kind is ExecutionKind.FLOW, execution.single_step
     order = _Order()
-    async for row in connection.cursor(SQL["steps"], execution.id, by_position, prefetch=_PREFETCHED):
+    async for row in connection.cursor(SQL["steps"], execution.id, by_position, alone, prefetch=_PREFETCHED):
         for one in order.place(row):
             yield one
     for one in order.rest():
         yield one
+
+
+async def taken_by_single_step(connection: Connection, execution: Execution) -> dict[int, Outputs]:
+    """Return what the replay of a single step took from its source, which it does not show; nothing of any other."""
+    if not execution.single_step:
+        return {}
+    numbers = await connection.fetchval(SQL["taken"], execution.id)
+    found = await invocations.outputs(connection, execution.id, numbers)
+    return {number: Outputs.FromString(data) for number, data in found.items() if data is not None}
 
 
 class _Order:
