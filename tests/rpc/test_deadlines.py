@@ -151,7 +151,7 @@ async def test_a_replay_may_take_as_long_as_its_source(planner: Serving, connect
 
 async def test_another_planner_is_told_what_to_stop(database: str, tmp_path: Path, planner: Serving) -> None:
     async with (
-        serving(database, tmp_path, poll_interval=60, heartbeat_interval=60) as other,
+        serving(database, tmp_path, poll_interval=60, heartbeat_interval=60, lease_duration=180) as other,
         scripted_worker(other.channel) as worker,
     ):
         await worker.hello()

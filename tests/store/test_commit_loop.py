@@ -38,12 +38,16 @@ class Told:
     def __init__(self) -> None:
         self.claimed: asyncio.Queue[Any] = asyncio.Queue()
         self.lost = 0
+        self.freed = 0
 
     def committed(
         self, claimed: Sequence[ClaimedTask], resolved: Sequence[Any], changed: Sequence[UUID], moved: Sequence[UUID]
     ) -> None:
         for task in claimed:
             self.claimed.put_nowait(task.row)
+
+    def slots_freed(self) -> None:
+        self.freed += 1
 
     def connection_lost(self) -> None:
         self.lost += 1

@@ -108,6 +108,11 @@ class Batch:
         """Whether a task ends that was limited, so that others may begin, in other lanes too."""
         return any(one.session.limited(one.token) for one in self.items)
 
+    @property
+    def gives_back(self) -> bool:
+        """Whether tasks may go back that have not ended: those of an execution go with its body."""
+        return bool(self.returned or self.ends)
+
     def may_free_work(self) -> bool:
         """Whether something may be ready after the commit that was not before."""
         return bool(self.results or self.returned or any(call.action == "submitted" for call in self.calls))

@@ -22,6 +22,7 @@ class Bus:
         self._state_watchers: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
         self._on_work: list[Callable[[Lane | None], None]] = []
         self._on_cancel: list[Callable[[UUID], None]] = []
+        self._on_return: list[Callable[[], None]] = []
 
     def execution_changed(self, execution_id: UUID, *, steps_only: bool = False) -> None:
         """Wake those who wait for a change of this execution, in this planner.
@@ -71,6 +72,11 @@ class Bus:
         for listener in self._on_cancel:
             listener(execution_id)
 
+    def tasks_returned(self) -> None:
+        """Say that executors have tasks no more: others may take them, or what had to wait for their ends."""
+        for listener in self._on_return:
+            listener()
+
     def on_work(self, listener: Callable[[Lane | None], None]) -> None:
         """Call `listener` whenever there may be work to claim, with its lane where that is known."""
         self._on_work.append(listener)
@@ -78,3 +84,7 @@ class Bus:
     def on_cancel(self, listener: Callable[[UUID], None]) -> None:
         """Call `listener` with each execution that is cancelled in this planner."""
         self._on_cancel.append(listener)
+
+    def on_return(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever executors have lost tasks, or handed them back, in this planner."""
+        self._on_return.append(listener)

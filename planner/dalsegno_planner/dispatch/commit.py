@@ -56,6 +56,9 @@ class Outcome(Protocol):
         Of `changed` executions an invocation has, `moved` ones have another state themselves.
         """
 
+    def slots_freed(self) -> None:
+        """Have work looked for in all lanes and planners."""
+
     def connection_lost(self) -> None:
         """Forget what cannot be known any more: whether the last claim was made."""
 
@@ -193,12 +196,13 @@ class CommitLoop:
             self._look_again()
             self._wake.set()
         self._promoting = self._promoting or row["promoting"]
-        if batch.frees_slots:
-            self._look_again(tuple(Lane))
+        frees_slots = batch.frees_slots or (row["requeued"] and batch.gives_back)
         # It runs when this loop waits for the answer to the next commit, or for something to commit.
         if self._telling is not None:
             await self._telling
         self._telling = asyncio.create_task(self._tell(batch, row, claimed))
+        if frees_slots:
+            self._outcome.slots_freed()
 
     async def _tell(self, batch: Batch, row: Any, claimed: Sequence[ClaimedTask]) -> None:
         _acknowledge(batch, set(row["durable"] or ()))

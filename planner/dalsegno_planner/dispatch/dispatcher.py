@@ -74,6 +74,7 @@ class Dispatcher:
         """Set once a part of it has ended with an error that nobody foresaw: it does not work any more."""
         bus.on_work(self._work_ready)
         bus.on_cancel(self._cancelled)
+        bus.on_return(self.slots_freed)
 
     async def start(self) -> None:
         """Start dispatching."""
@@ -131,7 +132,10 @@ class Dispatcher:
         for waiting in hello.awaiting:
             session.awaits(Token.of(waiting.body), waiting.numbers, look_at=0.0)
         self._look_for_outcomes(session, session.awaiting)
-        self._bus.work_ready()
+        if session.generation > 1:  # what it does not name any more has gone back
+            self.slots_freed()
+        else:
+            self._work_ready()
         log.info("executor_connected", executor=session.executor, project=project, routes=len(routes))
         return session
 
@@ -169,8 +173,9 @@ class Dispatcher:
         log.info("executor_disconnected", executor=session.executor, gracefully=gracefully)
         if gracefully and self._pool is not None and not self._pool.is_closing():
             async with self._pool.acquire() as connection:
-                await connection.fetchrow(_QUERIES["close_stream"], session.id, session.generation)
-            self._bus.work_ready()
+                closed = await connection.fetchrow(_QUERIES["close_stream"], session.id, session.generation)
+            if closed is not None and closed["returned"]:
+                self.slots_freed()
 
     async def _announce(self, session: Session, announce: executor_service_pb2.Announce) -> None:
         routes = routes_of(announce.definitions, session.project, pinned_only=session.pinned_only)
@@ -222,6 +227,11 @@ class Dispatcher:
         self._notifier.announce([*changed, *moved])
         # Credit that one lane has asked for and not used is for the other one again.
         self._commit_loop.wake()
+
+    def slots_freed(self) -> None:
+        """Look for work in all lanes and planners: what a limit holds back may begin, and what came back be taken."""
+        self._work_ready()
+        self._notifier.announce_work()
 
     def connection_lost(self) -> None:
         """End all streams: executors reconnect, and what they do not hold goes to others."""
@@ -310,6 +320,7 @@ class Dispatcher:
 
     def _cancelled(self, execution_id: UUID) -> None:
         self._stop_held(execution_id)
+        self._work_ready()
         self._notifier.announce_ended(execution_id)
 
     def _stop_held(self, execution_id: UUID) -> None:

@@ -154,6 +154,7 @@ class Housekeeping:
             row = await connection.fetchrow(_QUERIES["close_sessions"], None)
             if row["closed"]:
                 log.warning("leases_expired", executors=row["closed"], tasks=row["returned"])
+                self._bus.tasks_returned()
         await self._end_lost(connection)
         for execution_id in await expire_waits(connection):
             self._bus.execution_changed(execution_id)

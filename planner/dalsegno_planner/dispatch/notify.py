@@ -25,6 +25,8 @@ _GATHER_SECONDS = 0.01
 _RECONNECT_SECONDS = 1.0
 _ENDED = "ended:"
 """In front of an execution of which nothing may run any more; a planner that does not know this word ignores it."""
+_WORK = "work"
+"""Said where there may be work that no execution's change tells of."""
 _QUERIES = load("dispatch")
 
 log = structlog.get_logger(__name__)
@@ -70,6 +72,11 @@ class Notifier:
     def announce_ended(self, execution_id: UUID) -> None:
         """Tell the other planners to stop what runs of an execution."""
         self._changed.add(f"{_ENDED}{execution_id}")
+        self._wake.set()
+
+    def announce_work(self) -> None:
+        """Tell the other planners to look for work."""
+        self._changed.add(_WORK)
         self._wake.set()
 
     async def _run(self) -> None:

@@ -33,12 +33,16 @@ BEGIN
         RETURN;
     END IF;
 
-    -- What still runs with a token of this execution is fenced, also after a retry of the execution.
+    -- What still runs with a token of this execution is fenced, also after a retry of the execution. Where some of it was
+    -- limited, others may begin.
     WITH ended AS (
-        DELETE FROM tasks t WHERE t.execution_id = body.execution_id RETURNING t.number, t.epoch
+        DELETE FROM tasks t WHERE t.execution_id = body.execution_id
+        RETURNING t.number, t.epoch, t.session_id IS NOT NULL AND t.limited_by <> '' AS frees
+    ), fenced AS (
+        UPDATE invocations i SET epoch = ended.epoch + 1
+        FROM ended WHERE i.execution_id = body.execution_id AND i.number = ended.number
     )
-    UPDATE invocations i SET epoch = ended.epoch + 1
-    FROM ended WHERE i.execution_id = body.execution_id AND i.number = ended.number;
+    SELECT coalesce(bool_or(ended.frees), false) INTO requeued FROM ended;
     -- What was made ready while the above waited for whoever did so.
     DELETE FROM tasks t WHERE t.execution_id = body.execution_id;
 
