@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -32,7 +32,10 @@ class Settings(BaseSettings):
     payload_limit: int = Field(default=268_435_456, gt=0, description="Values above this many bytes are refused.")
     heartbeat_interval: float = Field(default=3.0, gt=0, description="Seconds between an executor's signs of life.")
     lease_duration: float = Field(
-        default=15.0, gt=0, description="Seconds after an executor's last sign of life until others get its tasks."
+        default=15.0,
+        gt=0,
+        validate_default=True,
+        description="Seconds after an executor's last sign of life until others get its tasks.",
     )
     accept_within: float = Field(default=5.0, gt=0, description="Seconds within which a task is to be accepted.")
     cancel_grace: float = Field(
@@ -61,6 +64,17 @@ class Settings(BaseSettings):
     def _is_postgres(cls, value: str) -> str:
         if not value.startswith(("postgresql://", "postgres://")):
             raise ValueError("expected postgresql://user@host:port/database")
+        return value
+
+    @field_validator("lease_duration")
+    @classmethod
+    def _outlives_heartbeats(cls, value: float, info: ValidationInfo) -> float:
+        interval = info.data.get("heartbeat_interval")
+        if interval is not None and value <= interval:
+            raise ValueError(
+                f"{value:g} s are over before executors say again that they are alive, every {interval:g} s "
+                f"({_PREFIX}HEARTBEAT_INTERVAL), so that each would lose its tasks; set it to three times that, or more"
+            )
         return value
 
     @field_validator("listen")

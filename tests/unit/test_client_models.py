@@ -15,7 +15,7 @@ from dalsegno.client.artifacts import ArtifactRef
 from dalsegno.client.connection import Connection
 from dalsegno.client.given_values import KnownTypes
 from dalsegno.client.identity import call_in_execution, execution_text, output_id
-from dalsegno.client.replay_request import ReplayRequest, request_of_configuration
+from dalsegno.client.replay_request import ReplayRequest, Wrong, request_of_configuration
 from dalsegno.client.sequences import LazyMapping, NamedSequence, PagedSequence
 from dalsegno.client.status import error_of
 from dalsegno.client.storage import Storage, Uploads
@@ -41,9 +41,12 @@ from dalsegno.v1.replay_service_pb2 import ReplaySpec
 ARTIFACT = UUID("01890000-0000-7000-8000-000000000001")
 
 
+def drafted(request: ReplayRequest, types: KnownTypes | None = None) -> tuple[ReplaySpec, Wrong]:
+    return request.draft("source", "tests", Uploads(Storage(Connection("localhost:1", "tests"))), types=types)
+
+
 def spec_of(request: ReplayRequest, types: KnownTypes | None = None) -> ReplaySpec:
-    uploads = Uploads(Storage(Connection("localhost:1", "tests")))
-    spec, wrong = request.draft("source", "tests", uploads, types=types)
+    spec, wrong = drafted(request, types)
     if wrong.problems:
         raise UsageError("wrong", reason=wrong.reason, problems=wrong.problems)
     return spec
@@ -139,6 +142,20 @@ def test_an_artifact_reference_must_be_a_uuid() -> None:
     with pytest.raises(UsageError, match=r"not the ID of an artifact"):
         spec_of(ReplayRequest(overrides={"checkpoint.a": {"$artifact": "nothing"}}))
     assert ArtifactRef(str(ARTIFACT)) == ArtifactRef(ARTIFACT)
+
+
+def test_what_is_wrong_is_left_out_so_that_it_is_not_found_wrong_twice() -> None:
+    nothing = {"$artifact": "nothing"}
+    request = ReplayRequest(
+        inputs={"n": nothing}, overrides={"checkpoint.a": nothing}, step_input_overrides={"b": {"x": nothing, "y": 1}}
+    )
+    spec, wrong = drafted(request)
+    assert [one.field for one in wrong.problems] == [
+        'inputs["n"]', 'overrides["checkpoint.a"]', 'step_input_overrides["b"]["x"]',
+    ]  # fmt: skip
+    assert not spec.inputs
+    assert not spec.overrides
+    assert list(spec.step_input_overrides["b"].inputs) == ["y"]
 
 
 def test_a_run_configuration_is_a_request() -> None:

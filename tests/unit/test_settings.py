@@ -68,3 +68,16 @@ def test_all_that_is_wrong_is_said_at_once(environment: pytest.MonkeyPatch) -> N
     assert refused.value.reason == "INVALID_SETTING"
     for said in ("DALSEGNO_DATABASE_URL is not set", "DALSEGNO_LISTEN: ", "DALSEGNO_LOG_FORMAT: ", "'console'"):
         assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given", [{"LEASE_DURATION": "3"}, {"HEARTBEAT_INTERVAL": "15"}, {"HEARTBEAT_INTERVAL": "2", "LEASE_DURATION": "1"}]
+)
+def test_a_lease_outlives_the_pause_between_signs_of_life(
+    environment: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    environment.setenv("DALSEGNO_DATABASE_URL", "postgresql://here/it")
+    for name, value in given.items():
+        environment.setenv(f"DALSEGNO_{name}", value)
+    with pytest.raises(UsageError, match=r"DALSEGNO_LEASE_DURATION: .*DALSEGNO_HEARTBEAT_INTERVAL.*three times"):
+        read_settings()

@@ -165,7 +165,9 @@ class ReplayRequest:
         with wrong.gathered("overrides"):
             for key, value in require_names(self.overrides, "overrides").items():
                 with wrong.gathered(f'overrides["{key}"]') as field:
-                    spec.overrides[key].CopyFrom(value_message(value, uploads, field, checked=True))
+                    # The message first: looking up a key of the map makes it.
+                    message = value_message(value, uploads, field, checked=True)
+                    spec.overrides[key].CopyFrom(message)
         with wrong.gathered("step_input_overrides"):
             for invocation, inputs in require_names(self.step_input_overrides, "step_input_overrides").items():
                 where = f'step_input_overrides["{invocation}"]'
@@ -176,7 +178,8 @@ class ReplayRequest:
                         continue
                     for name, value in require_names(inputs, where).items():
                         with wrong.gathered(f'{where}["{name}"]') as field:
-                            replaced.inputs[name].CopyFrom(value_message(value, uploads, field, checked=True))
+                            message = value_message(value, uploads, field, checked=True)
+                            replaced.inputs[name].CopyFrom(message)
                 spec.step_input_overrides[invocation].CopyFrom(replaced)
 
 
