@@ -77,6 +77,15 @@ def test_steps_share_a_limit_over_executions() -> None:
     assert max(seen) == 2
 
 
+def test_calls_of_a_debugged_body_count_too() -> None:
+    source = directly.run()
+    assert source.wait(60) == 3
+    handles = [directly.run() for _ in range(4)]
+    assert directly.replay(source.exec_id, debug=True).wait(60) == 3
+    assert [handle.wait(60) for handle in handles] == [3] * 4
+    assert seen == [1] * 12
+
+
 @pytest.mark.parametrize("concurrency", [0, -1, True, 1.5, "gpu", 2**31])
 def test_what_is_no_limit_is_refused_with_what_is_one(concurrency: Any) -> None:
     with pytest.raises(UsageError, match=r"a whole number from 1, or a dalsegno\.Limit"):
