@@ -19,9 +19,9 @@ from dalsegno.client.replay_specs import checked_spec
 from dalsegno.client.replays import create_replay, plan_replay, who_asks
 from dalsegno.client.storage import Uploads
 from dalsegno.client.waits import Wait
-from dalsegno.decorators import Flow, Pipeline
 from dalsegno.errors import StateError, UsageError
 from dalsegno.lanes import Lane, checked_urgency
+from dalsegno.runnables import Flow, FlowRun, Pipeline, PipelineRun
 from dalsegno.states import ExecutionState
 from dalsegno.timeouts import checked_timeout
 from dalsegno.v1 import execution_pb2, log_service_pb2, wait_service_pb2
@@ -88,22 +88,26 @@ class Executions:
         )
         return self._pages(request)
 
-    def start(self, runnable: Flow[..., Any] | Pipeline[..., Any], /, *args: object, **kwargs: object) -> Execution:
+    def start(
+        self,
+        runnable: Flow[..., Any] | Pipeline[..., Any] | FlowRun[..., Any] | PipelineRun[..., Any],
+        /,
+        *args: object,
+        **kwargs: object,
+    ) -> Execution:
         """Start a flow or pipeline on this client's planner, and return the execution without waiting for it.
 
         Args:
-            runnable: The flow or pipeline.
+            runnable: The flow or pipeline; with options of this run as ``article.with_options(timeout=60)``.
             *args: Its arguments.
             **kwargs: Its arguments by keyword.
 
         Raises:
-            UsageError: If the arguments do not fit, or a value cannot be stored.
+            UsageError: If it is none, the arguments do not fit, or a value cannot be stored.
         """
         from dalsegno.client import starts
 
-        if isinstance(runnable, Flow):
-            return starts.start_flow_on(self._reach, runnable, args, kwargs)
-        return starts.start_pipeline(runnable, args, kwargs, self._reach)
+        return starts.start_on(self._reach, runnable, args, kwargs)
 
     def replay(
         self,

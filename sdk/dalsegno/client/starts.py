@@ -21,6 +21,7 @@ from dalsegno.definitions import definition_ref, kind_of
 from dalsegno.durable import refuse_at_import, refuse_inside
 from dalsegno.errors import UsageError
 from dalsegno.lanes import USUAL, Urgency
+from dalsegno.runnables import Flow, FlowRun, Pipeline, PipelineRun
 from dalsegno.timeouts import duration
 from dalsegno.tracing import Graph, trace
 from dalsegno.v1.execution_service_pb2 import (
@@ -34,7 +35,6 @@ from dalsegno.v1.value_pb2 import Value
 if TYPE_CHECKING:
     from dalsegno.client import Client
     from dalsegno.client.reach import Reach
-    from dalsegno.decorators import Flow, Pipeline
 
 STEP_BYTES_IN_MESSAGE = 1024 * 1024
 
@@ -52,6 +52,27 @@ def start_flow(
     refuse_in_body(flow, "run")
     reach = reach_of(client)
     return ExecutionHandle(start_flow_on(reach, flow, args, kwargs, name, timeout, urgency), reach)
+
+
+def start_on(reach: Reach, runnable: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Execution:
+    """Start an execution of a flow or pipeline, or of one with options, on a planner.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    match runnable:
+        case Flow():
+            return start_flow_on(reach, runnable, args, kwargs)
+        case FlowRun():
+            return start_flow_on(reach, runnable.flow, args, kwargs, *runnable.options)
+        case Pipeline():
+            return start_pipeline(runnable, args, kwargs, reach)
+        case PipelineRun():
+            return start_pipeline(runnable.pipeline, args, kwargs, reach, *runnable.options)
+    raise UsageError(
+        f"{runnable!r} is neither a flow nor a pipeline; decorate the function with @flow or @pipeline",
+        reason="NOT_RUNNABLE",
+    )
 
 
 def start_flow_on(

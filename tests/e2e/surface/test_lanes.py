@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dalsegno import Client, UsageError, flow, pipeline, step
+from dalsegno import Client, UsageError, flow, pipeline, step, wait
 from dalsegno.cli.app import run
 from dalsegno.client.executions import Execution
 from dalsegno.lanes import Lane
@@ -29,6 +29,11 @@ def article(lane: str = "fast") -> int:
     return load()
 
 
+@flow
+def asking() -> None:
+    wait(name="answer")
+
+
 @pipeline
 def training() -> int:
     return load()
@@ -44,6 +49,27 @@ def test_a_single_run_has_a_lane_and_a_priority(client: Client) -> None:
     assert standing(first.execution) == (Lane.BULK, 7)
     assert standing(training.with_options(**BULK)()) == (Lane.BULK, 7)
     assert standing(article.run().execution) == (Lane.LIVE, 0)
+
+
+def test_so_has_one_that_is_started_without_waiting(client: Client) -> None:
+    for runnable in (article, training):
+        started = client.executions.start(runnable.with_options(name=f"own-{runnable.name}", **BULK))
+        assert (started.name, standing(started)) == (f"own-{runnable.name}", (Lane.BULK, 7))
+        assert client.executions.wait(started, 30).result == 1
+
+
+def test_a_started_run_has_a_timeout_of_its_own(client: Client) -> None:
+    started = client.executions.start(asking.with_options(timeout=0.2))
+    failure = client.executions.wait(started, 30).failure
+    assert failure is not None
+    assert failure.reason == "EXECUTION_TIMEOUT"
+
+
+def test_what_is_no_flow_is_not_started(client: Client) -> None:
+    nothing: Any = load
+    with pytest.raises(UsageError, match="neither a flow nor a pipeline; decorate") as refused:
+        client.executions.start(nothing)
+    assert refused.value.reason == "NOT_RUNNABLE"
 
 
 def test_so_has_a_replay_whatever_its_source_had(client: Client) -> None:
