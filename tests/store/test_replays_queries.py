@@ -27,6 +27,8 @@ LOOK_UPS = (
             "reused_readers",
             "reused_with_other_code",
             "needed_outputs",
+            "affected_with_objects",
+            "affected_with_objects_of_few",
             "overrides_of",
             "insert_affected",
             "insert_deltas",

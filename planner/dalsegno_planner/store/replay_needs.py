@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from asyncpg import Record
@@ -22,10 +22,10 @@ from dalsegno_planner.store.sql import load
 SQL = load("replays")
 
 MOST_OBJECTS = 1_000
-"""How many objects of one plan are looked for; that another one is gone shows when it is read."""
+"""How many objects of one plan are looked for, and how many steps with such: each is a question to the store."""
 
 _LOOKED_INTO = 10_000
-"""Up to so many affected steps, plain values in their inputs are looked for as well."""
+"""From so many affected steps on, those with objects in their inputs are found by their index."""
 
 _CONSUMERS = 200
 _MOST = 4
@@ -67,6 +67,9 @@ class Needs:
         self._few = few
         self.problems: list[Problem] = []
         self.objects: list[NeededObject] = []
+        self.left_out = 0
+        """Of how many steps values are not looked for."""
+        self._keys: set[str] = set()
 
     async def look_up(self) -> None:
         """Find outputs that nobody has, and the objects that must be in the store."""
@@ -74,12 +77,22 @@ class Needs:
         if self._resolved.mode is not Mode.EVERYTHING:
             await self._recorded_outputs()
         await self._flow_inputs()
-        if not self._resolved.is_flow and self._affected <= _LOOKED_INTO:
+        if not self._resolved.is_flow:
             await self._recorded_values()
 
     def _need(self, payload: Payload, problem: Problem) -> None:
-        if payload.object_key and len(self.objects) < MOST_OBJECTS:
+        if payload.object_key:
+            self._keys.add(payload.object_key)
             self.objects.append(NeededObject(payload.object_key, problem))
+
+    def _need_of_step(self, needed: Iterable[tuple[Payload, Problem]]) -> None:
+        """Need what a step takes or has, all of it or nothing: there may be very many of them."""
+        held = [(payload, problem) for payload, problem in needed if payload.object_key]
+        if len(self._keys.union(payload.object_key for payload, _ in held)) > MOST_OBJECTS:
+            self.left_out += 1
+            return
+        for payload, problem in held:
+            self._need(payload, problem)
 
     def _given(self) -> None:
         """Artifacts that the request names. Its plain values are stored only when it is known to be right."""
@@ -104,6 +117,7 @@ class Needs:
             query = "needed_outputs_of_few" if few_reused else "needed_outputs"
             rows = await self._connection.fetch(SQL[query], source, overridden, sorted(self._written), MOST_OBJECTS)
             found = {row["number"]: (row, row["consumer"]) for row in rows}
+            self._note_left_out(rows)
         if taken:
             rows = await self._connection.fetch(SQL["needed_among"], source, overridden, sorted(taken))
             found.update({row["number"]: (row, taken[row["number"]]) for row in rows})
@@ -121,10 +135,9 @@ class Needs:
             return
         outputs = Outputs.FromString(row["outputs"]).outputs
         taken = await self._taken_of(number) if len(outputs) > 1 else {one.name for one in outputs}
-        for output in outputs:
-            if output.name in taken:
-                why = f"{consumer} takes the output of {name}, which is reused and gone from the object store; {mend}"
-                self._need(output.payload, problems.state("MISSING_OUTPUT", "execution", why))
+        why = f"{consumer} takes the output of {name}, which is reused and gone from the object store; {mend}"
+        gone = problems.state("MISSING_OUTPUT", "execution", why)
+        self._need_of_step((output.payload, gone) for output in outputs if output.name in taken)
 
     async def _taken_of(self, number: int) -> set[str]:
         """The outputs of an invocation that something affected takes."""
@@ -150,14 +163,20 @@ class Needs:
         """Plain values in the inputs of steps; a flow's body passes its own."""
         if self._few is not None and not self._few.inputs_have_objects:
             return
-        rows = await self._connection.fetch(
-            SQL["affected_with_objects"], self._source.id, sorted(self._written), MOST_OBJECTS
-        )
+        query = "affected_with_objects" if self._affected <= _LOOKED_INTO else "affected_with_objects_of_few"
+        rows = await self._connection.fetch(SQL[query], self._source.id, sorted(self._written), MOST_OBJECTS)
+        self._note_left_out(rows)
         for row in rows:
-            for name, payload in _values(Inputs.FromString(row["inputs"])):
-                identity = row["invocation_id"]
-                why = f"the input {name!r} of {identity} was recorded and is gone from the object store; override it"
-                self._need(payload, problems.state("MISSING_INPUT", step_input_field(identity, name), why))
+            self._need_of_step(_recorded_inputs(row["invocation_id"], Inputs.FromString(row["inputs"])))
+
+    def _note_left_out(self, rows: Sequence[Record]) -> None:
+        self.left_out += rows[0]["count"] - len(rows) if rows else 0
+
+
+def _recorded_inputs(identity: str, inputs: Inputs) -> Iterator[tuple[Payload, Problem]]:
+    for name, payload in _values(inputs):
+        why = f"the input {name!r} of {identity} was recorded and is gone from the object store; override it"
+        yield payload, problems.state("MISSING_INPUT", step_input_field(identity, name), why)
 
 
 def _values(inputs: Inputs) -> Iterator[tuple[str, Payload]]:

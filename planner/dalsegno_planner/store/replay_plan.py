@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from asyncpg import Record
-
 from dalsegno.v1.value_pb2 import FlowInputs, Inputs
 from dalsegno_planner.core import problems
 from dalsegno_planner.core.execution import Execution, ExecutionKind, ExecutionState
@@ -35,14 +33,11 @@ from dalsegno_planner.store.replay_needs import NeededObject, Needs
 from dalsegno_planner.store.replay_request import ReplayRequest
 from dalsegno_planner.store.replay_resolution import Resolved, SourceFacts, resolve
 from dalsegno_planner.store.replay_values import fingerprint, signature_changes
+from dalsegno_planner.store.replay_warnings import NAMED, Warnings, reused_readers
 from dalsegno_planner.store.sql import load
 from dalsegno_planner.store.todays_graph import TodaysPlan, graph_changed, plan_today
 
 SQL = load("replays")
-
-_NAMED_IN_WARNINGS = 20
-_CALLS_LOOKED_AT = 1_000
-"""How many reused calls, of all steps, are compared with today's code: more would cost what the graph costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +150,7 @@ class _Planning:
         self._next_number = resolved.facts.next_number
         self._todays_code: Sequence[tuple[str, str, str]] = ()
         self._objects: Sequence[NeededObject] = ()
+        self._not_looked_for = 0
         self._few: FewMarks | None = None
 
     async def run(self) -> Plan:
@@ -287,7 +283,7 @@ class _Planning:
             raise refusal(f"the replay of {self._source.name}", found)
 
     async def _stale_readers(self) -> list[Problem]:
-        rows = await self._readers(_NAMED_IN_WARNINGS)
+        rows = await reused_readers(self._connection, self._resolved, NAMED)
         return [
             problems.state(
                 "STALE_INPUTS",
@@ -297,18 +293,11 @@ class _Planning:
             for row in rows
         ]
 
-    async def _readers(self, limit: int) -> list[Record]:
-        if not self._resolved.inputs or self._request.single_step:
-            return []
-        return await self._connection.fetch(
-            SQL["reused_readers"], self._source.id, sorted(self._resolved.inputs), limit
-        )
-
     async def _needs(self, today: TodaysPlan | None, affected: int) -> list[Problem]:
         """Outputs that something affected takes, and that nobody has; what is in the object store is only noted."""
         needs = Needs(self._connection, self._resolved, self._written_upstream(today), affected, self._few)
         await needs.look_up()
-        self._objects = needs.objects
+        self._objects, self._not_looked_for = needs.objects, needs.left_out
         return needs.problems
 
     def _written_upstream(self, today: TodaysPlan | None) -> Mapping[int, tuple[str, frozenset[tuple[int, str]]]]:
@@ -340,7 +329,11 @@ class _Planning:
             root_count=roots,
             affected_count=affected,
             reused_count=reused,
-            warnings=tuple(await self._warnings()),
+            warnings=tuple(
+                await Warnings(self._connection, self._resolved, self._todays_code, self._few).told(
+                    self._not_looked_for
+                )
+            ),
         )
         return Plan(self._resolved, summary, size + new - removed, today, self._objects, self._few)
 
@@ -361,29 +354,3 @@ class _Planning:
                 for one in resolved.step_inputs.values()
             },
         }
-
-    async def _warnings(self) -> list[str]:
-        if self._request.single_step:
-            return []
-        source = self._source.id
-        told = []
-        if self._todays_code and not self._request.rerun_changed_code and self._resolved.mode is not Mode.EVERYTHING:
-            looked_at = max(_NAMED_IN_WARNINGS + 1, _CALLS_LOOKED_AT // len(self._todays_code))
-            rows = await self._connection.fetch(SQL["reused_with_other_code"], source, *self._code_columns(), looked_at)
-            told += _warning(rows, "reused, though the code of the step has changed since")
-        told += _warning(
-            await self._readers(_NAMED_IN_WARNINGS + 1), "reused, though it reads a flow input that is overridden"
-        )
-        if self._few is not None:
-            told += _warning(self._few.overridden_anyway, "re-executes, though its output is overridden anyway")
-        elif self._resolved.overrides or self._source.source_id is not None:
-            rows = await self._connection.fetch(SQL["overridden_anyway"], source)
-            told += _warning(rows, "re-executes, though its output is overridden anyway")
-        return told
-
-
-def _warning(rows: Sequence[Record], what: str) -> list[str]:
-    names = [row["invocation_id"] for row in rows]
-    more = len(names) > _NAMED_IN_WARNINGS
-    listed = ", ".join(names[:_NAMED_IN_WARNINGS]) + (" and more" if more else "")
-    return [f"{listed}: {what}"] if names else []

@@ -166,27 +166,28 @@ LIMIT $4;
 
 -- name: reused_with_other_code
 -- Reused steps whose code is known and none of today's. Of each name, the first calls that are reused are looked at, in the
--- order of their index: in all but large graphs these are all.
+-- order of their index: in all but large graphs these are all. Where they are not, a row says so with the first that is left.
 -- $1 execution, $2 modules, $3 names, $4 digests, $5 how many calls of each name.
-SELECT i.invocation_id, i.number
+SELECT i.invocation_id, i.number, i.name, i.place > $5 AS left_out
 FROM (
     SELECT module, name, array_agg(digest) AS digests
     FROM unnest($2::text[], $3::text[], $4::text[]) AS given (module, name, digest) GROUP BY module, name
 ) AS today
 CROSS JOIN lineage
 CROSS JOIN LATERAL (
-    SELECT row.* FROM invocations AS row
+    SELECT row.*, row_number() OVER (ORDER BY row.name, row.number) AS place FROM invocations AS row
     WHERE row.execution_id = lineage.ancestor_id AND row.name BETWEEN today.name AND today.name
       AND row.number < lineage.number_limit
       AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = row.number OFFSET 0)
-    ORDER BY row.name, row.number LIMIT $5
+    ORDER BY row.name, row.number LIMIT $5 + 1
 ) AS i
 WHERE lineage.execution_id = $1
-  AND i.module = today.module AND i.code_digest <> '' AND i.code_digest <> ALL (today.digests)
-  AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
-ORDER BY i.number
-LIMIT 21;
+  AND (i.place > $5
+       OR (i.module = today.module AND i.code_digest <> '' AND i.code_digest <> ALL (today.digests)
+           AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
+           AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))))
+ORDER BY left_out DESC, i.number
+LIMIT 21 + 17 * cardinality($3::text[]);
 
 -- name: reused_readers
 -- Reused steps that read an overridden flow input: $1 execution, $2 input names, $3 how many at most.
@@ -216,7 +217,8 @@ ORDER BY mark.number;
 -- Reused invocations of which something affected takes an output that is not there, or may be in the object store (its
 -- keys begin with blobs/): $1 execution, $2 overridden numbers, $3 affected numbers whose inputs are looked at apart,
 -- $4 how many.
-SELECT taken.number, o.invocation_id, taken.consumer, coalesce(o.override_outputs, o.outputs) AS outputs
+SELECT taken.number, o.invocation_id, taken.consumer, coalesce(o.override_outputs, o.outputs) AS outputs,
+       count(*) OVER () AS count
 FROM (
     SELECT u.number, min(i.invocation_id) AS consumer
     FROM replay_marks AS mark
@@ -236,7 +238,7 @@ LIMIT $4;
 
 -- name: needed_outputs_of_few
 -- The same where most is affected: what is reused and has such an output, and then whether something affected takes it.
-SELECT i.number, i.invocation_id, taking.consumer, i.outputs
+SELECT i.number, i.invocation_id, taking.consumer, i.outputs, count(*) OVER () AS count
 FROM lineage
 CROSS JOIN LATERAL (
     SELECT row.number, row.invocation_id, coalesce(row.override_outputs, row.outputs) AS outputs FROM invocations AS row
@@ -279,10 +281,27 @@ SELECT number FROM replay_marks WHERE role = 'affected' AND number = ANY ($1::in
 
 -- name: affected_with_objects
 -- Affected steps whose inputs may be in the object store: $1 execution, $2 numbers that are looked at apart, $3 how many.
-SELECT i.invocation_id, i.inputs
+SELECT i.invocation_id, i.inputs, count(*) OVER () AS count
 FROM replay_marks AS mark
 CROSS JOIN LATERAL shown_invocation($1, mark.number) AS i
 WHERE mark.role = 'affected' AND mark.number <> ALL ($2::integer[]) AND position('blobs/'::bytea IN i.inputs) > 0
+ORDER BY mark.number
+LIMIT $3;
+
+-- name: affected_with_objects_of_few
+-- The same where much is affected: those with such inputs have an index of their own, and as a rule are few.
+SELECT i.invocation_id, i.inputs, count(*) OVER () AS count
+FROM lineage
+CROSS JOIN LATERAL (
+    SELECT row.number, row.invocation_id, row.inputs FROM invocations AS row
+    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+      AND position('blobs/'::bytea IN row.inputs) > 0
+    OFFSET 0
+) AS i
+WHERE lineage.execution_id = $1 AND i.number <> ALL ($2::integer[])
+  AND EXISTS (SELECT FROM replay_marks AS mark WHERE mark.number = i.number AND mark.role = 'affected')
+  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
+ORDER BY i.number
 LIMIT $3;
 
 -- name: inputs_read
