@@ -24,6 +24,7 @@ from tests.postgres import reachable_folder
 
 PROJECT = "cli"
 CODE = """
+from pathlib import Path
 from typing import Literal
 
 from dalsegno import flow, pipeline, step, wait
@@ -54,6 +55,20 @@ def article(topic: str) -> str:
 @pipeline
 def chain(topic: str = "chains") -> str:
     return publish(write_draft(research(topic)))
+
+
+@step(retries=1, retry_delay=0.01, retry_jitter=0)
+def fragile() -> str:
+    tried = Path(__file__).with_suffix(".tried")
+    if not tried.exists():
+        tried.touch()
+        raise ValueError("[red]not yet[/red]")
+    return "at last"
+
+
+@flow
+def trying() -> str:
+    return fragile() + fragile()
 
 
 @flow
@@ -180,6 +195,26 @@ def test_executions_are_listed_and_shown(dalsegno: CommandLine, recorded: dict[s
     graph = dalsegno.look_json("executions", "graph", recorded["name"])
     assert graph["edges"] == [{"from": "research", "to": "write_draft"}, {"from": "write_draft", "to": "publish"}]
     assert "write_draft ← research" in dalsegno.look("executions", "graph", recorded["name"]).stdout
+
+
+def test_a_call_is_shown_with_its_outputs_and_the_attempts_that_failed(dalsegno: CommandLine) -> None:
+    tried = dalsegno("run", "cli_flows:trying", "--output", "json").document
+    (call,) = dalsegno.look_json("executions", "checkpoint", tried["name"], "invocation:fragile")["checkpoints"]
+    assert (call["status"], call["attempt"]) == ("completed", 2)
+    (output,) = call["outputs"]
+    assert (output["name"], output["value"], output["codec"]) == ("output", "at last", "json")
+    (attempt,) = call["failed_attempts"]
+    assert (attempt["attempt"], attempt["failure"]["message"]) == (1, "[red]not yet[/red]")
+    assert "not yet" in attempt["failure"]["traceback"]
+    shown = dalsegno.look("executions", "checkpoint", tried["name"], "all:fragile").stdout
+    assert f"artifact {output['artifact_id']}" in shown
+    assert "attempt 1 failed (user code): ValueError: [red]not yet[/red]" in shown
+    assert "fragile_2  completed" in shown
+    overrides = json.dumps({"checkpoint.fragile_2": {"$artifact": output["artifact_id"]}})
+    plan = dalsegno.look_json("executions", "replay", tried["name"], "--overrides", overrides, "--dry-run")
+    assert plan["reused_count"] == 2
+    unknown = dalsegno.look("executions", "checkpoint", tried["name"], "fragil", code=2).stderr
+    assert "did you mean 'fragile' or 'fragile_2'?" in unknown
 
 
 def test_what_is_not_there_ends_with_2(dalsegno: CommandLine, recorded: dict[str, Any]) -> None:

@@ -117,6 +117,7 @@ def test_every_command_prints_one_document(dalsegno: Commands, tmp_path: Path) -
         "list": [],
         "get": [talked["name"]],
         "graph": [talked["name"]],
+        "checkpoint": [talked["name"], "speak"],
         "logs": [talked["name"]],
         "cancel": [started["name"]],
         "export": [talked["name"]],

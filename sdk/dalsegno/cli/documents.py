@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from dalsegno.cli.value_text import json_form
-from dalsegno.cli.views import ExecutionView, Fate, PlannedView, PlanView, StepView, WaitView
+from dalsegno.cli.views import CallView, ExecutionView, Fate, PlannedView, PlanView, StepView, WaitView
 from dalsegno.errors import Divergence, DivergentCall, Failure
 from dalsegno.step_context import Progress
 
@@ -58,6 +58,34 @@ def step_document(step: StepView) -> Document:
         "stale_inputs": step.stale_inputs,
         "failure": failure_document(step.failure),
         "progress": _progress_document(step.progress),
+    }
+
+
+def call_document(call: CallView) -> Document:
+    """Return one call with its outputs, each under the ID that a replay can be given, and its failed attempts."""
+    return {
+        **step_document(call.step),
+        "outputs": [
+            {
+                "name": one.name,
+                "artifact_id": one.artifact_id,
+                "codec": one.codec,
+                "size": one.size,
+                "value": json_form(one.value),
+            }
+            for one in call.outputs
+        ],
+        "failed_attempts": [
+            {
+                "attempt": one.attempt,
+                "executor": one.executor,
+                "started_at": _time(one.started_at),
+                "finished_at": _time(one.finished_at),
+                "seconds": one.seconds,
+                "failure": failure_document(one.failure),
+            }
+            for one in call.failed_attempts
+        ],
     }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dalsegno.cli.checkpoint_command import checkpoint
 from dalsegno.cli.lifecycle_commands import abort, resume, retry
 from dalsegno.cli.log_commands import logs
 from dalsegno.cli.options import Address, Execution, Limit, Output, Project
@@ -92,6 +93,7 @@ def graph(
         report.show(graph_lines(found, steps, found.step_count - len(steps)))
 
 
+app.command("checkpoint")(checkpoint)
 app.command("replay")(replay)
 app.command("retry")(retry)
 app.command("resume")(resume)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from dalsegno.cli.views import ExecutionView, StepView, WaitView
+from dalsegno.cli.views import AttemptView, ExecutionView, StepView, WaitView
+from dalsegno.client.times import moment
 from dalsegno.failures import failure_of
 from dalsegno.replay_warnings import replay_warnings
 from dalsegno.states import ExecutionState, InvocationState
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
-    from google.protobuf.timestamp_pb2 import Timestamp
-
     from dalsegno.v1 import execution_pb2, value_pb2, wait_service_pb2
 
 Decode = Callable[["value_pb2.Payload"], object]
@@ -40,9 +37,9 @@ def execution_view(message: execution_pb2.Execution, decode: Decode) -> Executio
         state=ExecutionState(_word(execution_pb2.ExecutionState.Name(message.state), "EXECUTION_STATE_")),
         project=message.project,
         original_exec_id=message.original_exec_id or None,
-        created_at=_moment(message, "created_at", message.created_at),
-        started_at=_moment(message, "started_at", message.started_at),
-        finished_at=_moment(message, "finished_at", message.finished_at),
+        created_at=moment(message, "created_at"),
+        started_at=moment(message, "started_at"),
+        finished_at=moment(message, "finished_at"),
         inputs={name: decode(payload) for name, payload in sorted(message.inputs.values.items())},
         result=result_of(message, decode),
         overridden_inputs=tuple(message.overridden_inputs),
@@ -50,7 +47,7 @@ def execution_view(message: execution_pb2.Execution, decode: Decode) -> Executio
         pending_reason=message.pending_reason or None,
         warnings=replay_warnings(message),
         step_count=message.invocation_count,
-        deadline=_moment(message, "deadline", message.deadline),
+        deadline=moment(message, "deadline"),
         lane=lane_of(message),
         priority=message.priority,
     )
@@ -75,8 +72,8 @@ def step_view(message: execution_pb2.Invocation, names: Mapping[int, str]) -> St
         is_wait=message.kind == execution_pb2.INVOCATION_KIND_WAIT,
         call_id=message.call_id,
         original_call_id=message.original_call_id or None,
-        started_at=_moment(message, "started_at", message.started_at),
-        finished_at=_moment(message, "finished_at", message.finished_at),
+        started_at=moment(message, "started_at"),
+        finished_at=moment(message, "finished_at"),
         upstream=tuple(names.get(number, f"#{number}") for number in upstream),
         output_overridden=message.output_overridden,
         overridden_inputs=tuple(message.overridden_inputs),
@@ -84,6 +81,17 @@ def step_view(message: execution_pb2.Invocation, names: Mapping[int, str]) -> St
         attempt=message.attempt,
         failure=failure_of(message.failure) if message.HasField("failure") else None,
         progress=progress_of(message),
+    )
+
+
+def attempt_view(message: execution_pb2.Attempt) -> AttemptView:
+    """Convert a failed attempt."""
+    return AttemptView(
+        attempt=message.attempt,
+        failure=failure_of(message.failure),
+        executor=message.executor,
+        started_at=moment(message, "started_at"),
+        finished_at=moment(message, "finished_at"),
     )
 
 
@@ -96,8 +104,8 @@ def wait_view(message: wait_service_pb2.Wait) -> WaitView:
         state=_word(wait_service_pb2.WaitState.Name(message.state), "WAIT_STATE_"),
         question=message.question or None,
         schema=json.loads(message.schema) if message.schema else None,
-        asked_at=_moment(message, "asked_at", message.asked_at),
-        deadline=_moment(message, "deadline", message.deadline),
+        asked_at=moment(message, "asked_at"),
+        deadline=moment(message, "deadline"),
     )
 
 
@@ -126,7 +134,3 @@ def _each(bindings: Iterable[value_pb2.Binding]) -> Iterator[int]:
 
 def _word(name: str, prefix: str) -> str:
     return name.removeprefix(prefix).lower()
-
-
-def _moment(message: Message, field: str, timestamp: Timestamp) -> datetime | None:
-    return timestamp.ToDatetime(tzinfo=UTC) if message.HasField(field) else None

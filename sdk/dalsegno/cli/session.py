@@ -8,9 +8,9 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from dalsegno.cli.messages import execution_view, step_view, step_views, wait_view
+from dalsegno.cli.messages import attempt_view, execution_view, step_view, step_views, wait_view
 from dalsegno.cli.planned import plan_view
-from dalsegno.cli.views import ExecutionView, PlanView, StepView, WaitView
+from dalsegno.cli.views import AttemptView, CallView, ExecutionView, OutputView, PlanView, StepView, WaitView
 from dalsegno.errors import DalsegnoError, UsageError
 from dalsegno.states import ExecutionState
 
@@ -143,6 +143,22 @@ class Session:
             request.page_token = page.next_page_token
         return step_views(found)
 
+    def calls(self, execution: str, selector: str) -> list[CallView]:
+        """Return the calls that a selector names, with what they returned and how they failed before.
+
+        Raises:
+            StateError: If it names none, or is ambiguous.
+        """
+        from dalsegno.v1.execution_service_pb2 import ExecutionServiceListInvocationsRequest
+
+        exec_id = self.execution_message(execution).id
+        request = ExecutionServiceListInvocationsRequest(execution=exec_id, selector=selector, page_size=_PAGE)
+        page = self.connection.call(lambda stubs: stubs.executions.ListInvocations, request)
+        return [
+            CallView(step, self._outputs(message, exec_id), self._failed_attempts(message, exec_id))
+            for message, step in zip(page.invocations, step_views(page.invocations), strict=True)
+        ]
+
     def pending_waits(self, execution: str) -> list[WaitView]:
         """Return the questions that an execution asks, in the order in which it asked them."""
         from dalsegno.v1.wait_service_pb2 import WaitServiceListRequest
@@ -207,6 +223,22 @@ class Session:
         answered = self.client.executions.input(execution, value=value, wait=wait)
         view = WaitView(answered.invocation_id, answered.status, answered.question, answered.schema)
         return view, self.execution(execution)
+
+    def _outputs(self, message: execution_pb2.Invocation, exec_id: str) -> tuple[OutputView, ...]:
+        from dalsegno.client.checkpoints import Checkpoint
+
+        artifacts = Checkpoint(message, exec_id, self.client.reach).artifacts
+        return tuple(
+            OutputView(one.name, str(one.id), one.codec, one.size, self._shown(output.payload))
+            for one, output in zip(artifacts, message.outputs.outputs, strict=True)
+        )
+
+    def _failed_attempts(self, message: execution_pb2.Invocation, exec_id: str) -> tuple[AttemptView, ...]:
+        from dalsegno.v1.execution_service_pb2 import ExecutionServiceListAttemptsRequest
+
+        request = ExecutionServiceListAttemptsRequest(execution=exec_id, number=message.number)
+        found = self.connection.call(lambda stubs: stubs.executions.ListAttempts, request)
+        return tuple(attempt_view(one) for one in found.attempts)
 
     # -- values -------------------------------------------------------------------------------------------------
 

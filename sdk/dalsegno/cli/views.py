@@ -92,6 +92,42 @@ class StepView:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One failed attempt of a call."""
+
+    attempt: int
+    failure: Failure
+    executor: str
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+        return _between(self.started_at, self.finished_at)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputView:
+    """One output of a call, with the ID under which it can be given to a replay."""
+
+    name: str
+    artifact_id: str
+    codec: str
+    size: int
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class CallView:
+    """One call of a step with what it returned, and its failed attempts in this execution."""
+
+    step: StepView
+    outputs: tuple[OutputView, ...] = ()
+    failed_attempts: tuple[AttemptView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class WaitView:
     """A question that an execution asks."""
 
