@@ -23,6 +23,11 @@ SCRIPTS = Path(__file__).parent / "sdk_scripts"
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 100
 
+LEFT_BEHIND = (
+    "has not ended, and the process that ran the code does: it goes on where a worker has it "
+    "(dalsegno worker leaving); .wait() would have waited"
+)
+
 Facts = dict[str, dict[str, Any]]
 
 
@@ -204,12 +209,14 @@ def start_exits(environment: dict[str, str]) -> Iterator[Callable[[str], subproc
         yield start
 
 
-def test_a_script_that_ends_at_once_neither_hangs_nor_complains(
+def test_a_script_that_ends_at_once_does_not_hang_and_says_one_thing(
     start_exits: Callable[[str], subprocess.Popen[str]],
 ) -> None:
     script = start_exits("leave")
     _, errors = script.communicate(timeout=TIMEOUT_S)
-    assert (script.returncode, errors) == (0, "")
+    assert script.returncode == 0
+    (said,) = errors.splitlines()
+    assert "has not ended, and the process that ran the code does" in said
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGKILL, -signal.SIGKILL)])
@@ -230,3 +237,19 @@ def test_a_script_that_is_ended_leaves_nothing_behind(
     said, errors = again.communicate(timeout=TIMEOUT_S)
     assert again.returncode == 0, errors
     assert json.loads(said.splitlines()[-1]) == {"what": "result", "result": "done"}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("silent", f"left {LEFT_BEHIND}\n"),
+        ("seen", ""),
+    ],
+)
+@pytest.mark.semantics("7", "Where no connected executor has an execution's code it stays pending and says so")
+def test_a_script_says_what_it_leaves_behind(environment: dict[str, str], how: str, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "leaving.py"), how],
+        env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, said)

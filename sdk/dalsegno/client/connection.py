@@ -99,6 +99,11 @@ class Connection:
         self._opened()
         return self._address
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has a channel to it now, which the next call would use."""
+        return self._stubs is not None and self._process == os.getpid()
+
     def call(
         self,
         service: Callable[[Stubs], Method[Request, Response]],

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from dalsegno.client import left_behind
 from dalsegno.client.connection import Connection
 from dalsegno.client.executions import Execution, execution_state
 from dalsegno.client.identity import execution_text
@@ -61,6 +62,11 @@ class Reach:
         Raises:
             TimeoutError: If it has not ended by then; it goes on regardless.
         """
+        ended = self._finished(execution, timeout, telling=telling)
+        left_behind.forget(ended.exec_id)
+        return ended
+
+    def _finished(self, execution: object, timeout: float | None, *, telling: bool) -> Execution:
         request = ExecutionServiceWatchRequest(
             execution=execution_text(execution), project=self.project, execution_only=True
         )

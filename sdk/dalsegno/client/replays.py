@@ -7,6 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from dalsegno.client import left_behind
 from dalsegno.client.connection import new_request_id
 from dalsegno.client.executions import Execution
 from dalsegno.client.lanes import lane_message
@@ -72,6 +73,8 @@ def create_replay(
         priority=urgency.priority,
     )
     response = reach.connection.call(lambda stubs: stubs.replays.Create, request)
+    if spec.code.definition.pinned_digest and not debug:
+        left_behind.remember(reach.connection, response.execution.id)
     return Execution(response.execution, reach)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dalsegno.arguments import bind_arguments
+from dalsegno.client import left_behind
 from dalsegno.client.code_here import CodeHere, definitions, for_decorated, joined
 from dalsegno.client.connection import new_request_id
 from dalsegno.client.executions import Execution
@@ -230,6 +231,8 @@ def _start(reach: Reach, header: StartHeader, steps: Iterable[StepSpec]) -> Exec
             yield ExecutionServiceStartRequest(steps=StepSpecs(steps=batch))
 
     response = reach.connection.send_stream(lambda stubs: stubs.executions.Start, messages)
+    if header.definition.pinned_digest:
+        left_behind.remember(reach.connection, response.execution.id)
     return Execution(response.execution, reach)
 
 
