@@ -12,7 +12,7 @@ import decimal
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from dalsegno.arguments import Arguments, bind_arguments
 from dalsegno.durable import StepFuture
@@ -23,7 +23,7 @@ from dalsegno.values import Encoded, encode
 if TYPE_CHECKING:
     from dalsegno.v1.value_pb2 import Binding, Inputs, Payload
 
-__all__ = ["Arguments", "Provenance", "bind_arguments"]
+__all__ = ["Arguments", "Origin", "Parts", "Provenance", "Traced", "bind_arguments", "inputs_message"]
 
 _IMMUTABLE = frozenset(
     {
@@ -39,8 +39,8 @@ affected when that changes, for the values of inputs are compared as well."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """What one object is known to be."""
+class Origin:
+    """What one object is known to be: outputs of calls, or else an input of the flow."""
 
     value: object
     digest: bytes
@@ -48,11 +48,33 @@ class _Source:
     outputs: tuple[tuple[int, str], ...]
     flow_input: str | None
 
-    def joined_with(self, other: _Source, implied: frozenset[int]) -> _Source:
-        """Return the source that is both; `implied` calls are upstream of the other one, so that no edge is lost."""
+    def joined_with(self, other: Origin, implied: frozenset[int]) -> Origin:
+        """Return the origin that is both; `implied` calls are upstream of the other one, so that no edge is lost."""
         kept = tuple(output for output in self.outputs if output not in other.outputs and output[0] not in implied)
         outputs = (kept + other.outputs)[-_MOST_ORIGINS:]
-        return _Source(self.value, self.digest, self.canonical, outputs, self.flow_input or other.flow_input)
+        return Origin(self.value, self.digest, self.canonical, outputs, self.flow_input or other.flow_input)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a list, tuple or dict is that contains outputs.
+
+    Attributes:
+        kind: The field of a `Binding` that says so: ``list``, ``tuple`` or ``map``.
+        keys: Of a dict, its keys; those that are no strings are encoded.
+        items: What the elements are.
+        digest: That of the whole value, so that it does not depend on which parts are known as outputs.
+    """
+
+    kind: str
+    keys: tuple[str | Encoded, ...]
+    items: tuple[Traced, ...]
+    digest: bytes
+    canonical: bool
+
+
+Traced: TypeAlias = "Origin | Parts | Payload | Binding"
+"""What an argument is. A plain value is a payload; a binding is one that was made elsewhere, as for an override."""
 
 
 class Provenance:
@@ -65,45 +87,44 @@ class Provenance:
 
     def __init__(self, payload_of: Callable[[Encoded], Payload] = inline_payload) -> None:
         self._payload_of = payload_of
-        # The sources hold their objects, so that no identity is given to another object meanwhile.
-        self._sources: dict[int, _Source] = {}
+        # The origins hold their objects, so that no identity is given to another object meanwhile.
+        self._origins: dict[int, Origin] = {}
         self._calls: dict[str, int] = {}
         self._latest: dict[str, int] = {}
         self._upstream: dict[int, frozenset[int]] = {}
 
     def record(self, value: object, number: int, output: str, payload_digest: bytes, canonical: bool) -> None:
         """Note that `value` is what the body received as an output of call `number`."""
-        self._note(_Source(value, payload_digest, canonical, ((number, output),), None))
+        self._note(Origin(value, payload_digest, canonical, ((number, output),), None))
 
     def record_flow_input(self, value: object, name: str, payload_digest: bytes, canonical: bool) -> None:
         """Note that `value` is what the body received as its argument `name`."""
-        self._note(_Source(value, payload_digest, canonical, (), name))
+        self._note(Origin(value, payload_digest, canonical, (), name))
 
-    def record_call(self, number: int, name: str, invocation_id: str, inputs: Inputs) -> None:
+    def record_call(self, number: int, name: str, invocation_id: str, inputs: Mapping[str, Traced]) -> None:
         """Note that a call was made with these inputs, so that ``after=`` can name it."""
-        self._upstream[number] = frozenset(_numbers_in(inputs))
+        self._upstream[number] = frozenset(_numbers_in(inputs.values()))
         self._calls[invocation_id] = number
         self._latest[name] = number
 
-    def bind_inputs(self, arguments: Arguments) -> Inputs:
-        """Return the bindings of a call's arguments; defaults that were not passed carry no edge.
+    def trace(self, arguments: Arguments) -> dict[str, Traced]:
+        """Return what a call's arguments are; defaults that were not passed carry no edge.
+
+        It stays as it is, whatever the body does to the arguments afterwards.
 
         Raises:
             UsageError: If a value has no codec, naming the parameter.
         """
-        from dalsegno.v1.value_pb2 import Inputs
-
-        inputs = Inputs()
+        inputs: dict[str, Traced] = {}
         for name, value in arguments.items():
             try:
-                binding = self._leaf(value) if name in arguments.defaulted else self.bind(value)
+                inputs[name] = self._plain(value) if name in arguments.defaulted else self.traced(value)
             except UsageError as error:
                 raise _in_parameter(error, name) from error
-            inputs.bindings[name].CopyFrom(binding)
         return inputs
 
-    def bind(self, value: object) -> Binding:
-        """Return where a value comes from, with the digest of what was passed.
+    def traced(self, value: object) -> Traced:
+        """Return what a value is, with the digest of what was passed.
 
         Raises:
             UsageError: If it has no codec, or is the future of a call.
@@ -113,12 +134,12 @@ class Provenance:
                 f"{value!r} is a future, not its value; pass future.result(), or name it in after= for the order alone",
                 reason="FUTURE_AS_ARGUMENT",
             )
-        source = self._source_of(value)
-        if source is not None:
-            return _bound_to(source)
-        if type(value) in _CONTAINERS and self._holds_source(value, set()):
-            return self._composite(value)
-        return self._leaf(value)
+        origin = self._origin_of(value)
+        if origin is not None:
+            return origin
+        if type(value) in _CONTAINERS and self._holds_origin(value, set()):
+            return self._parts(value)
+        return self._plain(value)
 
     def upstream_of(self, after: Iterable[object]) -> tuple[int, ...]:
         """Return the numbers of the calls that ``after=`` names.
@@ -134,68 +155,52 @@ class Provenance:
             numbers.update(dict.fromkeys(self._numbers_of(entry)))
         return tuple(sorted(numbers))
 
-    def _note(self, source: _Source) -> None:
-        if source.value is None:
+    def _note(self, origin: Origin) -> None:
+        if origin.value is None:
             return
-        known = self._sources.get(id(source.value))
+        known = self._origins.get(id(origin.value))
         if known is not None:
-            implied = frozenset[int]().union(*(self._upstream.get(n, ()) for n, _ in source.outputs))
-            source = known.joined_with(source, implied)
-        self._sources[id(source.value)] = source
+            implied = frozenset[int]().union(*(self._upstream.get(n, ()) for n, _ in origin.outputs))
+            origin = known.joined_with(origin, implied)
+        self._origins[id(origin.value)] = origin
 
-    def _source_of(self, value: object) -> _Source | None:
-        source = self._sources.get(id(value))
-        if source is None or type(value) in _IMMUTABLE:
-            return source
+    def _origin_of(self, value: object) -> Origin | None:
+        origin = self._origins.get(id(value))
+        if origin is None or type(value) in _IMMUTABLE:
+            return origin
         # The body may have changed what it received. It is passed on as what it is now.
-        return source if encode(value).digest == source.digest else None
+        return origin if encode(value).digest == origin.digest else None
 
-    def _holds_source(self, value: Any, seen: set[int]) -> bool:
+    def _holds_origin(self, value: Any, seen: set[int]) -> bool:
         if id(value) in seen:
             return False
         seen.add(id(value))
-        known = self._sources
+        known = self._origins
         for item in value.values() if type(value) is dict else value:
             if id(item) in known or type(item) is StepFuture:
                 return True
-            if type(item) in _CONTAINERS and self._holds_source(item, seen):
+            if type(item) in _CONTAINERS and self._holds_origin(item, seen):
                 return True
         return False
 
-    def _composite(self, value: Any) -> Binding:
-        from dalsegno.v1.value_pb2 import Binding
-
-        binding = Binding()
+    def _parts(self, value: Any) -> Parts:
         if type(value) is dict:
-            self._bind_entries(binding, value)
+            kind, items = "map", tuple(map(self.traced, value.values()))
+            keys = tuple(key if type(key) is str else encode(key) for key in value)
         else:
-            items = binding.list.items if type(value) is list else binding.tuple.items
-            items.extend(self.bind(item) for item in value)
-        # The digest is that of the whole value, so that it does not depend on which parts are known as outputs.
+            kind, items, keys = type(value).__name__, tuple(map(self.traced, value)), ()
         encoded = encode(value)
-        binding.digest, binding.canonical = encoded.digest, encoded.canonical
-        return binding
+        return Parts(kind, keys, items, encoded.digest, encoded.canonical)
 
-    def _bind_entries(self, binding: Binding, value: dict[object, object]) -> None:
-        for key, item in value.items():
-            entry = binding.map.entries.add(value=self.bind(item))
-            if type(key) is str:
-                entry.text = key
-            else:
-                entry.encoded.CopyFrom(inline_payload(encode(key)))
-
-    def _leaf(self, value: object) -> Binding:
-        from dalsegno.v1.value_pb2 import Binding
-
-        encoded = encode(value)
-        return Binding(value=self._payload_of(encoded), digest=encoded.digest, canonical=encoded.canonical)
+    def _plain(self, value: object) -> Payload:
+        return self._payload_of(encode(value))
 
     def _numbers_of(self, entry: object) -> Sequence[int]:
         if isinstance(entry, StepFuture):
             return (entry.number,)
-        source = self._sources.get(id(entry))
-        if source is not None and source.outputs:
-            return tuple(number for number, _ in source.outputs)
+        origin = self._origins.get(id(entry))
+        if origin is not None and origin.outputs:
+            return tuple(number for number, _ in origin.outputs)
         if isinstance(entry, str) and entry in self._calls:
             return (self._calls[entry],)
         name = getattr(entry, "name", None)
@@ -216,37 +221,63 @@ def unknown_after(entry: object, calls: Mapping[str, int]) -> UsageError:
     )
 
 
-def _bound_to(source: _Source) -> Binding:
-    from dalsegno.v1.value_pb2 import Binding, OutputRef
+def inputs_message(inputs: Mapping[str, Traced]) -> Inputs:
+    """Return inputs as they are reported."""
+    from dalsegno.v1.value_pb2 import Inputs
 
-    binding = Binding(digest=source.digest, canonical=source.canonical)
-    if not source.outputs:
-        assert source.flow_input is not None
-        binding.flow_input = source.flow_input
-        return binding
+    message = Inputs()
+    for name, traced in inputs.items():
+        _fill(message.bindings[name], traced)
+    return message
+
+
+def _fill(binding: Binding, traced: Traced) -> None:
+    if isinstance(traced, Origin):
+        binding.digest, binding.canonical = traced.digest, traced.canonical
+        _fill_origin(binding, traced)
+    elif isinstance(traced, Parts):
+        binding.digest, binding.canonical = traced.digest, traced.canonical
+        _fill_parts(binding, traced)
+    elif traced.DESCRIPTOR is binding.DESCRIPTOR:
+        binding.MergeFrom(cast("Binding", traced))
+    else:
+        binding.value.MergeFrom(cast("Payload", traced))
+        binding.digest, binding.canonical = traced.digest, traced.canonical
+
+
+def _fill_origin(binding: Binding, origin: Origin) -> None:
+    if not origin.outputs:
+        assert origin.flow_input is not None
+        binding.flow_input = origin.flow_input
+        return
     # The latest call is the likeliest origin; the others are kept, as each of them is an edge.
-    *others, (number, output) = source.outputs
-    alternatives = [OutputRef(number=other, output=name) for other, name in others]
-    binding.output.CopyFrom(OutputRef(number=number, output=output, alternatives=alternatives))
-    return binding
+    *others, (number, output) = origin.outputs
+    binding.output.number, binding.output.output = number, output
+    for other, name in others:
+        binding.output.alternatives.add(number=other, output=name)
 
 
-def _numbers_in(inputs: Inputs) -> Iterator[int]:
-    pending = list(inputs.bindings.values())
-    while pending:
-        binding = pending.pop()
-        match binding.WhichOneof("kind"):
-            case "output":
-                yield binding.output.number
-                yield from (other.number for other in binding.output.alternatives)
-            case "list":
-                pending.extend(binding.list.items)
-            case "tuple":
-                pending.extend(binding.tuple.items)
-            case "map":
-                pending.extend(entry.value for entry in binding.map.entries)
-            case _:
-                pass
+def _fill_parts(binding: Binding, parts: Parts) -> None:
+    if parts.kind == "map":
+        for key, item in zip(parts.keys, parts.items, strict=True):
+            entry = binding.map.entries.add()
+            if isinstance(key, str):
+                entry.text = key
+            else:
+                entry.encoded.CopyFrom(inline_payload(key))
+            _fill(entry.value, item)
+        return
+    items = binding.list.items if parts.kind == "list" else binding.tuple.items
+    for item in parts.items:
+        _fill(items.add(), item)
+
+
+def _numbers_in(inputs: Iterable[Traced]) -> Iterator[int]:
+    for traced in inputs:
+        if isinstance(traced, Origin):
+            yield from (number for number, _ in traced.outputs)
+        elif isinstance(traced, Parts):
+            yield from _numbers_in(traced.items)
 
 
 def _in_parameter(error: UsageError, name: str) -> UsageError:

@@ -37,7 +37,7 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
 
 
 def test_a_runner_binds_arguments_without_grpc() -> None:
-    code = "import dalsegno.provenance as p, dalsegno.payloads, dalsegno.definitions\np.Provenance().bind(1)"
+    code = "import dalsegno.provenance as p, dalsegno.payloads, dalsegno.definitions\np.Provenance().traced(1)"
     assert "grpc" not in loaded_after(code)
 
 

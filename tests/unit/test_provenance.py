@@ -12,8 +12,8 @@ from dalsegno.arguments import call_arguments
 from dalsegno.durable import StepFuture
 from dalsegno.errors import UsageError
 from dalsegno.payloads import from_payload
-from dalsegno.provenance import Provenance, bind_arguments
-from dalsegno.v1.value_pb2 import Binding, BindingList, Inputs
+from dalsegno.provenance import Provenance, bind_arguments, inputs_message
+from dalsegno.v1.value_pb2 import Binding, BindingList
 from dalsegno.values import encode
 
 
@@ -21,6 +21,11 @@ def received(provenance: Provenance, value: Any, number: int, output: str = "out
     encoded = encode(value)
     provenance.record(value, number, output, encoded.digest, encoded.canonical)
     return value
+
+
+def bound(provenance: Provenance, value: Any) -> Binding:
+    """What is reported of a value that is passed."""
+    return inputs_message({"value": provenance.traced(value)}).bindings["value"]
 
 
 def edges(binding: Binding) -> set[tuple[int, str]]:
@@ -41,10 +46,10 @@ def edges(binding: Binding) -> set[tuple[int, str]]:
 def test_an_output_is_known_by_identity_and_not_by_value() -> None:
     provenance = Provenance()
     rows = received(provenance, [1, 2], 1)
-    assert edges(provenance.bind(rows)) == {(1, "output")}
-    equal = provenance.bind([1, 2])
+    assert edges(bound(provenance, rows)) == {(1, "output")}
+    equal = bound(provenance, [1, 2])
     assert edges(equal) == set()
-    assert equal.digest == provenance.bind(rows).digest
+    assert equal.digest == bound(provenance, rows).digest
 
 
 @pytest.mark.semantics("5", "or contains, by identity, also inside lists, tuples and dicts")
@@ -52,7 +57,7 @@ def test_outputs_are_found_inside_lists_tuples_and_dicts() -> None:
     provenance = Provenance()
     a = received(provenance, {"a": 1}, 1)
     b = received(provenance, "text of b", 2, "text")
-    binding = provenance.bind({"pair": (a, [b, None]), 3: "plain"})
+    binding = bound(provenance, {"pair": (a, [b, None]), 3: "plain"})
     assert edges(binding) == {(1, "output"), (2, "text")}
     assert [entry.WhichOneof("key") for entry in binding.map.entries] == ["text", "encoded"]
     assert binding.map.entries[0].value.WhichOneof("kind") == "tuple"
@@ -65,7 +70,7 @@ def test_one_object_may_be_several_outputs() -> None:
     provenance = Provenance()
     for number in (1, 2, 3):
         received(provenance, True, number)
-    binding = provenance.bind(True)
+    binding = bound(provenance, True)
     assert binding.output.number == 3
     assert edges(binding) == {(1, "output"), (2, "output"), (3, "output")}
 
@@ -74,14 +79,14 @@ def test_one_object_may_be_several_outputs() -> None:
 def test_none_carries_no_edge() -> None:
     provenance = Provenance()
     received(provenance, None, 1)
-    assert provenance.bind(None).WhichOneof("kind") == "value"
+    assert bound(provenance, None).WhichOneof("kind") == "value"
 
 
 def test_what_the_body_has_changed_is_passed_as_it_is_now() -> None:
     provenance = Provenance()
     rows = received(provenance, [1, 2], 1)
     rows.append(3)
-    binding = provenance.bind(rows)
+    binding = bound(provenance, rows)
     assert edges(binding) == set()
     assert from_payload(binding.value, None) == [1, 2, 3]
 
@@ -91,7 +96,7 @@ def test_objects_are_kept_so_that_no_identity_is_given_twice() -> None:
     for number in range(200):
         received(provenance, [number], number + 1)
     fresh: list[list[int]] = [[-1] for _ in range(200)]
-    assert all(edges(provenance.bind(one)) == set() for one in fresh)
+    assert all(edges(bound(provenance, one)) == set() for one in fresh)
 
 
 def test_flow_inputs_are_bound_by_name_unless_they_are_outputs_too() -> None:
@@ -99,9 +104,9 @@ def test_flow_inputs_are_bound_by_name_unless_they_are_outputs_too() -> None:
     topic = "kitchens and their stoves"
     encoded = encode(topic)
     provenance.record_flow_input(topic, "topic", encoded.digest, True)
-    assert provenance.bind(topic).flow_input == "topic"
+    assert bound(provenance, topic).flow_input == "topic"
     received(provenance, topic, 1)
-    assert edges(provenance.bind(topic)) == {(1, "output")}
+    assert edges(bound(provenance, topic)) == {(1, "output")}
 
 
 @pytest.mark.semantics("5", "None and defaults that were not passed carry no edge")
@@ -111,10 +116,10 @@ def test_defaults_that_were_not_passed_carry_no_edge() -> None:
     provenance = Provenance()
     received(provenance, True, 1)
     xs = received(provenance, [1], 2)
-    inputs = provenance.bind_inputs(bind_arguments(fit, (xs,), {}))
+    inputs = inputs_message(provenance.trace(bind_arguments(fit, (xs,), {})))
     assert set(inputs.bindings) == {"xs", "verbose", "more", "named"}
     assert inputs.bindings["verbose"].WhichOneof("kind") == "value"
-    passed = provenance.bind_inputs(bind_arguments(fit, (xs, True, xs), {"key": xs}))
+    passed = inputs_message(provenance.trace(bind_arguments(fit, (xs, True, xs), {"key": xs})))
     assert edges(passed.bindings["verbose"]) == {(1, "output")}
     assert edges(passed.bindings["more"]) == edges(passed.bindings["named"]) == {(2, "output")}
 
@@ -132,15 +137,15 @@ def test_a_value_without_a_codec_is_refused_with_its_parameter() -> None:
     def fit(source: object) -> None: ...
 
     with pytest.raises(UsageError, match="'source'"):
-        Provenance().bind_inputs(bind_arguments(fit, (object(),), {}))
+        Provenance().trace(bind_arguments(fit, (object(),), {}))
 
 
 def test_a_future_is_no_argument() -> None:
     future: StepFuture[int] = StepFuture(None, 1, "fit")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"future\.result\(\)"):
-        Provenance().bind([future])
+        bound(Provenance(), [future])
     with pytest.raises(UsageError, match=r"future\.result\(\)"):
-        Provenance().bind(future)
+        bound(Provenance(), future)
 
 
 def test_after_names_calls_in_every_way() -> None:
@@ -149,7 +154,7 @@ def test_after_names_calls_in_every_way() -> None:
     fit.name = "fit"  # type: ignore[attr-defined]
     provenance = Provenance()
     for number, invocation_id in ((1, "load"), (2, "fit"), (3, "fit_2")):
-        provenance.record_call(number, invocation_id.removesuffix("_2"), invocation_id, Inputs())
+        provenance.record_call(number, invocation_id.removesuffix("_2"), invocation_id, {})
     rows = received(provenance, [1], 1)
     future: StepFuture[int] = StepFuture(None, 2, "fit")  # type: ignore[arg-type]
     assert provenance.upstream_of((rows,)) == (1,)
@@ -171,7 +176,7 @@ PLAIN = st.recursive(
 def test_the_digest_does_not_depend_on_what_is_known_as_output(value: Any, other: Any) -> None:
     knowing = Provenance()
     received(knowing, value, 1)
-    assert knowing.bind([value, other]).digest == Provenance().bind([value, other]).digest
+    assert bound(knowing, [value, other]).digest == bound(Provenance(), [value, other]).digest
 
 
 def test_arguments_make_the_same_call_again() -> None:
@@ -192,9 +197,9 @@ def test_an_origin_that_another_one_follows_from_needs_no_edge_of_its_own() -> N
     provenance = Provenance()
     zero = received(provenance, 0, 1)
     for number in range(2, 500):
-        inputs = provenance.bind_inputs(bind_arguments(lambda x: x, (zero,), {}))
+        inputs = provenance.trace(bind_arguments(lambda x: x, (zero,), {}))
         provenance.record_call(number, "again", f"again_{number}", inputs)
-        assert edges(inputs.bindings["x"]) == {(number - 1, "output")}
+        assert edges(inputs_message(inputs).bindings["x"]) == {(number - 1, "output")}
         received(provenance, zero, number)
 
 
@@ -202,4 +207,4 @@ def test_the_latest_of_many_unrelated_origins_are_kept() -> None:
     provenance = Provenance()
     for number in range(1, 1000):
         received(provenance, True, number)
-    assert edges(provenance.bind(True)) == {(number, "output") for number in range(936, 1000)}
+    assert edges(bound(provenance, True)) == {(number, "output") for number in range(936, 1000)}

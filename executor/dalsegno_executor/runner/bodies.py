@@ -90,6 +90,8 @@ class Body:
     ) -> object:
         """Make a call and return its value."""
         made = self._make(step, args, kwargs, id, after)
+        if isinstance(made.decision, Reuse):
+            return self._value(made.number, _outcome(made))
         if self._runs_here(step, made):
             begun, writer, running = self._begin(made), self._writer(made), self._running(made)
             run = run_direct(step, made.arguments, self._environment, begun, writer, running)
@@ -113,7 +115,7 @@ class Body:
         made = self._make(step, args, kwargs, id, after)
         self._start_elsewhere(step, made)
         self._unseen[made.number] = None
-        return StepFuture(self, made.number, made.message.invocation_id)
+        return StepFuture(self, made.number, made.invocation_id)
 
     def async_call(
         self,
@@ -264,10 +266,7 @@ class Body:
         return made
 
     def _reuse(self, made: MadeCall, decision: Reuse) -> None:
-        recorded = made.recorded
-        assert recorded is not None
-        failed = recorded.HasField("failure")
-        self._inbox.set_outcome(made.number, recorded.failure if failed else recorded.outputs)
+        self._inbox.set_outcome(made.number, _outcome(made))
         if decision.stale_inputs or decision.moved:
             made.message.reused.CopyFrom(CallReused(stale_inputs=decision.stale_inputs))
             self._report(made.message)
@@ -294,7 +293,7 @@ class Body:
     def _writer(self, made: MadeCall) -> Writer:
         def who() -> Who:
             # Only the first attempt runs where the body runs.
-            return Who(self._task.token, made.number, made.message.invocation_id, _attempts_before(made) + 1)
+            return Who(self._task.token, made.number, made.invocation_id, _attempts_before(made) + 1)
 
         return Writer(who, self._environment.keep_line)
 
@@ -385,10 +384,10 @@ class Body:
         assert made.recorded is not None
         if made.recorded.timed_out:
             self._receive(made.number)
-            raise timed_out(made.message.invocation_id)
+            raise timed_out(made.invocation_id)
         value = self._value(made.number, made.recorded.outputs)
         if schema is None and value is False:
-            self._end(Refused(aborted(made.message.invocation_id)))
+            self._end(Refused(aborted(made.invocation_id)))
         return answer_of(value, schema)
 
     def _rebuilt(self, failure: Failure) -> Exception:
@@ -422,6 +421,13 @@ class Body:
         self._inbox.end(ending)
         self._on_end()
         raise ending
+
+
+def _outcome(made: MadeCall) -> Outcome:
+    """Return the recorded outcome of a call that is reused."""
+    recorded = made.recorded
+    assert recorded is not None
+    return recorded.failure if recorded.HasField("failure") else recorded.outputs
 
 
 def _attempts_before(made: MadeCall) -> int:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from dalsegno.arguments import Arguments, bind_arguments
 from dalsegno.definitions import definition_ref, step_options
 from dalsegno.invocation_ids import InvocationIds
-from dalsegno.provenance import Provenance
+from dalsegno.provenance import Provenance, Traced, inputs_message
 from dalsegno.steps import Step
 from dalsegno.v1.execution_pb2 import INVOCATION_KIND_STEP, INVOCATION_KIND_WAIT
 from dalsegno.v1.executor_service_pb2 import BodyTask, Call, RecordedCall
-from dalsegno.v1.value_pb2 import Inputs
 from dalsegno_executor.runner.completions import Completions, Order
 from dalsegno_executor.runner.control import Diverged
 from dalsegno_executor.runner.environment import Environment
@@ -27,30 +26,43 @@ from dalsegno_executor.runner.matching import (
     Made,
     Reuse,
 )
-from dalsegno_executor.runner.recorded import fingerprints, recorded_call, replay_rules
+from dalsegno_executor.runner.recorded import recorded_call, replay_rules, traced_fingerprint
 from dalsegno_executor.runner.resolve import Resolver
 
 
-@dataclass(frozen=True, slots=True)
 class MadeCall:
     """A call that has its number.
 
     Attributes:
-        message: What is reported of it, as soon as there is an action.
+        number: What identifies it.
+        invocation_id: Its readable ID.
         decision: What is to be done with it.
         recorded: The recorded call that it is, if any.
         arguments: Its arguments, overrides applied; empty for a wait.
     """
 
-    message: Call
-    decision: Reuse | Execute | Await
-    recorded: RecordedCall | None
-    arguments: Mapping[str, object]
+    def __init__(
+        self,
+        made: Made,
+        decision: Reuse | Execute | Await,
+        number: int,
+        recorded: RecordedCall | None,
+        arguments: Mapping[str, object],
+        describe: Callable[[], Call],
+    ) -> None:
+        self.number = number
+        self.invocation_id = made.invocation_id
+        self.decision = decision
+        self.recorded = recorded
+        self.arguments = arguments
+        self._describe = describe
 
-    @property
-    def number(self) -> int:
-        """The number that identifies it."""
-        return self.message.number
+    @cached_property
+    def message(self) -> Call:
+        """What is reported of it, as soon as there is an action; of most calls that are reused that is nothing."""
+        call = self._describe()
+        call.number, call.position, call.invocation_id = self.number, self.decision.position, self.invocation_id
+        return call
 
 
 class Calls:
@@ -77,7 +89,7 @@ class Calls:
         self._overrides = {
             call.invocation_id: call.overridden_inputs
             for call in self._recorded.values()
-            if call.overridden_inputs.bindings
+            if call.HasField("overridden_inputs")
         }
         rules = replay_rules(work.replay) if work.HasField("replay") else None
         self._sequence = CallSequence(map(recorded_call, self._recorded.values()), work.next_number or 1, rules)
@@ -105,13 +117,12 @@ class Calls:
         """
         arguments = bind_arguments(step.function, args, kwargs)
         upstream = self.provenance.upstream_of(after)
-        inputs = self.provenance.bind_inputs(arguments)
+        inputs = self.provenance.trace(arguments)
         invocation_id = self._ids.give(step.name, id)
         self._override(invocation_id, arguments, inputs)
-        made = Made(CallKind.STEP, step.name, invocation_id, fingerprints(inputs), frozenset(upstream))
-        message = Call(invocation_id=invocation_id, inputs=inputs, after=upstream)
-        message.MergeFrom(self._same_of_all(step))
-        return self._make(made, message, arguments)
+        known = {name: traced_fingerprint(traced) for name, traced in inputs.items()}
+        made = Made(CallKind.STEP, step.name, invocation_id, known, frozenset(upstream))
+        return self._make(made, inputs, arguments, lambda: self._step_message(step, inputs, upstream))
 
     def wait(self, name: str) -> MadeCall:
         """Take a wait.
@@ -120,8 +131,8 @@ class Calls:
             Diverged: If it is not the call that has to come here.
         """
         invocation_id = self._ids.give(name)
-        message = Call(kind=INVOCATION_KIND_WAIT, name=name, invocation_id=invocation_id)
-        return self._make(Made(CallKind.WAIT, name, invocation_id, {}), message, {})
+        made = Made(CallKind.WAIT, name, invocation_id, {})
+        return self._make(made, {}, {}, lambda: Call(kind=INVOCATION_KIND_WAIT, name=name))
 
     def receive(self, number: int) -> None:
         """Note that the body has received the outcome of a call."""
@@ -131,14 +142,20 @@ class Calls:
         """Say what the end of the body means."""
         return self._sequence.end(failed=failed)
 
-    def _make(self, made: Made, message: Call, arguments: Mapping[str, object]) -> MadeCall:
+    def _make(
+        self, made: Made, inputs: Mapping[str, Traced], arguments: Mapping[str, object], describe: Callable[[], Call]
+    ) -> MadeCall:
         decision = self._sequence.make(made)
         if isinstance(decision, Divergence):
             raise Diverged(decision)
-        message.number = decision.number if isinstance(decision, Execute) else decision.recorded.number
-        message.position = decision.position
-        self.provenance.record_call(message.number, made.name, made.invocation_id, message.inputs)
-        return MadeCall(message, decision, self._recorded.get(message.number), arguments)
+        number = decision.number if isinstance(decision, Execute) else decision.recorded.number
+        self.provenance.record_call(number, made.name, made.invocation_id, inputs)
+        return MadeCall(made, decision, number, self._recorded.get(number), arguments, describe)
+
+    def _step_message(self, step: Step[..., Any], inputs: Mapping[str, Traced], after: Sequence[int]) -> Call:
+        message = Call(inputs=inputs_message(inputs), after=after)
+        message.MergeFrom(self._same_of_all(step))
+        return message
 
     def _same_of_all(self, step: Step[..., Any]) -> Call:
         """Return what is the same in all calls of a step."""
@@ -152,10 +169,10 @@ class Calls:
             )
         return known
 
-    def _override(self, invocation_id: str, arguments: Arguments, inputs: Inputs) -> None:
+    def _override(self, invocation_id: str, arguments: Arguments, inputs: dict[str, Traced]) -> None:
         overrides = self._overrides.get(invocation_id)
         if overrides is None:
             return
         for name, binding in overrides.bindings.items():
-            inputs.bindings[name].CopyFrom(binding)
+            inputs[name] = binding
             arguments[name] = self._resolver.value(binding)

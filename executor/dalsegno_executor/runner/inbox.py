@@ -65,13 +65,10 @@ class Inbox:
 
     def take_all(self) -> None:
         """Take what has come, and wake coroutines that wait for it."""
-        while True:
-            try:
-                event = self._events.get_nowait()
-            except queue.Empty:
-                break
-            self._take(event)
-        self._wake_watchers()
+        while not self._events.empty():
+            self._take(self._events.get_nowait())
+        if self._watchers:
+            self._wake_watchers()
 
     def set_outcome(self, number: int, outcome: Outcome) -> None:
         """Note the outcome of a call; a repeated one changes nothing."""
@@ -145,8 +142,6 @@ class Inbox:
         self._raise_ending()
 
     def _wake_watchers(self) -> None:
-        if not self._watchers:
-            return
         waiting = []
         for ready, future in self._watchers:
             if future.done():
