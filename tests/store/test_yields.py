@@ -29,7 +29,9 @@ async def body_of(ledger: Ledger, execution: UUID, calls: int) -> Held:
 
 async def places(ledger: Ledger, execution: UUID) -> dict[int, int]:
     """What a body finds recorded: the place of each call that has one."""
-    pages = [page async for page in recorded_calls(ledger.connection, execution)]
+    pages = [page async for page in recorded_calls(ledger.connection, execution, 10)]
+    # Of many calls it is a cursor that reads them.
+    assert pages == [page async for page in recorded_calls(ledger.connection, execution, 1_000_000)]
     return {call.number: call.yielded for page in pages for call in page.calls if call.yielded}
 
 

@@ -243,13 +243,13 @@ class Dispatcher:
         if session is None:
             return  # The stream has ended since; what it does not name when it comes back is given to others.
         accept_by = asyncio.get_running_loop().time() + self.settings.accept_within
-        at_once = [task for task in tasks if not (task.is_body and task.has_recorded_calls)]
+        at_once = [task for task in tasks if not (task.is_body and task.recorded_count)]
         for task in at_once:
             session.sent(task.token, task.lane, accept_by, limited=task.is_limited)
         if at_once:
             session.send(Message(tasks=executor_service_pb2.Tasks(tasks=[task.message() for task in at_once])))
         for task in tasks:
-            if task.is_body and task.has_recorded_calls:
+            if task.is_body and task.recorded_count:
                 session.preparing[task.token.execution_id] = []
                 self._in_background(self._deliver_body(session, task))
 
@@ -259,7 +259,7 @@ class Dispatcher:
             message = task.message()
             first = True
             async with self._opened_pool.acquire() as connection:
-                async for page in recorded_calls(connection, execution_id):
+                async for page in recorded_calls(connection, execution_id, task.recorded_count):
                     if not first:
                         message = executor_service_pb2.Task(token=task.token.message(), recorded=page)
                     else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 from uuid import UUID
+
+from asyncpg import Record
 
 from dalsegno.v1 import execution_pb2, executor_service_pb2
 from dalsegno_planner.store.bindings import leaves
@@ -13,29 +14,58 @@ from dalsegno_planner.store.sql import load
 
 _QUERIES = load("dispatch")
 _PAGE_BYTES = 1 << 20
+_ROWS_AT_ONCE = 500
 _REUSE = executor_service_pb2.RECORDED_CALL_ACTION_REUSE
 _EXECUTE = executor_service_pb2.RECORDED_CALL_ACTION_EXECUTE
 _AWAIT = executor_service_pb2.RECORDED_CALL_ACTION_AWAIT
 
 
 async def recorded_calls(
-    connection: Connection, execution_id: UUID
+    connection: Connection, execution_id: UUID, count: int
 ) -> AsyncIterator[executor_service_pb2.RecordedCalls]:
-    """Yield the recorded calls of an execution, in pages of about 1 MiB; at least one page, the last without `more`."""
-    page, size = executor_service_pb2.RecordedCalls(), 0
-    places: dict[int, int] = {}
-    async with connection.transaction(readonly=True):
-        async for row in connection.cursor(_QUERIES["recorded_calls"], execution_id, prefetch=500):
-            places = places or {number: place for place, number in sorted(row["yields"] or (), reverse=True)}
-            call = recorded_call(dict(row))
-            call.yielded = places.get(call.number, 0)
-            if size and size + call.ByteSize() > _PAGE_BYTES:
-                page.more = True
-                yield page
-                page, size = executor_service_pb2.RecordedCalls(), 0
-            page.calls.append(call)
-            size += call.ByteSize()
-    yield page
+    """Yield the recorded calls of an execution, in pages of about 1 MiB; at least one page, the last without `more`.
+
+    Args:
+        connection: The database.
+        execution_id: The execution.
+        count: About how many calls there are: few are read in one round trip.
+    """
+    pages = _Pages()
+    if count <= _ROWS_AT_ONCE:
+        for row in await connection.fetch(_QUERIES["recorded_calls"], execution_id):
+            if (full := pages.add(row)) is not None:
+                yield full
+    else:
+        async with connection.transaction(readonly=True):
+            async for row in connection.cursor(_QUERIES["recorded_calls"], execution_id, prefetch=_ROWS_AT_ONCE):
+                if (full := pages.add(row)) is not None:
+                    yield full
+    yield pages.present
+
+
+class _Pages:
+    """Puts recorded calls into pages."""
+
+    def __init__(self) -> None:
+        self.present = executor_service_pb2.RecordedCalls()
+        self._size = 0
+        self._places: dict[int, int] = {}
+
+    def add(self, row: Record) -> executor_service_pb2.RecordedCalls | None:
+        """Add a call to the present page; return the one before, where there was no room in it."""
+        if row["yields"]:
+            # They come with the first row.
+            self._places = {number: place for place, number in sorted(row["yields"], reverse=True)}
+        call = recorded_call(row)
+        if call.number in self._places:
+            call.yielded = self._places[call.number]
+        size, full = call.ByteSize(), None
+        if self._size and self._size + size > _PAGE_BYTES:
+            full, self.present, self._size = self.present, executor_service_pb2.RecordedCalls(), 0
+            full.more = True
+        self.present.calls.append(call)
+        self._size += size
+        return full
 
 
 def awaited_numbers(page: executor_service_pb2.RecordedCalls) -> list[int]:
@@ -43,7 +73,7 @@ def awaited_numbers(page: executor_service_pb2.RecordedCalls) -> list[int]:
     return [call.number for call in page.calls if call.action == _AWAIT]
 
 
-def recorded_call(row: Mapping[str, Any]) -> executor_service_pb2.RecordedCall:
+def recorded_call(row: Record) -> executor_service_pb2.RecordedCall:
     """Convert a row of the query `recorded_calls`."""
     call = executor_service_pb2.RecordedCall(
         number=row["number"],
@@ -74,7 +104,7 @@ def recorded_call(row: Mapping[str, Any]) -> executor_service_pb2.RecordedCall:
     return call
 
 
-def _action(row: Mapping[str, Any]) -> executor_service_pb2.RecordedCallAction.ValueType:
+def _action(row: Record) -> executor_service_pb2.RecordedCallAction.ValueType:
     if row["position"] == 0:
         return _EXECUTE
     match row["state"]:

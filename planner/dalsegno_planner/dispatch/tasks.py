@@ -53,9 +53,9 @@ class ClaimedTask:
         return self.token.number == BODY
 
     @property
-    def has_recorded_calls(self) -> bool:
-        """Whether the body's recorded calls have to be read."""
-        return bool(self.row["recorded_count"])
+    def recorded_count(self) -> int:
+        """How many recorded calls the body has."""
+        return int(self.row["recorded_count"])
 
     def message(self) -> executor_service_pb2.Task:
         """Return the task as a message; a body's recorded calls are left out."""
