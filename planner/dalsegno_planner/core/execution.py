@@ -149,14 +149,6 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
-class StateSummary:
-    """What a watcher needs to know of an execution."""
-
-    state: ExecutionState
-    last_event: int
-
-
-@dataclass(frozen=True, slots=True)
 class Invocation:
     """An invocation as an execution sees it: the row of the nearest execution in its lineage that has one.
 

@@ -204,9 +204,8 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     """Return the message for a time."""
     if moment is None:
         return None
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
 def moment(message: Timestamp) -> datetime:

@@ -11,8 +11,8 @@ from uuid import UUID
 from dalsegno.errors import BackendError, NotFoundError
 from dalsegno.v1.execution_pb2 import Execution as ExecutionMessage
 from dalsegno.v1.execution_service_pb2 import ExecutionServiceWatchRequest, ExecutionServiceWatchResponse
-from dalsegno_planner.core.execution import Event, Execution, ExecutionState, StateSummary
-from dalsegno_planner.core.ids import BODY
+from dalsegno_planner.core.execution import Event, Execution, ExecutionState
+from dalsegno_planner.core.ids import BODY, ExecutionId
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.rpc.convert import invocation_message, timestamp
 from dalsegno_planner.rpc.reading import ExecutionReader
@@ -24,42 +24,44 @@ _EVENTS_AT_ONCE = 1_000
 Response = ExecutionServiceWatchResponse
 
 
-class SharedStates:
-    """Reads the states of many executions in one round trip: who asks while one is under way shares the next."""
+class SharedLooks:
+    """Looks after the states of many executions in one round trip: who asks while one is under way shares the next."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._asked: set[UUID] = set()
-        self._under_way: asyncio.Task[Mapping[UUID, StateSummary]] | None = None
-        self._following: asyncio.Task[Mapping[UUID, StateSummary]] | None = None
+        self._asked: dict[tuple[ExecutionId, ExecutionState], None] = {}
+        self._under_way: asyncio.Task[Mapping[ExecutionId, Execution | None]] | None = None
+        self._following: asyncio.Task[Mapping[ExecutionId, Execution | None]] | None = None
 
-    async def read(self, execution_id: UUID) -> StateSummary:
-        """Return the state of an execution as it is now, or later.
+    async def changed(self, execution: Execution) -> Execution | None:
+        """Return an execution as it is now, or later, where its state is another one; else None.
 
         Raises:
             NotFoundError: It has been deleted.
         """
-        self._asked.add(execution_id)
+        self._asked[execution.id, execution.state] = None
         if self._following is None:
-            self._following = asyncio.create_task(self._read_after(self._under_way))
-        found = (await asyncio.shield(self._following)).get(execution_id)
-        if found is None:
+            self._following = asyncio.create_task(self._look_after(self._under_way))
+        found = await asyncio.shield(self._following)
+        now = found.get(execution.id, execution)
+        if now is None:
             raise NotFoundError(
-                f"execution {execution_id} is not there any more",
+                f"execution {execution.id} is not there any more",
                 reason="EXECUTION_NOT_FOUND",
-                fields={"execution": str(execution_id)},
+                fields={"execution": str(execution.id)},
             )
-        return found
+        # Another watcher may know another state.
+        return now if now.state is not execution.state else None
 
-    async def _read_after(
-        self, under_way: asyncio.Task[Mapping[UUID, StateSummary]] | None
-    ) -> Mapping[UUID, StateSummary]:
+    async def _look_after(
+        self, under_way: asyncio.Task[Mapping[ExecutionId, Execution | None]] | None
+    ) -> Mapping[ExecutionId, Execution | None]:
         if under_way is not None:
             await asyncio.wait([under_way])
-        asked, self._asked = self._asked, set()
+        asked, self._asked = self._asked, {}
         self._under_way, self._following = self._following, None
         async with self._pool.acquire() as connection:
-            return await executions.states(connection, asked)
+            return await executions.changed(connection, asked)
 
 
 class Watcher:
@@ -81,7 +83,7 @@ class Watcher:
         self._reader = reader
         self._poll_interval = poll_interval
         self._stopping = stopping
-        self._states = SharedStates(pool)
+        self._looks = SharedLooks(pool)
 
     async def watch(self, request: ExecutionServiceWatchRequest) -> AsyncIterator[Response]:
         """Yield what happens, from the event that the request names on, until the execution has ended.
@@ -89,31 +91,33 @@ class Watcher:
         Raises:
             BackendError: The planner stops; another one goes on from the last event.
         """
-        execution = await self._reader.find(request.execution, request.project)
-        if request.execution_only:
-            responses = self._states_of(execution)
-        else:
-            responses = self._events_of(execution, request.after_event)
+        responses = self._states_of(request) if request.execution_only else self._events_of(request)
         async for response in responses:
             yield response
 
-    async def _states_of(self, execution: Execution) -> AsyncIterator[Response]:
+    async def _states_of(self, request: ExecutionServiceWatchRequest) -> AsyncIterator[Response]:
         """Yield the execution at each change of its state, and when it turns out that nothing can run it."""
-        said = await self._reader.message(execution)
-        yield _response(said, execution.last_event, execution)
-        while not execution.state.finished:
-            with self._change_of(execution.id, state_only=True) as change:
-                summary = await self._states.read(execution.id)
-                if summary.state is execution.state:
-                    await self._bus.wait(execution.id, change, self._poll_interval)
-                    if not change.cancelled() or await self._reader.pending_reason(execution) == said.pending_reason:
-                        continue
-            execution = await self._reader.get(execution.id)
-            said = await self._reader.message(execution, with_reason=change.cancelled())
-            yield _response(said, execution.last_event, execution)
+        execution_id = executions.whole_id(request.execution) or (await self._find(request)).id
+        execution: Execution | None = None
+        pending_reason, in_vain = "", False
+        while execution is None or not execution.state.finished:
+            with self._change_of(execution_id, state_only=True) as change:
+                now = await (self._find(request) if execution is None else self._looks.changed(execution))
+                if now is None and in_vain and execution is not None:
+                    reason = await self._reader.pending_reason(execution)
+                    now = await self._reader.get(execution.id) if reason != pending_reason else None
+                if now is not None:
+                    execution, execution_id = now, now.id
+                    said = await self._reader.message(execution, with_reason=in_vain)
+                    pending_reason = said.pending_reason
+                    yield _response(said, execution.last_event, execution)
+                if execution is not None and not execution.state.finished:
+                    await self._bus.wait(execution_id, change, self._poll_interval)
+                in_vain = change.cancelled()
 
-    async def _events_of(self, execution: Execution, after: int) -> AsyncIterator[Response]:
+    async def _events_of(self, request: ExecutionServiceWatchRequest) -> AsyncIterator[Response]:
         """Yield every event, and the execution where it changed without one."""
+        execution, after = await self._find(request), request.after_event
         said = await self._reader.message(execution, with_result=False)
         yield _response(said, after, execution)
         while True:
@@ -134,6 +138,9 @@ class Watcher:
             if present.state != said.state or (change.cancelled() and present.pending_reason != said.pending_reason):
                 yield _response(present, after, execution)
                 said = present
+
+    async def _find(self, request: ExecutionServiceWatchRequest) -> Execution:
+        return await self._reader.find(request.execution, request.project)
 
     async def _read_events(self, execution: Execution, after: int) -> list[Event]:
         async with self._pool.acquire() as connection:

@@ -22,7 +22,6 @@ from dalsegno_planner.core.execution import (
     ExecutionState,
     NewExecution,
     Outcome,
-    StateSummary,
 )
 from dalsegno_planner.core.ids import ExecutionId, parse_id
 from dalsegno_planner.core.transitions import Operation, Refusal, transition
@@ -75,7 +74,7 @@ async def find(connection: Connection, text: str, project: str = "") -> Executio
         raise UsageError(
             "no execution was named; give its ID, a unique part of it, or its run name", reason="MISSING_EXECUTION"
         )
-    whole = _whole_id(wanted)
+    whole = whole_id(wanted)
     found = await get(connection, whole) if whole is not None else None
     found = found or _execution(await connection.fetchrow(SQL["get_by_name"], home, wanted))
     if found is None and whole is None:
@@ -92,10 +91,13 @@ async def list_page(connection: Connection, only: ExecutionFilter, before: UUID 
     return [_from_row(row) for row in rows]
 
 
-async def states(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, StateSummary]:
-    """Return the states of many executions in one round trip; those that do not exist are left out."""
-    rows = await connection.fetch(SQL["states"], list(ids))
-    return {row["id"]: StateSummary(ExecutionState(row["state"]), row["last_event"]) for row in rows}
+async def changed(
+    connection: Connection, known: Iterable[tuple[ExecutionId, ExecutionState]]
+) -> dict[ExecutionId, Execution | None]:
+    """Return, of executions that were in these states, those that are in another one; None for what is deleted."""
+    ids, states = zip(*known, strict=True)
+    rows = await connection.fetch(SQL["changed"], ids, states)
+    return {row["asked"]: _watched(row) for row in rows}
 
 
 async def not_made(connection: Connection, execution_id: UUID) -> tuple[Sequence[str], int]:
@@ -324,11 +326,18 @@ def _execution(row: Record | None) -> Execution | None:
     return None if row is None else _from_row(row)
 
 
-def _from_row(row: Record) -> Execution:
+def _from_row(row: Record | Mapping[str, Any]) -> Execution:
     return Execution(**{**row, "kind": ExecutionKind(row["kind"]), "state": ExecutionState(row["state"])})
 
 
-def _whole_id(text: str) -> UUID | None:
+def _watched(row: Record) -> Execution | None:
+    columns = dict(row)
+    del columns["asked"]
+    return None if row["id"] is None else _from_row(columns)
+
+
+def whole_id(text: str) -> UUID | None:
+    """Return the ID that a text is, if it is a whole one."""
     try:
         return UUID(text)
     except ValueError:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
 import jsonschema
+from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
@@ -35,7 +37,7 @@ def check_type(payload: Payload, schema: str, field: str) -> list[Problem]:
         return []
     return [
         problems.usage("WRONG_TYPE", field + _path(error.absolute_path), _short(error.message))
-        for error in _violations(view, json.loads(schema))
+        for error in _violations(view, schema)
     ]
 
 
@@ -57,12 +59,18 @@ def _admits_uuid(schema: Any, document: Any, seen: frozenset[str]) -> bool:
     return any(_admits_uuid(one, document, seen) for one in choices)
 
 
-def _violations(view: Any, schema: Any) -> list[jsonschema.ValidationError]:
-    validator = validator_for(schema, default=jsonschema.Draft202012Validator)
+def _violations(view: Any, schema: str) -> list[jsonschema.ValidationError]:
     try:
-        return list(islice(validator(schema, registry=Registry()).iter_errors(view), _MOST_PROBLEMS))
+        return list(islice(_validator(schema).iter_errors(view), _MOST_PROBLEMS))
     except (jsonschema.SchemaError, Unresolvable):
         return []  # a schema that says nothing useful refuses nothing
+
+
+@lru_cache(maxsize=1024)
+def _validator(schema: str) -> Validator:
+    """Return what checks values against a schema: many are of the types of the same few functions."""
+    document = json.loads(schema)
+    return validator_for(document, default=jsonschema.Draft202012Validator)(document, registry=Registry())
 
 
 def _path(steps: Iterable[str | int]) -> str:

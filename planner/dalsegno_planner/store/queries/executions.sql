@@ -56,8 +56,16 @@ WHERE i.execution_id = $1 AND i.state NOT IN ('completed', 'reused') AND i.state
   AND i.position > 0
 ORDER BY i.position, i.number LIMIT $2;
 
--- name: states
-SELECT id, state, last_event FROM executions WHERE id = ANY ($1::uuid[]);
+-- name: changed
+-- Of executions ($1), whose states were $2, those that are in another one; of one that is not there any more, the ID alone.
+SELECT known.id AS asked, now.*
+FROM unnest($1::uuid[], $2::text[]) AS known (id, state)
+LEFT JOIN LATERAL (
+    SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
+           invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding,
+           replay, time_limit, deadline, lane AS rank
+    FROM executions WHERE executions.id = known.id OFFSET 0) AS now ON true
+WHERE now.state IS DISTINCT FROM known.state;
 
 -- name: start_flow
 -- Everything that a flow needs to run, in one round trip. No row comes back where the name or the request is taken.
