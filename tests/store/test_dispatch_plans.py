@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dalsegno_planner.dispatch.recorded import recorded_calls
 from dalsegno_planner.store.sql import load
 from tests.store.ledger import Ledger
 
@@ -133,3 +134,20 @@ async def test_a_cancel_costs_what_it_cancels(ledger: Ledger) -> None:
         )
         assert _rows_looked_at(json.loads(explained)[0]["Plan"]) <= 10 * size
     assert set((await ledger.states(execution_id)).values()) == {"not_reached", "cancelled"}
+
+
+async def test_the_recorded_calls_of_a_body_cost_what_they_are(ledger: Ledger) -> None:
+    execution_id = await ledger.flow()
+    (body,) = await ledger.claim(await ledger.session())
+
+    async def reads_of_the_calls() -> int:
+        before = await _reads(ledger)
+        (page,) = [page async for page in recorded_calls(ledger.connection, execution_id, 50)]
+        assert len(page.calls) == 50
+        return await _reads(ledger) - before
+
+    await ledger.commit(calls=[ledger.call(body, number) for number in range(1, 51)])
+    few = await reads_of_the_calls()
+    await ledger.bulk(20_000)
+    assert await reads_of_the_calls() <= few + 10
+    assert few <= 4 * 50

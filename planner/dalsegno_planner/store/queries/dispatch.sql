@@ -103,24 +103,39 @@ WHERE NOT EXISTS (
 
 -- name: recorded_calls
 -- What a body finds recorded, in the order of the calls. Waits that an ancestor recorded are asked again. A call that was
--- not made has no position; what is overridden of it is so wherever it is made.
-SELECT i.number, CASE WHEN i.called OR i.state <> 'not_reached' THEN i.position ELSE 0 END AS position, i.kind, i.name, i.invocation_id, i.state, i.inputs, i.failure, i.stale_inputs,
+-- not made has no position; what is overridden of it is so wherever it is made. What few calls have is looked up for
+-- these alone.
+SELECT i.number, i.place AS position, i.kind, i.name, i.invocation_id, i.state, i.inputs, i.failure, i.stale_inputs,
        i.overridden_inputs, coalesce(i.override_outputs, i.outputs) AS outputs,
        i.override_outputs IS NOT NULL AS output_overridden,
-       i.override_outputs IS NOT NULL AND e.replay -> 'overridden_numbers' @> to_jsonb(i.number) IS TRUE AS override_is_new,
+       CASE WHEN i.override_outputs IS NOT NULL THEN (
+           SELECT e.replay -> 'overridden_numbers' @> to_jsonb(i.number) FROM executions e WHERE e.id = $1
+       ) END IS TRUE AS override_is_new,
        i.execution_id = $1 AND i.supplier_id IS NULL AS own,
        CASE WHEN i.execution_id = $1 THEN i.attempts_before ELSE 0 END AS attempts_before,
-       i.called AND (i.blocked_by > 0 OR t.number IS NOT NULL) AS outstanding,
-       w.state AS wait_state,
+       CASE WHEN i.state = 'pending' THEN i.called AND (i.blocked_by > 0 OR EXISTS (
+           SELECT FROM tasks t WHERE t.execution_id = $1 AND t.number = i.number)) END IS TRUE AS outstanding,
+       CASE WHEN i.kind = 'wait' THEN (
+           SELECT w.state FROM waits w WHERE w.execution_id = i.execution_id AND w.number = i.number) END AS wait_state,
        -- All of it with the first row, so that it is no query of its own.
-       CASE row_number() OVER (ORDER BY i.position, i.number) WHEN 1 THEN (
+       CASE row_number() OVER (ORDER BY i.place, i.number) WHEN 1 THEN (
            SELECT array_agg(ARRAY[y.place, y.number]) FROM effective_yields($1) y) END AS yields
-FROM effective_invocations($1) i
-JOIN executions e ON e.id = $1
-LEFT JOIN tasks t ON t.execution_id = $1 AND t.number = i.number
-LEFT JOIN waits w ON w.execution_id = i.execution_id AND w.number = i.number
-WHERE i.called OR i.state <> 'not_reached' OR i.overridden_inputs <> '{}' OR i.override_outputs IS NOT NULL
-ORDER BY position, i.number
+FROM lineage l
+CROSS JOIN LATERAL (
+    SELECT x.*, CASE WHEN x.called OR x.state <> 'not_reached' THEN x.position ELSE 0 END AS place
+    FROM invocations x
+    WHERE x.execution_id = l.ancestor_id AND x.number < l.number_limit
+      AND (x.called OR x.state <> 'not_reached' OR x.overridden_inputs <> '{}' OR x.override_outputs IS NOT NULL)
+    OFFSET 0) i
+WHERE l.execution_id = $1
+  -- Hidden by no row of a nearer execution.
+  AND (l.depth = 0 OR NOT EXISTS (
+      SELECT FROM lineage n
+      CROSS JOIN LATERAL (
+          SELECT FROM invocations h
+          WHERE h.execution_id = n.ancestor_id AND h.number = i.number AND h.number < n.number_limit OFFSET 0) h
+      WHERE n.execution_id = $1 AND n.depth < l.depth))
+ORDER BY i.place, i.number
 
 -- name: count_listeners
 SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dalsegno-notify' AND datname = current_database()
