@@ -2,6 +2,7 @@
 #
 #   make demo    the tour: record and replay a real run        make check   lint, types, layers, protos
 #   make test    all tests; ARGS="-k name" passes options on   make bench   the numbers, beside raw Postgres commits
+#   make test-million   what statements read where a million invocations are stored
 #   make chaos   work while processes are killed; SECONDS=600 SEED=1 PLANNERS=3
 
 SHELL := /bin/bash
@@ -18,7 +19,7 @@ PLANNERS ?= 2
 CANDIDATES := python3.13 python3.12 python3.11 python3
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help setup demo test chaos check protos bench bench-scale lock clean
+.PHONY: help setup demo test test-million chaos check protos bench bench-scale lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -50,6 +51,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest tests/unit tests/store tests/rpc tests/e2e tests/chaos $(ARGS)
+
+# Some minutes, and some gigabytes of disk; `make test` has the same with fewer.
+test-million: setup
+	$(BIN)/python -m pytest tests/store/test_plans_at_scale.py --rows=1000000 --override-ini timeout=900 $(ARGS)
 
 # A seed reproduces the faults; without one, each run has others.
 chaos: setup

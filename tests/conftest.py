@@ -34,6 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="PostgreSQL to test on (default: 18 for everything, and 15 too for tests/store and tests/rpc)",
     )
 
+    parser.addoption(
+        "--rows",
+        type=int,
+        default=50_000,
+        help="how many invocations the graph has on which statements are looked at (make test-million: 1,000,000)",
+    )
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "postgres" in metafunc.fixturenames:
