@@ -1,5 +1,5 @@
 -- Records a call of which there may be a row: in this execution, or, where it is reused, in one that this one replays.
-CREATE OR REPLACE FUNCTION dispatch_known_call(c body_call, OUT changes state_change[], OUT grown growth[])
+CREATE OR REPLACE FUNCTION dispatch_known_call(c body_call, OUT changes state_change[])
 LANGUAGE plpgsql AS $$
 DECLARE
     written record;
@@ -54,34 +54,81 @@ BEGIN
     IF FOUND THEN
         changes := ARRAY[(
             c.execution_id, c.number,
-            CASE WHEN written.state = 'pending' AND written.started_at IS NOT NULL THEN 'running' ELSE written.state END
+            CASE WHEN written.state = 'pending' AND written.started_at IS NOT NULL THEN 'running' ELSE written.state END,
+            CASE WHEN written.fresh THEN 1 ELSE 0 END
         )::state_change];
-        grown := ARRAY[(c.execution_id, c.number, CASE WHEN written.fresh THEN 1 ELSE 0 END)::growth];
     END IF;
 END
 $$;
 
--- Records durable calls of bodies whose tokens have been checked. A call that has ended is never written again.
---
--- One after the other: most come alone, and what a statement costs is the making of its plan's state, which is the less
--- the less there is in it. What executions' rows are to learn of it is returned, because they are locked last.
-CREATE OR REPLACE FUNCTION dispatch_calls(calls body_call[], OUT changes state_change[], OUT grown growth[])
+-- What an earlier replay overrides of a call stays overridden, also where it turns out to be no longer reused as it is.
+CREATE OR REPLACE FUNCTION dispatch_inherit(execution uuid, call integer) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    ancestor record;
+    inputs text[];
+    output bytea;
+BEGIN
+    FOR ancestor IN
+        SELECT l.ancestor_id, l.number_limit FROM lineage l WHERE l.execution_id = execution AND l.depth > 0 ORDER BY l.depth
+    LOOP
+        CONTINUE WHEN call >= ancestor.number_limit;
+        SELECT i.overridden_inputs, i.override_outputs INTO inputs, output FROM invocations i
+        WHERE i.execution_id = ancestor.ancestor_id AND i.number = call;
+        EXIT WHEN FOUND;
+    END LOOP;
+    IF inputs <> '{}' OR output IS NOT NULL THEN
+        UPDATE invocations i SET overridden_inputs = inputs, override_outputs = output
+        WHERE i.execution_id = execution AND i.number = call
+          AND i.overridden_inputs = '{}' AND i.override_outputs IS NULL;
+    END IF;
+END
+$$;
+
+-- Records durable calls of bodies, of those whose tokens hold. A call that has ended is never written again.
+CREATE OR REPLACE FUNCTION dispatch_calls(
+    reported body_call[], failures failed_attempt[], OUT durable integer[], OUT changes state_change[])
 LANGUAGE plpgsql AS $$
 DECLARE
     one body_call;
+    calls body_call[] := '{}';
     now_in text;
     fresh boolean;
-    waits_made boolean;
-    submitted boolean;
-    yielded boolean;
+    execution uuid;
+    source uuid;
+    producer integer;
+    waits_made boolean := false;
+    submitted boolean := false;
+    yielded boolean := false;
 BEGIN
+    durable := '{}';
     changes := '{}';
-    grown := '{}';
-    FOREACH one IN ARRAY calls LOOP
-        now_in := CASE one.action WHEN 'completed' THEN 'completed' WHEN 'failed' THEN 'failed' WHEN 'wait' THEN 'waiting'
-                                ELSE 'pending' END;
+    FOR one IN SELECT u.* FROM unnest(reported) u ORDER BY u.execution_id LOOP
+        PERFORM FROM tasks t
+        WHERE t.execution_id = one.execution_id AND t.number = 0 AND t.epoch = one.epoch
+          AND t.session_id IS NOT DISTINCT FROM one.session_id
+        FOR UPDATE;
+        IF NOT FOUND THEN
+            -- Fenced, unless it was recorded when it was sent before.
+            PERFORM FROM invocations i
+            WHERE i.execution_id = one.execution_id AND i.number = one.number AND i.epoch = one.epoch
+              AND i.state <> 'pending';
+            IF FOUND THEN
+                durable := durable || one.item;
+            END IF;
+            CONTINUE;
+        END IF;
+        durable := durable || one.item;
+        calls := calls || one;
+        -- What is rare is asked for at once, to spare its statements.
+        waits_made := waits_made OR one.action = 'wait';
+        submitted := submitted OR one.action = 'submitted';
+        yielded := yielded OR cardinality(one.yielded) > 0;
+
         fresh := false;
         IF one.action <> 'reused' THEN
+            now_in := CASE one.action WHEN 'completed' THEN 'completed' WHEN 'failed' THEN 'failed'
+                                      WHEN 'wait' THEN 'waiting' ELSE 'pending' END;
             INSERT INTO invocations (
                 execution_id, number, position, invocation_id, name, kind, state, module, pinned_digest, code_digest,
                 attempt, epoch, called, stale_inputs, started_at, finished_at, upstream, after, reads_inputs, inputs,
@@ -93,46 +140,37 @@ BEGIN
                 one.stale_inputs, one.started_at,
                 CASE WHEN one.action IN ('completed', 'failed') THEN coalesce(one.finished_at, clock_timestamp()) END,
                 one.upstream, one.after, one.reads_inputs, one.inputs, one.outputs, one.failure, one.options)
-            ON CONFLICT (execution_id, number) DO NOTHING
-            RETURNING true INTO fresh;
+            ON CONFLICT (execution_id, number) DO NOTHING;
+            fresh := FOUND;
         END IF;
         IF fresh THEN
             changes := changes || (
-                one.execution_id, one.number, CASE one.action WHEN 'started' THEN 'running' ELSE now_in END)::state_change;
-            grown := grown || (one.execution_id, one.number, 1)::growth;
+                one.execution_id, one.number, CASE one.action WHEN 'started' THEN 'running' ELSE now_in END, 1)::state_change;
         ELSE
-            SELECT dispatch_calls.changes || known.changes, dispatch_calls.grown || known.grown INTO changes, grown
-            FROM dispatch_known_call(one) known;
+            changes := changes || dispatch_known_call(one);
         END IF;
-        IF cardinality(one.upstream) > 0 THEN
-            INSERT INTO edges (execution_id, upstream, downstream)
-            SELECT one.execution_id, u.number, one.number FROM unnest(one.upstream) u(number)
+        IF one.execution_id IS DISTINCT FROM execution THEN
+            SELECT e.id, e.source_id INTO execution, source FROM executions e WHERE e.id = one.execution_id;
+        END IF;
+        IF source IS NOT NULL THEN
+            PERFORM dispatch_inherit(one.execution_id, one.number);
+        END IF;
+        FOREACH producer IN ARRAY one.upstream LOOP
+            INSERT INTO edges (execution_id, upstream, downstream) VALUES (one.execution_id, producer, one.number)
             ON CONFLICT DO NOTHING;
-        END IF;
+        END LOOP;
     END LOOP;
 
-    -- What an earlier replay overrides stays overridden, also where a call turns out to be no longer reused as it is.
-    IF EXISTS (SELECT FROM unnest(grown) g JOIN executions e ON e.id = g.execution_id
-               WHERE g.fresh > 0 AND e.source_id IS NOT NULL) THEN
-        UPDATE invocations i
-        SET overridden_inputs = x.overridden_inputs, override_outputs = x.override_outputs
-        FROM unnest(calls) c
-        CROSS JOIN LATERAL (
-            SELECT y.* FROM lineage l
-            CROSS JOIN LATERAL (
-                SELECT z.overridden_inputs, z.override_outputs FROM invocations z
-                WHERE z.execution_id = l.ancestor_id AND z.number = c.number AND z.number < l.number_limit OFFSET 0) y
-            WHERE l.execution_id = c.execution_id AND l.depth > 0 ORDER BY l.depth LIMIT 1
-        ) x
-        WHERE i.execution_id = c.execution_id AND i.number = c.number
-          AND i.overridden_inputs = '{}' AND i.override_outputs IS NULL
-          AND (x.overridden_inputs <> '{}' OR x.override_outputs IS NOT NULL);
+    IF calls = '{}' THEN
+        RETURN;
     END IF;
 
-    -- A statement costs some 30 µs though it finds nothing: what is rare is asked for at once.
-    SELECT bool_or(c.action = 'wait'), bool_or(c.action = 'submitted'), bool_or(cardinality(c.yielded) > 0)
-    INTO waits_made, submitted, yielded
-    FROM unnest(calls) c;
+    IF cardinality(failures) > 0 THEN
+        INSERT INTO attempts (execution_id, number, attempt, executor, started_at, finished_at, failure)
+        SELECT a.execution_id, a.number, a.attempt, a.executor, a.started_at, a.finished_at, a.failure
+        FROM unnest(failures) a JOIN unnest(calls) c ON c.item = a.item
+        ON CONFLICT DO NOTHING;
+    END IF;
 
     IF yielded THEN
         -- Two calls of a batch may both report what was yielded before they began.

@@ -1,190 +1,247 @@
--- Where a task may go: executors announce routes, tasks carry one.
-CREATE OR REPLACE FUNCTION task_route(project text, module text, name text, pinned_digest text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT project || '/' || module || ':' || name || CASE pinned_digest WHEN '' THEN '' ELSE '@' || pinned_digest END
-$$;
+-- Claims: which ready tasks an executor's session gets, and what it has to know of them.
+--
+-- Ready work is found by probes of its index, some 5 µs each. Rows are compared, below, where columns are equal, because that
+-- is of use to no other index: one that is no larger seems as good while the table is empty, and its plans are kept.
 
--- Claims tasks of one rank for one session, up to `quota`: of each execution the same number, beginning with those after
--- `last_turn`. Returns also how many each was allowed (one that had fewer has no more), whether some of it is limited, and
--- whether there is work under a limit that somebody else leases from at this moment.
+-- Leases tasks of one kind and rank, up to `quota`: of each execution the same number, beginning with those after
+-- `last_turn`. Says whether there is no more for this session, and whether there is work under a limit that somebody else
+-- leases from at this moment.
 CREATE OR REPLACE FUNCTION dispatch_take(
     wanted claim, bodies boolean, rank smallint, last_turn uuid, quota integer,
-    OUT taken task_token[], OUT share integer, OUT limited boolean, OUT busy boolean)
+    OUT taken task_token[], OUT exhausted boolean, OUT busy boolean)
 LANGUAGE plpgsql AS $$
+DECLARE
+    here_route text := '';
+    here_limit text := '';
+    here_most integer := -1;
+    room integer;
+    execution uuid;
+    wrapped boolean;
+    routes text[] := '{}';
+    limits text[] := '{}';
+    mosts integer[] := '{}';
+    executions uuid[] := '{}';
+    share integer;
+    limited boolean := false;
+    turn record;
+    token task_token;
 BEGIN
-    WITH RECURSIVE session AS (
-        -- Locked until this is committed: who ends or reopens the session meanwhile finds what is claimed here.
-        SELECT s.id FROM sessions s WHERE s.id = wanted.session_id AND s.generation = wanted.generation
-        FOR SHARE
-    ), skip AS (
-        -- Routes with ready work, and the limits of each, by skipping from one to the next; then those that the session
-        -- has, and that there is room for.
-        (SELECT t.route, t.limited_by, t.at_most FROM ready_tasks t
-         WHERE t.is_body = bodies AND t.lane = rank
-         ORDER BY t.route, t.limited_by, t.at_most LIMIT 1)
-        UNION ALL
-        SELECT following.* FROM skip CROSS JOIN LATERAL (
-            SELECT t.route, t.limited_by, t.at_most FROM ready_tasks t
-            WHERE t.is_body = bodies AND t.lane = rank
-              AND (t.route, t.limited_by, t.at_most) > (skip.route, skip.limited_by, skip.at_most)
-            ORDER BY t.route, t.limited_by, t.at_most LIMIT 1) following
-    ), open AS MATERIALIZED (
-        SELECT skip.*, CASE skip.limited_by WHEN '' THEN quota ELSE limit_room(skip.limited_by, skip.at_most) END AS room
-        FROM skip WHERE skip.route = ANY (wanted.routes)
-    ), queue AS MATERIALIZED (
-        SELECT open.*, turn.execution_id
-        FROM open CROSS JOIN LATERAL (
-            -- In the same way, executions: first those after the last turn, then, wrapped around, those up to it. Rows are
-            -- compared, here and below, where columns are equal, because that is of use to no other index: one that is no
-            -- larger seems as good while the table is empty, and its plans are kept.
-            WITH RECURSIVE next AS (
-                SELECT last_turn AS execution_id, false AS wrapped, 0 AS place
-                UNION ALL
-                SELECT (SELECT t.execution_id FROM ready_tasks t
-                        WHERE t.is_body = bodies AND t.lane = rank AND t.route = open.route
-                          AND (t.limited_by, t.at_most, t.execution_id) > (
-                              open.limited_by, open.at_most,
-                              coalesce(n.execution_id, '00000000-0000-0000-0000-000000000000'))
-                          AND (t.limited_by, t.at_most, t.execution_id) <= (
-                              open.limited_by, open.at_most,
-                              CASE WHEN n.wrapped OR n.execution_id IS NULL THEN last_turn
-                                   ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff' END)
-                        ORDER BY t.limited_by, t.at_most, t.execution_id LIMIT 1),
-                       n.wrapped OR n.execution_id IS NULL, n.place + 1
-                FROM next n
-                WHERE n.place <= quota AND NOT (n.wrapped AND n.execution_id IS NULL)
-            )
-            SELECT next.execution_id FROM next WHERE next.place > 0 AND next.execution_id IS NOT NULL OFFSET 0) turn
-        WHERE open.room > 0
-        ORDER BY turn.execution_id <= last_turn, turn.execution_id
-        LIMIT quota
-    ), each AS MATERIALIZED (
-        SELECT (quota + count(*) - 1) / greatest(count(*), 1) AS share FROM queue
-    ), candidates AS (
-        SELECT c.address
-        FROM each CROSS JOIN queue CROSS JOIN LATERAL (
-            SELECT t.address FROM ready_tasks t
-            WHERE t.is_body = bodies AND t.lane = rank AND t.route = queue.route
-              AND (t.limited_by, t.at_most, t.execution_id) >= (queue.limited_by, queue.at_most, queue.execution_id)
-              AND (t.limited_by, t.at_most, t.execution_id) <= (queue.limited_by, queue.at_most, queue.execution_id)
-            ORDER BY t.limited_by, t.at_most, t.execution_id, t.number
-            LIMIT each.share FOR UPDATE SKIP LOCKED) c
-        WHERE queue.limited_by = ''
-        UNION ALL
-        -- Of one limit several routes and executions may have work: together they have as much room as there is.
-        SELECT counted.address
-        FROM (
-            SELECT c.address, queue.room, row_number() OVER (PARTITION BY queue.limited_by) AS place
-            FROM each CROSS JOIN queue CROSS JOIN LATERAL (
-                SELECT t.address FROM ready_tasks t
-                WHERE t.is_body = bodies AND t.lane = rank AND t.route = queue.route
-                  AND (t.limited_by, t.at_most, t.execution_id) >= (queue.limited_by, queue.at_most, queue.execution_id)
-                  AND (t.limited_by, t.at_most, t.execution_id) <= (queue.limited_by, queue.at_most, queue.execution_id)
-                ORDER BY t.limited_by, t.at_most, t.execution_id, t.number
-                LIMIT least(each.share, queue.room) FOR UPDATE SKIP LOCKED) c
-            WHERE queue.limited_by <> '') counted
-        WHERE counted.place <= counted.room
-        LIMIT quota
-    ), leased AS (
-        UPDATE tasks t SET session_id = session.id, epoch = t.epoch + 1, running = false
-        FROM candidates c, session
-        WHERE t.ctid = c.address
-        RETURNING t.execution_id, t.number, t.epoch, t.session_id
-    )
-    SELECT array_agg((l.execution_id, l.number, l.epoch, l.session_id)::task_token), (SELECT e.share FROM each e),
-           (SELECT bool_or(q.limited_by <> '') FROM queue q), (SELECT bool_or(o.room IS NULL) FROM open o)
-    INTO taken, share, limited, busy FROM leased l;
+    taken := '{}';
+    busy := false;
+    LOOP
+        -- Routes with ready work, and the limits of each, by skipping from one to the next.
+        SELECT t.route, t.limited_by, t.at_most INTO here_route, here_limit, here_most FROM ready_tasks t
+        WHERE t.is_body = bodies AND t.lane = rank
+          AND (t.route, t.limited_by, t.at_most) > (here_route, here_limit, here_most)
+        ORDER BY t.route, t.limited_by, t.at_most LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        CONTINUE WHEN NOT here_route = ANY (wanted.routes);
+        IF here_limit <> '' THEN
+            room := limit_room(here_limit, here_most);
+            busy := busy OR room IS NULL;
+            CONTINUE WHEN coalesce(room, 0) <= 0;
+            limited := true;
+        END IF;
+        -- In the same way, executions: first those after the last turn, then, wrapped around, those up to it.
+        execution := last_turn;
+        wrapped := false;
+        FOR place IN 0..quota LOOP
+            SELECT t.execution_id INTO execution FROM ready_tasks t
+            WHERE t.is_body = bodies AND t.lane = rank AND t.route = here_route
+              AND (t.limited_by, t.at_most, t.execution_id) > (here_limit, here_most, execution)
+              AND (t.limited_by, t.at_most, t.execution_id) <= (
+                  here_limit, here_most,
+                  CASE WHEN wrapped THEN last_turn ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff' END)
+            ORDER BY t.limited_by, t.at_most, t.execution_id LIMIT 1;
+            IF FOUND THEN
+                routes := routes || here_route;
+                limits := limits || here_limit;
+                mosts := mosts || here_most;
+                executions := executions || execution;
+            ELSE
+                EXIT WHEN wrapped;
+                wrapped := true;
+                execution := '00000000-0000-0000-0000-000000000000';
+            END IF;
+        END LOOP;
+    END LOOP;
+
+    share := (quota + cardinality(executions) - 1) / greatest(least(cardinality(executions), quota), 1);
+    FOR turn IN
+        SELECT * FROM unnest(routes, limits, mosts, executions) q(route, limited_by, at_most, execution)
+        ORDER BY q.execution <= last_turn, q.execution LIMIT quota
+    LOOP
+        room := least(share, quota - cardinality(taken));
+        IF turn.limited_by <> '' THEN
+            -- Several routes and executions may have work under one limit: what was leased just now is counted.
+            room := least(room, coalesce(limit_room(turn.limited_by, turn.at_most), 0));
+        END IF;
+        FOR token IN
+            UPDATE tasks t SET session_id = wanted.session_id, epoch = t.epoch + 1, running = false
+            WHERE t.ctid = ANY (ARRAY(
+                SELECT r.address FROM ready_tasks r
+                WHERE r.is_body = bodies AND r.lane = rank AND r.route = turn.route
+                  AND (r.limited_by, r.at_most, r.execution_id) >= (turn.limited_by, turn.at_most, turn.execution)
+                  AND (r.limited_by, r.at_most, r.execution_id) <= (turn.limited_by, turn.at_most, turn.execution)
+                ORDER BY r.limited_by, r.at_most, r.execution_id, r.number
+                LIMIT room FOR UPDATE SKIP LOCKED))
+            RETURNING t.execution_id, t.number, t.epoch, t.session_id
+        LOOP
+            taken := taken || token;
+        END LOOP;
+        EXIT WHEN cardinality(taken) = quota;
+    END LOOP;
+    -- An execution that had fewer than its share has no more; where a limit has cut shares, others may.
+    exhausted := taken = '{}' OR (cardinality(taken) < share AND NOT limited);
 END
 $$;
 
--- Claims ready tasks for sessions, within their credit: those of the lowest rank first, of each rank in turn. Says also
--- whether there was more that others were about to claim from.
+-- Leases tasks of one kind for a session, within its credit: those of the lowest rank first, of each rank in turn.
+CREATE OR REPLACE FUNCTION dispatch_pick(
+    wanted claim, bodies boolean, quota integer, last_turn uuid, OUT picked task_token[], OUT busy boolean)
+LANGUAGE plpgsql AS $$
+DECLARE
+    ready integer;
+    limited boolean;
+    rank smallint := wanted.lowest - 1;
+    exhausted boolean := true;
+    contended boolean;
+    token task_token;
+    more task_token[];
+BEGIN
+    picked := '{}';
+    busy := false;
+    SELECT count(*), bool_or(t.limited_by <> '') INTO ready, limited FROM (
+        SELECT r.limited_by FROM ready_tasks r
+        WHERE r.is_body = bodies AND r.lane >= wanted.lowest AND r.lane <= wanted.highest
+        LIMIT quota + 1) t;
+    IF ready <= quota AND NOT limited THEN
+        -- All that it may have: then whose turn it is does not matter. The index is not asked for each route of the session.
+        FOR token IN
+            UPDATE tasks t SET session_id = wanted.session_id, epoch = t.epoch + 1, running = false
+            WHERE t.ctid = ANY (ARRAY(
+                SELECT r.address FROM ready_tasks r
+                WHERE r.is_body = bodies AND r.lane >= wanted.lowest AND r.lane <= wanted.highest
+                  AND r.limited_by = '' AND r.route || '' = ANY (wanted.routes)
+                LIMIT quota FOR UPDATE SKIP LOCKED))
+            RETURNING t.execution_id, t.number, t.epoch, t.session_id
+        LOOP
+            picked := picked || token;
+        END LOOP;
+        RETURN;
+    END IF;
+
+    WHILE ready > 0 AND cardinality(picked) < quota LOOP
+        IF exhausted THEN
+            SELECT t.lane INTO rank FROM ready_tasks t
+            WHERE t.is_body = bodies AND t.lane > rank AND t.lane <= wanted.highest
+            ORDER BY t.lane LIMIT 1;
+            EXIT WHEN NOT FOUND;
+        END IF;
+        SELECT * INTO more, exhausted, contended
+        FROM dispatch_take(wanted, bodies, rank, last_turn, quota - cardinality(picked));
+        picked := picked || more;
+        busy := busy OR contended;
+    END LOOP;
+END
+$$;
+
+-- The outputs of the invocations that one reads, of those that the execution shows, as their consumers receive them.
+CREATE OR REPLACE FUNCTION dispatch_upstream(
+    execution uuid, upstream integer[], after integer[], OUT numbers integer[], OUT outputs bytea[])
+LANGUAGE plpgsql AS $$
+DECLARE
+    producer integer;
+    output bytea;
+BEGIN
+    FOREACH producer IN ARRAY upstream LOOP
+        CONTINUE WHEN producer = ANY (after);
+        SELECT coalesce(i.override_outputs, i.outputs) INTO output FROM invocations i
+        WHERE i.execution_id = execution AND i.number = producer;
+        IF NOT FOUND THEN
+            SELECT coalesce(i.override_outputs, i.outputs) INTO output FROM shown_invocation(execution, producer) i;
+        END IF;
+        numbers := numbers || producer;
+        outputs := outputs || output;
+    END LOOP;
+END
+$$;
+
+-- Claims ready tasks for sessions, within their credit. Says also whether there was more that others were about to claim
+-- from.
 CREATE OR REPLACE FUNCTION dispatch_claim(claims claim[], OUT tasks claimed_task[], OUT busy boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
     wanted claim;
-    bodies boolean;
-    quota integer;
-    rank smallint;
-    last_turn uuid;
-    more task_token[];
-    share integer;
-    limited boolean;
-    contended boolean;
     picked task_token[] := '{}';
+    more task_token[];
+    contended boolean;
+    some_bodies boolean := false;
+    one record;
+    task claimed_task;
+    begins boolean := false;
 BEGIN
     busy := false;
     FOREACH wanted IN ARRAY claims LOOP
-        FOREACH bodies IN ARRAY '{true,false}'::boolean[] LOOP
-            quota := CASE WHEN bodies THEN wanted.bodies ELSE wanted.steps END;
-            last_turn := CASE WHEN bodies THEN wanted.last_body ELSE wanted.last_step END;
-            rank := wanted.lowest - 1;
-            share := NULL;
-            WHILE quota > 0 LOOP
-                -- Of a rank that had more than its share there may be some left; so there may where a limit has cut shares.
-                IF share IS NULL THEN
-                    SELECT t.lane INTO rank FROM ready_tasks t
-                    WHERE t.is_body = bodies AND t.lane > rank AND t.lane <= wanted.highest
-                    ORDER BY t.lane LIMIT 1;
-                    EXIT WHEN rank IS NULL;
-                END IF;
-                SELECT * INTO more, share, limited, contended
-                FROM dispatch_take(wanted, bodies, rank, last_turn, quota);
-                busy := busy OR coalesce(contended, false);
-                picked := picked || coalesce(more, '{}');
-                quota := quota - coalesce(cardinality(more), 0);
-                IF more IS NULL OR (cardinality(more) < share AND NOT limited) THEN
-                    share := NULL;
-                END IF;
-            END LOOP;
-        END LOOP;
+        -- Locked until this is committed: who ends or reopens the session meanwhile finds what is claimed here.
+        PERFORM FROM sessions s WHERE s.id = wanted.session_id AND s.generation = wanted.generation FOR SHARE;
+        CONTINUE WHEN NOT FOUND;
+        IF wanted.bodies > 0 THEN
+            SELECT * INTO more, contended FROM dispatch_pick(wanted, true, wanted.bodies, wanted.last_body);
+            picked := picked || more;
+            some_bodies := some_bodies OR more <> '{}';
+            busy := busy OR contended;
+        END IF;
+        IF wanted.steps > 0 THEN
+            SELECT * INTO more, contended FROM dispatch_pick(wanted, false, wanted.steps, wanted.last_step);
+            picked := picked || more;
+            busy := busy OR contended;
+        END IF;
     END LOOP;
-
-    IF cardinality(picked) = 0 THEN
+    IF picked = '{}' THEN
         RETURN;
     END IF;
 
-    WITH begun AS (
-        SELECT e.id FROM executions e
-        -- Written so that the index of open executions does not apply: it has all that are queued.
-        WHERE e.id IN (SELECT p.execution_id FROM unnest(picked) p) AND (e.state = 'pending') IS TRUE
-        ORDER BY e.id FOR UPDATE
-    ), updated AS (
-        UPDATE executions e
-        SET state = 'running', started_at = clock_timestamp(), last_event = e.last_event + 1
-        FROM begun WHERE e.id = begun.id RETURNING e.id, e.last_event
-    )
-    INSERT INTO events (execution_id, event, number, state) SELECT u.id, u.last_event, 0, 'running' FROM updated u;
-
     -- The lock orders the claim of a body against results of calls that an earlier body submitted: they either find
     -- this claim, or are found when the recorded calls are read.
-    PERFORM FROM executions e
-    WHERE e.id IN (SELECT p.execution_id FROM unnest(picked) p WHERE p.number = 0)
-    ORDER BY e.id FOR UPDATE;
+    IF some_bodies THEN
+        PERFORM FROM executions e
+        WHERE e.id IN (SELECT p.execution_id FROM unnest(picked) p WHERE p.number = 0)
+        ORDER BY e.id FOR UPDATE;
+    END IF;
 
-    SELECT array_agg((
-        p.session_id, p.execution_id, p.number, p.epoch, e.project,
-        coalesce(i.module, e.module), coalesce(i.name, e.flow), coalesce(i.pinned_digest, e.pinned_digest),
-        i.invocation_id, i.inputs,
-        CASE WHEN p.number = 0 OR i.reads_inputs <> '{}' THEN e.inputs END,
-        i.options, i.attempt + 1, u.numbers, u.outputs,
-        e.invocation_count, e.next_number, e.replay::text, i.attempts_before, e.lane
-    )::claimed_task) INTO tasks
-    FROM unnest(picked) p
-    JOIN executions e ON e.id = p.execution_id
-    LEFT JOIN invocations i ON i.execution_id = p.execution_id AND i.number = p.number
-    LEFT JOIN LATERAL (
-        SELECT array_agg(n.number) AS numbers, array_agg(coalesce(o.override_outputs, o.outputs)) AS outputs
-        FROM unnest(i.upstream) n(number)
-        CROSS JOIN LATERAL (
-            SELECT x.outputs, x.override_outputs
-            FROM lineage l
-            -- OFFSET 0 keeps each look-up one by the whole key, after the lineage, however small the tables are.
-            CROSS JOIN LATERAL (
-                SELECT y.outputs, y.override_outputs FROM invocations y
-                WHERE y.execution_id = l.ancestor_id AND y.number = n.number AND y.number < l.number_limit OFFSET 0) x
-            WHERE l.execution_id = i.execution_id ORDER BY l.depth LIMIT 1) o
-        WHERE n.number <> ALL (i.after)
-    ) u ON i.upstream <> '{}';
+    FOR one IN
+        SELECT (p.session_id, p.execution_id, p.number, p.epoch, e.project,
+                coalesce(i.module, e.module), coalesce(i.name, e.flow), coalesce(i.pinned_digest, e.pinned_digest),
+                i.invocation_id, i.inputs, CASE WHEN p.number = 0 OR i.reads_inputs <> '{}' THEN e.inputs END,
+                i.options, i.attempt + 1, NULL, NULL, e.invocation_count, e.next_number, e.replay::text,
+                i.attempts_before, e.lane)::claimed_task AS task,
+               i.upstream, i.after, e.state
+        FROM unnest(picked) p
+        JOIN executions e ON e.id = p.execution_id
+        LEFT JOIN invocations i ON i.execution_id = p.execution_id AND i.number = p.number
+    LOOP
+        task := one.task;
+        IF one.upstream <> '{}' THEN
+            SELECT u.numbers, u.outputs INTO task.upstream, task.upstream_outputs
+            FROM dispatch_upstream(task.execution_id, one.upstream, one.after) u;
+        END IF;
+        tasks := tasks || task;
+        begins := begins OR one.state = 'pending';
+    END LOOP;
+
+    IF begins THEN
+        WITH begun AS (
+            SELECT e.id FROM executions e
+            -- Written so that the index of open executions does not apply: it has all that are queued.
+            WHERE e.id IN (SELECT p.execution_id FROM unnest(picked) p) AND (e.state = 'pending') IS TRUE
+            ORDER BY e.id FOR UPDATE
+        ), updated AS (
+            UPDATE executions e
+            SET state = 'running', started_at = clock_timestamp(), last_event = e.last_event + 1
+            FROM begun WHERE e.id = begun.id RETURNING e.id, e.last_event
+        )
+        INSERT INTO events (execution_id, event, number, state) SELECT u.id, u.last_event, 0, 'running' FROM updated u;
+    END IF;
 END
 $$;

@@ -7,16 +7,12 @@ CREATE OR REPLACE FUNCTION dispatch_commit(
     OUT changed uuid[], OUT requeued boolean, OUT promoting boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
-    results task_result[];
-    calls body_call[];
     body body_end;
     changes state_change[] := '{}';
     made state_change[];
-    grown growth[] := '{}';
+    outcomes resolved_call[];
     items integer[];
     flows boolean := false;
-    raw resolved_call[];
-    again boolean;
     busy boolean;
 BEGIN
     durable := '{}';
@@ -25,48 +21,14 @@ BEGIN
     promoting := false;
 
     IF cardinality(p_results) > 0 THEN
-        SELECT array_agg(ok.r) INTO results FROM (
-            SELECT r FROM (SELECT u AS r FROM unnest(p_results) u ORDER BY u.execution_id, u.number) sorted
-            CROSS JOIN LATERAL (
-                SELECT FROM tasks t
-                WHERE t.execution_id = (r).execution_id AND t.number = (r).number
-                  AND t.session_id IS NOT DISTINCT FROM (r).session_id AND t.epoch = (r).epoch
-                FOR UPDATE OFFSET 0) held) ok;
-        IF results IS NOT NULL THEN
-            SELECT * INTO made, raw, promoting FROM dispatch_results(results);
-            changes := changes || coalesce(made, '{}');
-        END IF;
-        -- Those that won are durable, now or since an earlier sending; all others are fenced.
-        SELECT coalesce(array_agg(r.item), '{}') INTO durable
-        FROM unnest(p_results) r
-        JOIN invocations i ON i.execution_id = r.execution_id AND i.number = r.number AND i.epoch = r.epoch;
+        SELECT * INTO durable, made, outcomes, promoting FROM dispatch_results(p_results);
+        changes := changes || made;
     END IF;
 
     IF cardinality(p_calls) > 0 THEN
-        SELECT array_agg(ok.c), array_agg((ok.c).item) INTO calls, items FROM (
-            SELECT c FROM (SELECT u AS c FROM unnest(p_calls) u ORDER BY u.execution_id) sorted
-            CROSS JOIN LATERAL (
-                SELECT FROM tasks t
-                WHERE t.execution_id = (c).execution_id AND t.number = 0
-                  AND t.session_id IS NOT DISTINCT FROM (c).session_id AND t.epoch = (c).epoch
-                FOR UPDATE OFFSET 0) held) ok;
-        IF calls IS NOT NULL THEN
-            IF cardinality(p_attempts) > 0 THEN
-                INSERT INTO attempts (execution_id, number, attempt, executor, started_at, finished_at, failure)
-                SELECT a.execution_id, a.number, a.attempt, a.executor, a.started_at, a.finished_at, a.failure
-                FROM unnest(p_attempts) a JOIN unnest(calls) c ON c.item = a.item
-                ON CONFLICT DO NOTHING;
-            END IF;
-            SELECT * INTO made, grown FROM dispatch_calls(calls);
-            changes := changes || made;
-            durable := durable || items;
-        END IF;
-        IF cardinality(calls) IS DISTINCT FROM cardinality(p_calls) THEN
-            durable := durable || (
-                SELECT coalesce(array_agg(c.item), '{}') FROM unnest(p_calls) c
-                JOIN invocations i ON i.execution_id = c.execution_id AND i.number = c.number AND i.epoch = c.epoch
-                WHERE i.state <> 'pending' AND NOT c.item = ANY (durable));
-        END IF;
+        SELECT * INTO items, made FROM dispatch_calls(p_calls, p_attempts);
+        changes := changes || made;
+        durable := durable || items;
     END IF;
 
     IF cardinality(p_returned) > 0 THEN
@@ -82,20 +44,20 @@ BEGIN
     END IF;
 
     IF cardinality(changes) > 0 THEN
-        SELECT * INTO changed, moved, flows FROM dispatch_settle(changes, grown);
+        SELECT * INTO changed, moved, flows FROM dispatch_settle(changes);
     END IF;
 
     -- After the executions' rows are locked: a body that was claimed meanwhile is found, or finds the outcome itself.
-    IF flows AND cardinality(raw) > 0 THEN
-        SELECT array_agg((t.session_id, t.execution_id, t.epoch, w.number, w.outputs, w.failure)::resolved_call)
+    IF flows AND outcomes IS NOT NULL THEN
+        SELECT array_agg((t.session_id, t.execution_id, t.epoch, o.number, o.outputs, o.failure)::resolved_call)
         INTO resolved
-        FROM unnest(raw) w
+        FROM unnest(outcomes) o
         CROSS JOIN LATERAL (
             SELECT b.session_id, b.execution_id, b.epoch FROM tasks b
-            WHERE b.execution_id = w.execution_id AND b.number = 0 LIMIT 1) t
+            WHERE b.execution_id = o.execution_id AND b.number = 0 LIMIT 1) t
         WHERE t.session_id IS NOT NULL;
 
-        moved := moved || dispatch_rest(ARRAY(SELECT w.execution_id FROM unnest(raw) w));
+        moved := moved || dispatch_rest(ARRAY(SELECT o.execution_id FROM unnest(outcomes) o));
     END IF;
 
     IF cardinality(p_ends) > 0 THEN
@@ -107,8 +69,7 @@ BEGIN
                   AND t.session_id IS NOT DISTINCT FROM b.session_id AND t.epoch = b.epoch
                 FOR UPDATE OFFSET 0) held
         LOOP
-            SELECT * INTO made, again FROM dispatch_body_end(body);
-            requeued := requeued OR again;
+            requeued := dispatch_body_end(body) OR requeued;
             moved := moved || body.execution_id;
         END LOOP;
         durable := durable || (

@@ -1,10 +1,9 @@
 -- The ends of bodies and of executions.
 
--- Ends the task of one body whose token has been checked.
-CREATE OR REPLACE FUNCTION dispatch_body_end(body body_end, OUT changes state_change[], OUT requeued boolean)
+-- Ends the task of one body whose token has been checked. Says whether it is ready again.
+CREATE OR REPLACE FUNCTION dispatch_body_end(body body_end) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
-    requeued := false;
     PERFORM FROM executions e WHERE e.id = body.execution_id FOR UPDATE;
 
     IF cardinality(body.yielded) > 0 THEN
@@ -19,8 +18,7 @@ BEGIN
             -- Answered while the body was on its way out; or never asked, and then nobody would ever answer.
             UPDATE tasks t SET session_id = NULL, running = false
             WHERE t.execution_id = body.execution_id AND t.number = 0;
-            requeued := true;
-            RETURN;
+            RETURN true;
         END IF;
         DELETE FROM tasks t WHERE t.execution_id = body.execution_id AND t.number = 0;
         UPDATE executions e
@@ -30,7 +28,7 @@ BEGIN
         WHERE e.id = body.execution_id;
         INSERT INTO events (execution_id, event, number, state)
         SELECT e.id, e.last_event, 0, e.state FROM executions e WHERE e.id = body.execution_id;
-        RETURN;
+        RETURN false;
     END IF;
 
     -- What still runs with a token of this execution is fenced, also after a retry of the execution. Where some of it was
@@ -46,47 +44,52 @@ BEGIN
     -- What was made ready while the above waited for whoever did so.
     DELETE FROM tasks t WHERE t.execution_id = body.execution_id;
 
-    -- Recorded calls that were not made: rows of this execution, or tombstones for those of its ancestors.
-    UPDATE invocations i SET state = 'not_reached', called = false
-    WHERE i.execution_id = body.execution_id AND i.number = ANY (body.not_reached) AND i.state IN ('pending', 'reused');
+    IF cardinality(body.not_reached) > 0 THEN
+        -- Recorded calls that were not made: rows of this execution, or tombstones for those of its ancestors.
+        UPDATE invocations i SET state = 'not_reached', called = false
+        WHERE i.execution_id = body.execution_id AND i.number = ANY (body.not_reached) AND i.state IN ('pending', 'reused');
 
-    -- Overrides stay with them, for replays of this one that come to the calls after all.
-    INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, called, module, code_digest,
-                             attempt, supplier_id, started_at, finished_at, upstream, after, reads_inputs,
-                             overridden_inputs, inputs, outputs, override_outputs, options)
-    SELECT body.execution_id, x.number, x.position, x.invocation_id, x.name, x.kind, 'not_reached', false, x.module,
-           x.code_digest, x.attempt, coalesce(x.supplier_id, x.execution_id), x.started_at, x.finished_at, x.upstream,
-           x.after, x.reads_inputs, x.overridden_inputs, x.inputs, x.outputs, x.override_outputs, x.options
-    FROM unnest(body.not_reached) n(number)
-    CROSS JOIN LATERAL shown_invocation(body.execution_id, n.number) x
-    WHERE x.overridden_inputs <> '{}' OR x.override_outputs IS NOT NULL
-    ON CONFLICT DO NOTHING;
+        -- Overrides stay with them, for replays of this one that come to the calls after all.
+        INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, called, module, code_digest,
+                                 attempt, supplier_id, started_at, finished_at, upstream, after, reads_inputs,
+                                 overridden_inputs, inputs, outputs, override_outputs, options)
+        SELECT body.execution_id, x.number, x.position, x.invocation_id, x.name, x.kind, 'not_reached', false, x.module,
+               x.code_digest, x.attempt, coalesce(x.supplier_id, x.execution_id), x.started_at, x.finished_at, x.upstream,
+               x.after, x.reads_inputs, x.overridden_inputs, x.inputs, x.outputs, x.override_outputs, x.options
+        FROM unnest(body.not_reached) n(number)
+        CROSS JOIN LATERAL shown_invocation(body.execution_id, n.number) x
+        WHERE x.overridden_inputs <> '{}' OR x.override_outputs IS NOT NULL
+        ON CONFLICT DO NOTHING;
 
-    INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, called, module)
-    SELECT body.execution_id, x.number, x.position, x.invocation_id, x.name, x.kind, 'not_reached', false, x.module
-    FROM unnest(body.not_reached) n(number)
-    CROSS JOIN LATERAL (
-        SELECT x.* FROM lineage l
+        INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, called, module)
+        SELECT body.execution_id, x.number, x.position, x.invocation_id, x.name, x.kind, 'not_reached', false, x.module
+        FROM unnest(body.not_reached) n(number)
         CROSS JOIN LATERAL (
-            SELECT y.* FROM invocations y
-            WHERE y.execution_id = l.ancestor_id AND y.number = n.number AND y.number < l.number_limit OFFSET 0) x
-        WHERE l.execution_id = body.execution_id ORDER BY l.depth LIMIT 1) x
-    ON CONFLICT DO NOTHING;
+            SELECT x.* FROM lineage l
+            CROSS JOIN LATERAL (
+                SELECT y.* FROM invocations y
+                WHERE y.execution_id = l.ancestor_id AND y.number = n.number AND y.number < l.number_limit OFFSET 0) x
+            WHERE l.execution_id = body.execution_id ORDER BY l.depth LIMIT 1) x
+        ON CONFLICT DO NOTHING;
+    END IF;
 
-    -- What was submitted and has not ended, or was not come to.
-    UPDATE invocations i SET state = CASE WHEN body.outcome = 'failed' THEN 'not_reached' ELSE 'cancelled' END,
-                             called = i.called OR i.started_at IS NOT NULL, finished_at = clock_timestamp()
-    WHERE i.execution_id = body.execution_id AND i.state IN ('pending', 'waiting');
-
-    UPDATE waits w SET state = 'aborted' WHERE w.execution_id = body.execution_id AND w.state = 'pending';
-
-    UPDATE executions e
-    SET state = CASE body.outcome WHEN 'returned' THEN 'completed' ELSE 'failed' END,
-        result = body.result, failure = body.failure, body_epoch = body.epoch,
-        finished_at = clock_timestamp(), last_event = e.last_event + 1
-    WHERE e.id = body.execution_id;
-    INSERT INTO events (execution_id, event, number, state)
-    SELECT e.id, e.last_event, 0, e.state FROM executions e WHERE e.id = body.execution_id;
+    WITH left_over AS (
+        -- What was submitted and has not ended, or was not come to.
+        UPDATE invocations i SET state = CASE WHEN body.outcome = 'failed' THEN 'not_reached' ELSE 'cancelled' END,
+                                 called = i.called OR i.started_at IS NOT NULL, finished_at = clock_timestamp()
+        WHERE i.execution_id = body.execution_id AND i.state IN ('pending', 'waiting')
+    ), asked AS (
+        UPDATE waits w SET state = 'aborted' WHERE w.execution_id = body.execution_id AND w.state = 'pending'
+    ), ended AS (
+        UPDATE executions e
+        SET state = CASE body.outcome WHEN 'returned' THEN 'completed' ELSE 'failed' END,
+            result = body.result, failure = body.failure, body_epoch = body.epoch,
+            finished_at = clock_timestamp(), last_event = e.last_event + 1
+        WHERE e.id = body.execution_id
+        RETURNING e.id, e.last_event, e.state
+    )
+    INSERT INTO events (execution_id, event, number, state) SELECT e.id, e.last_event, 0, e.state FROM ended e;
+    RETURN false;
 END
 $$;
 
@@ -108,59 +111,58 @@ $$;
 
 -- Counts what ended and what is new, says whether it is of flows, ends executions whose last invocation has, and records
 -- the events, under the locks of the executions' rows, which are taken last and in order.
-CREATE OR REPLACE FUNCTION dispatch_settle(
-    changes state_change[], grown growth[], OUT changed uuid[], OUT ended uuid[], OUT flows boolean)
+CREATE OR REPLACE FUNCTION dispatch_settle(changes state_change[], OUT changed uuid[], OUT ended uuid[], OUT flows boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
     counts record;
-    known record;
-    ends boolean;
+    execution record;
+    further integer;
+    outcome text;
+    cause bytea;
 BEGIN
     changed := '{}';
     ended := '{}';
     flows := false;
     FOR counts IN
-        SELECT c.execution_id, array_agg(c.number) AS numbers, array_agg(c.state) AS states, count(*)::integer AS events,
+        SELECT c.execution_id AS id, array_agg(c.number) AS numbers, array_agg(c.state) AS states,
+               count(*)::integer AS events,
                count(*) FILTER (WHERE c.state IN ('completed', 'failed', 'not_reached', 'cancelled'))::integer AS ended,
-               count(*) FILTER (WHERE c.state = 'failed')::integer AS failed
+               count(*) FILTER (WHERE c.state = 'failed')::integer AS failed,
+               coalesce(sum(c.fresh), 0)::integer AS fresh,
+               coalesce(max(c.number) FILTER (WHERE c.fresh IS NOT NULL), 0) AS highest
         FROM unnest(changes) c GROUP BY c.execution_id ORDER BY c.execution_id
     LOOP
-        SELECT e.kind = 'pipeline' AND e.unfinished - counts.ended = 0 AND e.state IN ('pending', 'running') AS ends,
-               e.kind, e.source_id IS NOT NULL AS replayed, e.last_event, e.next_number, 0 AS fresh, 0 AS highest
-        INTO known FROM executions e WHERE e.id = counts.execution_id FOR UPDATE;
-        ends := known.ends;
-        IF cardinality(grown) > 0 THEN
-            SELECT coalesce(sum(g.fresh), 0), coalesce(max(g.number), 0) INTO known.fresh, known.highest
-            FROM unnest(grown) g WHERE g.execution_id = counts.execution_id;
-            -- In a replay, a delta of a recorded call is a fresh row, but no further invocation.
-            IF known.replayed THEN
-                known.fresh := greatest(known.highest + 1 - known.next_number, 0);
-            END IF;
-        END IF;
+        SELECT e.kind, e.source_id, e.state, e.last_event, e.next_number, e.failures + counts.failed AS failures,
+               e.kind = 'pipeline' AND e.unfinished = counts.ended AND e.state IN ('pending', 'running') AS ends
+        INTO execution FROM executions e WHERE e.id = counts.id FOR UPDATE;
+        -- In a replay, a delta of a recorded call is a fresh row, but no further invocation.
+        further := CASE WHEN execution.source_id IS NULL THEN counts.fresh
+                        ELSE greatest(counts.highest + 1 - execution.next_number, 0) END;
         UPDATE executions e
-        SET last_event = e.last_event + counts.events + CASE WHEN ends THEN 1 ELSE 0 END,
-            next_number = greatest(e.next_number, known.highest + 1),
-            invocation_count = e.invocation_count + known.fresh,
-            unfinished = CASE e.kind WHEN 'pipeline' THEN e.unfinished - counts.ended ELSE e.unfinished END,
-            failures = e.failures + counts.failed,
-            state = CASE WHEN NOT ends THEN e.state WHEN e.failures + counts.failed > 0 THEN 'failed' ELSE 'completed' END,
-            finished_at = CASE WHEN ends THEN clock_timestamp() ELSE e.finished_at END,
-            -- The failure of a pipeline is that of its first failed invocation.
-            failure = CASE WHEN ends AND e.failures + counts.failed > 0 THEN
-                          (SELECT i.failure FROM invocations i WHERE i.execution_id = e.id AND i.state = 'failed'
-                           ORDER BY i.finished_at, i.number LIMIT 1)
-                      ELSE e.failure END
-        WHERE e.id = counts.execution_id;
+        SET last_event = e.last_event + counts.events, next_number = greatest(e.next_number, counts.highest + 1),
+            invocation_count = e.invocation_count + further, failures = execution.failures,
+            unfinished = CASE e.kind WHEN 'pipeline' THEN e.unfinished - counts.ended ELSE e.unfinished END
+        WHERE e.id = counts.id;
         INSERT INTO events (execution_id, event, number, state)
-        SELECT counts.execution_id, known.last_event + c.place, c.number, c.state
+        SELECT counts.id, execution.last_event + c.place, c.number, c.state
         FROM unnest(counts.numbers, counts.states) WITH ORDINALITY c(number, state, place);
-        IF ends THEN
+        IF execution.ends THEN
+            -- The failure of a pipeline is that of its first failed invocation.
+            outcome := CASE WHEN execution.failures > 0 THEN 'failed' ELSE 'completed' END;
+            cause := NULL;
+            IF outcome = 'failed' THEN
+                SELECT i.failure INTO cause FROM invocations i
+                WHERE i.execution_id = counts.id AND i.state = 'failed' ORDER BY i.finished_at, i.number LIMIT 1;
+            END IF;
+            UPDATE executions e
+            SET state = outcome, failure = cause, finished_at = clock_timestamp(), last_event = e.last_event + 1
+            WHERE e.id = counts.id;
             INSERT INTO events (execution_id, event, number, state)
-            SELECT e.id, e.last_event, 0, e.state FROM executions e WHERE e.id = counts.execution_id;
-            ended := ended || counts.execution_id;
+            VALUES (counts.id, execution.last_event + counts.events + 1, 0, outcome);
+            ended := ended || counts.id;
         END IF;
-        changed := changed || counts.execution_id;
-        flows := flows OR known.kind = 'flow';
+        changed := changed || counts.id;
+        flows := flows OR execution.kind = 'flow';
     END LOOP;
 END
 $$;

@@ -1,131 +1,178 @@
--- Records the ends of steps' tasks whose tokens have been checked, and makes ready what that unblocks: a thousand edges in
--- one transaction, so that it is short. Says whether there are more, which dispatch_promote goes on with.
-CREATE OR REPLACE FUNCTION dispatch_results(
-    results task_result[], OUT changes state_change[], OUT resolved resolved_call[], OUT promoting boolean)
+-- The ends of steps' tasks, in few and simple statements: what one costs is above all the making of its plan's state, for
+-- each table that it writes some 20 µs before the first row.
+
+-- Records an attempt that failed and is tried again. Says whether its token held.
+CREATE OR REPLACE FUNCTION dispatch_retry(r task_result) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
-    unreached resolved_call[];
-    some_failed boolean;
-    some_stop boolean;
+    attempts_made integer;
 BEGIN
-    SELECT bool_or(r.outcome <> 'completed'), bool_or(r.outcome = 'failed') INTO some_failed, some_stop
-    FROM unnest(results) r;
-
-    IF some_failed THEN
-        INSERT INTO attempts (execution_id, number, attempt, executor, started_at, finished_at, failure)
-        SELECT r.execution_id, r.number, i.attempt + 1, r.executor, r.started_at, r.finished_at, r.failure
-        FROM unnest(results) r JOIN invocations i ON i.execution_id = r.execution_id AND i.number = r.number
-        WHERE r.outcome IN ('failed', 'retry')
-        ON CONFLICT DO NOTHING;
-
-        UPDATE tasks t
-        SET session_id = NULL, running = false,
-            available_at = CASE WHEN again.delay > 0 THEN clock_timestamp() + make_interval(secs => again.delay)
-                                ELSE '-infinity' END
-        FROM (SELECT held.ctid, r.delay FROM unnest(results) r
-              CROSS JOIN LATERAL (
-                  SELECT k.ctid FROM tasks k
-                  WHERE k.execution_id = r.execution_id AND k.number = r.number OFFSET 0) held
-              WHERE r.outcome = 'retry' OFFSET 0) again
-        WHERE t.ctid = again.ctid;
+    UPDATE tasks t
+    SET session_id = NULL, running = false,
+        available_at = CASE WHEN r.delay > 0 THEN clock_timestamp() + make_interval(secs => r.delay) ELSE '-infinity' END
+    WHERE t.execution_id = r.execution_id AND t.number = r.number AND t.epoch = r.epoch
+      AND t.session_id IS NOT DISTINCT FROM r.session_id;
+    IF NOT FOUND THEN
+        RETURN false;
     END IF;
+    UPDATE invocations i
+    SET attempt = i.attempt + 1, epoch = r.epoch, outputs = NULL, failure = NULL,
+        code_digest = coalesce(nullif(r.code_digest, ''), i.code_digest), started_at = r.started_at, finished_at = NULL
+    WHERE i.execution_id = r.execution_id AND i.number = r.number
+    RETURNING i.attempt INTO attempts_made;
+    INSERT INTO attempts (execution_id, number, attempt, executor, started_at, finished_at, failure)
+    VALUES (r.execution_id, r.number, attempts_made, r.executor, r.started_at, r.finished_at, r.failure)
+    ON CONFLICT DO NOTHING;
+    RETURN true;
+END
+$$;
 
-    -- Tasks are looked up by key and written by address. Plans that were made while the table was empty would read
-    -- all of it for each commit, were they left the choice; its rows are locked, so their addresses stay.
-    DELETE FROM tasks t
-    WHERE t.ctid = ANY (ARRAY(
-        SELECT held.ctid FROM unnest(results) r
+-- Of the reports that ended no task: records those of attempts that are tried again, and returns them with those that won
+-- when they were sent before. The rest are fenced.
+CREATE OR REPLACE FUNCTION dispatch_others(results task_result[], ended integer[]) RETURNS integer[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    r task_result;
+    durable integer[] := '{}';
+BEGIN
+    FOR r IN SELECT u.* FROM unnest(results) u WHERE u.item <> ALL (ended) ORDER BY u.execution_id, u.number LOOP
+        IF r.outcome = 'retry' AND dispatch_retry(r) THEN
+            durable := durable || r.item;
+            CONTINUE;
+        END IF;
+        PERFORM FROM invocations i
+        WHERE i.execution_id = r.execution_id AND i.number = r.number AND i.epoch = r.epoch;
+        IF FOUND THEN
+            durable := durable || r.item;
+        END IF;
+    END LOOP;
+    RETURN durable;
+END
+$$;
+
+-- Tells the consumers of what has been completed, and says whether there are more than a thousand of them: those that come
+-- after these are left to dispatch_promote.
+CREATE OR REPLACE FUNCTION dispatch_consumers(ended task_result[]) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    executions uuid[];
+    producers integer[];
+    consumers integer[];
+BEGIN
+    -- A statement of its own: an edge that was added while others waited for a lock is seen by this one.
+    SELECT array_agg(x.execution_id), array_agg(x.upstream), array_agg(x.downstream)
+    INTO executions, producers, consumers
+    FROM (
+        SELECT e.* FROM unnest(ended) r
         CROSS JOIN LATERAL (
-            SELECT k.ctid FROM tasks k
-            WHERE k.execution_id = r.execution_id AND k.number = r.number OFFSET 0) held
-        WHERE r.outcome <> 'retry'));
+            SELECT d.execution_id, d.upstream, d.downstream FROM edges d
+            WHERE d.execution_id = r.execution_id AND d.upstream = r.number
+            ORDER BY d.downstream LIMIT 1001 OFFSET 0) e
+        JOIN invocations p ON p.execution_id = e.execution_id AND p.number = e.upstream
+        WHERE r.outcome = 'completed' AND p.override_outputs IS NULL
+        ORDER BY e.execution_id, e.upstream, e.downstream LIMIT 1001) x;
+    IF executions IS NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM dispatch_release(executions[:1000], consumers[:1000]);
+    IF cardinality(executions) <= 1000 THEN
+        RETURN false;
+    END IF;
+    -- How far each producer has come, the number of a consumer, stays in the row by which it is gone on with.
+    INSERT INTO tasks (execution_id, number, epoch, is_body, route, available_at)
+    SELECT r.execution_id, -r.number,
+           CASE WHEN (r.execution_id, r.number) = (executions[1000], producers[1000]) THEN consumers[1000] ELSE 0 END,
+           false, '', 'infinity'
+    FROM unnest(ended) r JOIN invocations p ON p.execution_id = r.execution_id AND p.number = r.number
+    WHERE r.outcome = 'completed' AND p.override_outputs IS NULL
+      AND (r.execution_id, r.number) >= (executions[1000], producers[1000])
+      AND EXISTS (SELECT FROM edges d WHERE d.execution_id = r.execution_id AND d.upstream = r.number)
+    ON CONFLICT DO NOTHING;
+    RETURN true;
+END
+$$;
+
+-- Records what follows from steps that have failed: their last attempts, and that their descendants are not reached, of
+-- which the bodies that wait for these are told.
+CREATE OR REPLACE FUNCTION dispatch_failures(failed task_result[], OUT changes state_change[], OUT unreached resolved_call[])
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO attempts (execution_id, number, attempt, executor, started_at, finished_at, failure)
+    SELECT r.execution_id, r.number, i.attempt, r.executor, r.started_at, r.finished_at, r.failure
+    FROM unnest(failed) r JOIN invocations i ON i.execution_id = r.execution_id AND i.number = r.number
+    ON CONFLICT DO NOTHING;
+
+    WITH RECURSIVE stopped AS (
+        SELECT e.execution_id, e.downstream AS number, r.failure
+        FROM unnest(failed) r
+        JOIN edges e ON e.execution_id = r.execution_id AND e.upstream = r.number
+        JOIN invocations p ON p.execution_id = r.execution_id AND p.number = r.number
+        WHERE p.override_outputs IS NULL
+        UNION
+        SELECT e.execution_id, e.downstream, s.failure
+        FROM stopped s
+        JOIN invocations p ON p.execution_id = s.execution_id AND p.number = s.number AND p.override_outputs IS NULL
+        JOIN edges e ON e.execution_id = s.execution_id AND e.upstream = s.number
+    ), marked AS (
+        -- A flow's body that asks again for the outcome is given the failure.
+        UPDATE invocations i
+        SET state = 'not_reached', finished_at = clock_timestamp(),
+            failure = (SELECT s.failure FROM executions e WHERE e.id = i.execution_id AND e.kind = 'flow')
+        FROM (SELECT DISTINCT ON (execution_id, number) * FROM stopped ORDER BY execution_id, number) s
+        WHERE i.execution_id = s.execution_id AND i.number = s.number AND i.state = 'pending' AND i.called
+        RETURNING i.execution_id, i.number, s.failure
+    )
+    SELECT array_agg((m.execution_id, m.number, 'not_reached', NULL)::state_change),
+           array_agg((NULL, m.execution_id, NULL, m.number, NULL, m.failure)::resolved_call)
+    INTO changes, unreached FROM marked m;
+END
+$$;
+
+-- Records the ends of tasks whose tokens hold, and makes ready what that unblocks: a thousand edges in one transaction, so
+-- that it is short. Says whether there are more, which dispatch_promote goes on with.
+CREATE OR REPLACE FUNCTION dispatch_results(
+    results task_result[], OUT durable integer[], OUT changes state_change[], OUT outcomes resolved_call[],
+    OUT promoting boolean)
+LANGUAGE plpgsql AS $$
+DECLARE
+    won task_result[];
+    failed task_result[];
+    more state_change[];
+    unreached resolved_call[];
+BEGIN
+    WITH ended AS (
+        DELETE FROM tasks t
+        USING (SELECT u AS r, u.execution_id, u.number, u.epoch, u.session_id FROM unnest(results) u
+               WHERE u.outcome <> 'retry' ORDER BY u.execution_id, u.number OFFSET 0) o
+        WHERE t.execution_id = o.execution_id AND t.number = o.number AND t.epoch = o.epoch
+          AND t.session_id IS NOT DISTINCT FROM o.session_id
+        RETURNING o.r
+    )
+    SELECT array_agg(e.r) INTO won FROM ended e;
 
     UPDATE invocations i
-    SET state = CASE r.outcome WHEN 'retry' THEN i.state ELSE r.outcome END,
-        attempt = i.attempt + 1,
-        epoch = r.epoch,
-        outputs = r.outputs,
-        failure = CASE r.outcome WHEN 'failed' THEN r.failure END,
-        code_digest = coalesce(nullif(r.code_digest, ''), i.code_digest),
-        started_at = r.started_at,
-        finished_at = CASE WHEN r.outcome <> 'retry' THEN coalesce(r.finished_at, clock_timestamp()) END
-    FROM unnest(results) r
+    SET state = r.outcome, attempt = i.attempt + 1, epoch = r.epoch, outputs = r.outputs, failure = r.failure,
+        code_digest = coalesce(nullif(r.code_digest, ''), i.code_digest), started_at = r.started_at,
+        finished_at = coalesce(r.finished_at, clock_timestamp())
+    FROM unnest(won) r
     WHERE i.execution_id = r.execution_id AND i.number = r.number;
 
-    -- A statement of its own: an edge that was added while the one above waited for a lock is seen by this one.
-    -- Producers are counted per successor, so that two of them in one batch count twice.
-    WITH reached AS MATERIALIZED (
-        SELECT e.execution_id, e.upstream, e.downstream,
-               row_number() OVER (ORDER BY e.execution_id, e.upstream, e.downstream) AS place
-        FROM unnest(results) r
-        CROSS JOIN LATERAL (
-            SELECT x.execution_id, x.upstream, x.downstream FROM edges x
-            WHERE x.execution_id = r.execution_id AND x.upstream = r.number
-            ORDER BY x.downstream LIMIT 1001 OFFSET 0) e
-        JOIN invocations p ON p.execution_id = r.execution_id AND p.number = r.number
-        WHERE r.outcome = 'completed' AND p.override_outputs IS NULL
-    ), released AS (
-        SELECT e.execution_id, e.downstream AS number, count(*)::integer AS producers
-        FROM reached e WHERE e.place <= 1000
-        GROUP BY e.execution_id, e.downstream
-    ), locked AS MATERIALIZED (
-        SELECT held.execution_id, held.number, sorted.producers
-        FROM (SELECT * FROM released r ORDER BY r.execution_id, r.number) sorted
-        CROSS JOIN LATERAL (
-            SELECT i.execution_id, i.number FROM invocations i
-            WHERE i.execution_id = sorted.execution_id AND i.number = sorted.number AND i.state = 'pending' AND i.called
-            FOR UPDATE OFFSET 0) held
-    ), unblocked AS (
-        UPDATE invocations i SET blocked_by = i.blocked_by - locked.producers
-        FROM locked WHERE i.execution_id = locked.execution_id AND i.number = locked.number
-        RETURNING i.execution_id, i.number, i.epoch, i.blocked_by, i.module, i.name, i.pinned_digest, i.options
-    ), ready AS (
-        INSERT INTO tasks (execution_id, number, epoch, is_body, lane, route, limited_by, at_most, available_at)
-        SELECT u.execution_id, u.number, u.epoch, false, e.lane,
-               task_route(e.project, u.module, u.name, u.pinned_digest), l.limited_by, l.at_most,
-               '-infinity'::timestamptz
-        FROM unblocked u JOIN executions e ON e.id = u.execution_id CROSS JOIN LATERAL task_limit(e.project, u.options) l
-        WHERE u.blocked_by = 0
-        UNION ALL
-        -- How far each producer has come, the number of a consumer, stays in the row by which it is gone on with.
-        SELECT r.execution_id, -r.upstream, coalesce(max(d.downstream), 0), false, 0, '', '', 0, 'infinity'
-        FROM (SELECT DISTINCT l.execution_id, l.upstream FROM reached l WHERE l.place > 1000) r
-        LEFT JOIN reached d ON d.execution_id = r.execution_id AND d.upstream = r.upstream AND d.place <= 1000
-        GROUP BY r.execution_id, r.upstream
-        ON CONFLICT DO NOTHING
-    )
-    SELECT count(*) > 1000 INTO promoting FROM reached;
+    SELECT coalesce(array_agg(r.item), '{}'),
+           coalesce(array_agg((r.execution_id, r.number, r.outcome, NULL)::state_change), '{}'),
+           array_agg((NULL, r.execution_id, NULL, r.number, r.outputs, r.failure)::resolved_call),
+           array_agg(r) FILTER (WHERE r.outcome = 'failed')
+    INTO durable, changes, outcomes, failed FROM unnest(won) r;
 
-    SELECT array_agg((r.execution_id, r.number, r.outcome)::state_change) INTO changes
-    FROM unnest(results) r WHERE r.outcome <> 'retry';
+    promoting := dispatch_consumers(won);
 
-    IF some_stop THEN
-        WITH RECURSIVE stopped AS (
-            SELECT e.execution_id, e.downstream AS number, r.failure
-            FROM unnest(results) r
-            JOIN edges e ON e.execution_id = r.execution_id AND e.upstream = r.number
-            JOIN invocations p ON p.execution_id = r.execution_id AND p.number = r.number
-            WHERE r.outcome = 'failed' AND p.override_outputs IS NULL
-            UNION
-            SELECT e.execution_id, e.downstream, s.failure
-            FROM stopped s
-            JOIN invocations p ON p.execution_id = s.execution_id AND p.number = s.number AND p.override_outputs IS NULL
-            JOIN edges e ON e.execution_id = s.execution_id AND e.upstream = s.number
-        ), marked AS (
-            -- A flow's body that asks again for the outcome is given the failure.
-            UPDATE invocations i
-            SET state = 'not_reached', finished_at = clock_timestamp(),
-                failure = (SELECT s.failure FROM executions e WHERE e.id = i.execution_id AND e.kind = 'flow')
-            FROM (SELECT DISTINCT ON (execution_id, number) * FROM stopped ORDER BY execution_id, number) s
-            WHERE i.execution_id = s.execution_id AND i.number = s.number AND i.state = 'pending' AND i.called
-            RETURNING i.execution_id, i.number, s.failure
-        )
-        SELECT array_cat(changes, array_agg((m.execution_id, m.number, 'not_reached')::state_change)),
-               array_agg((NULL, m.execution_id, NULL, m.number, NULL, m.failure)::resolved_call)
-        INTO changes, unreached FROM marked m;
+    IF failed IS NOT NULL THEN
+        SELECT * INTO more, unreached FROM dispatch_failures(failed);
+        changes := changes || more;
+        outcomes := outcomes || unreached;
     END IF;
 
-    SELECT array_cat(unreached, array_agg((NULL, r.execution_id, NULL, r.number, r.outputs, r.failure)::resolved_call))
-    INTO resolved FROM unnest(results) r WHERE r.outcome <> 'retry';
+    IF cardinality(durable) < cardinality(results) THEN
+        durable := durable || dispatch_others(results, durable);
+    END IF;
 END
 $$;
