@@ -269,12 +269,15 @@ class Fleet:
     # What the runners say.
 
     def _hear(self, runner: Runner, messages: Sequence[bytes]) -> None:
-        was_ready = runner.ready
+        was_ready, only_begun = runner.ready, True
         for data in messages:
             message = ExecutorServiceWorkRequest.FromString(data)
-            match message.WhichOneof("message"):
-                case "reports":
-                    self._hear_reports(runner, message.reports.reports)
+            kind = message.WhichOneof("message")
+            if kind == "reports":
+                only_begun &= not self._hear_reports(runner, message.reports.reports)
+                continue
+            only_begun = False
+            match kind:
                 case "log_lines":
                     self._session.write(message.log_lines.lines)
                 case "heartbeat":
@@ -290,9 +293,13 @@ class Fleet:
                     runner.idle_since = time.monotonic()
         if runner.ready and not was_ready:
             self.on_ready(runner)
-        self.refresh()
+        # That a call begins is heard for each that a body makes, and changes nothing.
+        if not only_begun:
+            self.refresh()
 
-    def _hear_reports(self, runner: Runner, reports: Sequence[Report]) -> None:
+    def _hear_reports(self, runner: Runner, reports: Sequence[Report]) -> bool:
+        """Take reports; return whether there is more among them than that calls begin."""
+        more = False
         for report in reports:
             key = key_of(report.token)
             given = runner.bodies.get(key) if key[1] == BODY else runner.steps.get(key)
@@ -302,13 +309,16 @@ class Fleet:
                 self._let_go(runner, given)
             elif self._follow_call(given, report):
                 continue
+            more = True
             report_id = report.report_id
             if not self._session.report(report, runner.id) and report_id:
                 ack = Ack(
                     report_id=report_id, status=ACK_STATUS_FENCED, reason="the task is not this executor's any more"
                 )
                 self.answer(runner.id, [ack])
-        _observe_pace(runner, reports)
+        if more:
+            _observe_pace(runner, reports)
+        return more
 
     def _follow_call(self, given: Given, report: Report) -> bool:
         """Keep track of which calls a body runs; return whether the report is for this alone."""

@@ -20,6 +20,7 @@ from dalsegno.v1.executor_service_pb2 import (
     Credit,
     ExecutorServiceWorkRequest,
     ExecutorServiceWorkResponse,
+    Heartbeat,
     RecordedCalls,
     Report,
     Reports,
@@ -257,6 +258,8 @@ async def test_a_call_that_takes_long_is_shown_as_running(office: Office) -> Non
     begun = Report(token=body().token, call=Call(number=1, started=CallStarted()))
     await runner.report(begun)
     [given] = runner.seen.bodies.values()
+    # By itself it wakes nobody; what is heard after it does.
+    await runner.say(heartbeat=Heartbeat())
     await office.until(lambda: bool(given.calls))
     office.supervisor.look(time.monotonic() + 1)
     [report] = (await office.says("reports")).reports.reports
