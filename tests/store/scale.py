@@ -78,6 +78,17 @@ WITH asked AS (
 )
 INSERT INTO yields (execution_id, place, number) SELECT id, 1, 1 FROM unnest($1::uuid[]) id
 """
+# What is to happen some day, and not now: retries, waits and executions that may yet be answered and end.
+_LATER = """
+WITH running AS (
+    INSERT INTO executions (id, project, name, flow, kind, state, module, deadline)
+    SELECT id, $2, id::text, 'f', 'flow', 'waiting', 'm', '2199-01-01' FROM unnest($1::uuid[]) id
+), asked AS (
+    INSERT INTO waits (execution_id, number, deadline) SELECT id, 1, '2199-01-01' FROM unnest($1::uuid[]) id
+)
+INSERT INTO tasks (execution_id, number, is_body, route, available_at)
+SELECT id, 2, false, $3, '2199-01-01' FROM unnest($1::uuid[]) id
+"""
 _LINEAGE = "INSERT INTO lineage SELECT id, 0, id, 2147483647 FROM unnest($1::uuid[]) id"
 
 _COUNTERS = """
@@ -180,7 +191,9 @@ async def load(dsn: str, rows: int) -> Loaded:
         await connection.execute(_QUEUED_TASKS, queued, ready // QUEUES, ROUTES[1])
         await connection.execute(_ENDED, ended, PROJECT, OLD)
         await connection.execute(_REST, ended, OLD)
-        await connection.execute(_LINEAGE, [large, *queued, *ended])
+        later = [new_execution_id() for _ in range(len(ended))]
+        await connection.execute(_LATER, later, PROJECT, ROUTES[1])
+        await connection.execute(_LINEAGE, [large, *queued, *ended, *later])
         await connection.execute("VACUUM ANALYZE")
     finally:
         await connection.close()

@@ -10,7 +10,7 @@ import pytest
 
 from dalsegno_planner.dispatch.recorded import recorded_calls
 from dalsegno_planner.store.sql import load
-from tests.store.ledger import Ledger
+from tests.store.ledger import QUERIES, Ledger
 
 _EXECUTIONS = load("executions")
 
@@ -151,3 +151,17 @@ async def test_the_recorded_calls_of_a_body_cost_what_they_are(ledger: Ledger) -
     await ledger.bulk(20_000)
     assert await reads_of_the_calls() <= few + 10
     assert few <= 4 * 50
+
+
+async def test_a_sign_of_life_writes_no_index(ledger: Ledger) -> None:
+    """So that its old versions go without vacuum."""
+    sessions = [await ledger.session() for _ in range(20)]
+    for _ in range(20):
+        await ledger.connection.fetch(QUERIES["extend_sessions"], sessions, 60.0)
+    await _reads(ledger)
+    written = await ledger.connection.fetchrow(
+        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'sessions'"
+    )
+    assert written is not None
+    assert written["n_tup_upd"] == 400
+    assert written["n_tup_hot_upd"] >= 390

@@ -194,7 +194,7 @@ UPDATE waits SET state = 'aborted' WHERE execution_id = $1 AND state = 'pending'
 -- name: due
 -- Executions whose deadline has passed.
 SELECT id FROM executions
-WHERE state IN ('pending', 'running', 'waiting') AND deadline IS NOT NULL AND deadline <= clock_timestamp()
+WHERE state IN ('pending', 'running', 'waiting') AND deadline IS NOT NULL AND deadline <= statement_timestamp()
 ORDER BY deadline LIMIT 100;
 
 -- name: end

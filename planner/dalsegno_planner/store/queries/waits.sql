@@ -13,7 +13,7 @@ SELECT state FROM executions WHERE id = $1 FOR UPDATE;
 
 -- name: due
 SELECT execution_id, number FROM waits
-WHERE state = 'pending' AND deadline <= clock_timestamp()
+WHERE state = 'pending' AND deadline <= statement_timestamp()
 ORDER BY deadline
 LIMIT 100;
 
