@@ -72,6 +72,7 @@ check: setup
 protos: setup
 	$(BIN)/python protos/generate.py
 
+# ARGS="--only soak --size 100000" measures one part, at a size.
 bench: setup
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 

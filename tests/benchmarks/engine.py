@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +15,15 @@ import psutil
 
 from dalsegno.local import down, ensure_engine
 from dalsegno.local.home import HOME_VARIABLE, EngineHome
+from dalsegno.local.postmaster import find_postmaster
 from dalsegno.local.state import EngineState
+from tests.benchmarks.processes import LoggedProcess
+from tests.postgres import EMBEDDED_MAJOR
 
 PROJECT = "benchmarks"
 CODE = "tests.benchmarks.flows"
-ROOT = Path(__file__).parents[2]
 
-_STOP_S = 20.0
-_LOG_TAIL = 2_000
+_CONNECTED = "connected to the planner"
 
 
 class Isolation(StrEnum):
@@ -63,47 +61,48 @@ class Engine:
             raise RuntimeError(f"the planner has ended; see {self.home.logs / 'planner.log'}")
         return found
 
+    @property
+    def postgres(self) -> list[psutil.Process]:
+        """The processes of its Postgres, the postmaster first."""
+        postmaster = find_postmaster((self.home.root / "postgres" / str(EMBEDDED_MAJOR)).resolve())
+        if postmaster is None:
+            raise RuntimeError(f"Postgres has ended; see {self.home.logs}")
+        return [postmaster, *postmaster.children(recursive=True)]
+
 
 class Worker:
     """One executor for the measured code.
 
     Args:
-        engine: What it connects to.
+        engine: Whose Postgres keeps what it does.
         isolation: Where it runs steps.
         options: Further options of its command line.
+        address: What it connects to: the engine's planner, unless it is told otherwise.
     """
 
-    def __init__(self, engine: Engine, isolation: Isolation, *options: str) -> None:
-        self._log = engine.home.logs / f"worker-{isolation}.log"
-        with self._log.open("ab") as log:
-            self._process = psutil.Popen(
-                [
-                    *(sys.executable, "-m", "dalsegno_executor", CODE, "--isolation", isolation.value),
-                    *("--address", engine.address, "--project", PROJECT, *options),
-                ],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+    def __init__(self, engine: Engine, isolation: Isolation, *options: str, address: str = "") -> None:
+        self._running = LoggedProcess(
+            engine.home.logs / f"worker-{isolation}.log",
+            *("dalsegno_executor", CODE, "--isolation", isolation.value),
+            *("--address", address or engine.address, "--project", PROJECT, *options),
+        )
+
+    def wait_until_connected(self) -> None:
+        """Waits until a planner has welcomed it: from then on there is somebody for the code."""
+        self._running.wait_for(_CONNECTED)
 
     def processes(self) -> list[psutil.Process]:
         """Its stream process, then its runners."""
-        return [psutil.Process(self._process.pid), *self._process.children(recursive=True)]
+        process = self._running.process
+        return [psutil.Process(process.pid), *process.children(recursive=True)]
 
     def last_words(self) -> str:
         """The end of what it wrote."""
-        return self._log.read_text(errors="replace")[-_LOG_TAIL:]
+        return self._running.last_words()
 
     def stop(self) -> None:
         """Lets it drain, and kills it if that takes too long."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(_STOP_S)
-        except psutil.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._running.stop()
 
 
 @contextmanager

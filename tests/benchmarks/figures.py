@@ -17,6 +17,15 @@ class Unit(StrEnum):
     PER_SECOND = "/s"
     MEGABYTES = "MB"
     RATIO = "×"
+    PERCENT = "%"
+
+
+class Axis(StrEnum):
+    """What sizes count."""
+
+    INVOCATIONS = "invocations"
+    EXECUTORS = "executors"
+    PLANNERS = "planners"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,9 @@ class Figure:
         budget: What it must reach; None for a figure that explains others.
         size: How large the thing measured was, where sizes are compared.
         series: The curve that a figure with a size belongs to.
+        axis: What the size counts.
         commit_ms: What a raw durable commit cost just before and after.
+        updates_per_second: How many rows the same Postgres updated a second in batches, just before and after.
     """
 
     name: str
@@ -66,7 +77,9 @@ class Figure:
     budget: Budget | None = None
     size: int | None = None
     series: str = ""
+    axis: Axis = Axis.INVOCATIONS
     commit_ms: float | None = None
+    updates_per_second: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -90,9 +103,16 @@ class Figure:
             return None
         return self.samples.p50 / self.commit_ms
 
-    def beside(self, commit_ms: float) -> Figure:
-        """Returns the figure with the cost of a raw commit noted."""
-        return replace(self, commit_ms=commit_ms)
+    @property
+    def share_of_updates(self) -> float | None:
+        """The median as a share of the raw updates a second; None where it is no rate."""
+        if self.unit is not Unit.PER_SECOND or not self.updates_per_second:
+            return None
+        return self.samples.p50 / self.updates_per_second
+
+    def beside(self, commit_ms: float, updates_per_second: float) -> Figure:
+        """Returns the figure with the raw limits of the server noted."""
+        return replace(self, commit_ms=commit_ms, updates_per_second=updates_per_second)
 
     def document(self) -> dict[str, Any]:
         """Returns it for the JSON report."""
@@ -111,6 +131,9 @@ class Figure:
             "ratio_to_budget_in_commits": self.commit_ratio,
             "raw_commit_ms": self.commit_ms,
             "in_raw_commits": self.commits,
+            "raw_updates_per_second": self.updates_per_second,
+            "share_of_raw_updates": self.share_of_updates,
             "size": self.size,
             "series": self.series,
+            "axis": self.axis.value,
         }

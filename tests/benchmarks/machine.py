@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks.engine import ROOT
+from tests.benchmarks.processes import ROOT
 
 
 def machine_facts() -> dict[str, str]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.figures import Figure, Unit
+from tests.benchmarks.figures import Axis, Figure, Unit
 from tests.benchmarks.raw import RawLimits
 
-HEADINGS = ("figure", "p50", "p95", "n", "budget", "÷ budget", "in commits")
+HEADINGS = ("figure", "p50", "p95", "n", "budget", "÷ budget", "beside raw")
 _NUMERIC_FROM = 1
 
 
@@ -49,10 +49,12 @@ class Report:
             "failures": dict(self.failures),
         }
 
-    def write(self, path: Path) -> None:
-        """Writes the JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n")
+    def write(self, paths: Sequence[Path]) -> None:
+        """Writes the JSON, to each of these."""
+        text = json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n"
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
 
     def rows(self) -> list[tuple[str, ...]]:
         """Returns the table's rows, one for each figure."""
@@ -81,8 +83,21 @@ def row(figure: Figure) -> tuple[str, ...]:
         str(figure.samples.count),
         "" if figure.budget is None else str(figure.budget),
         verdict(figure),
-        "" if figure.commits is None else f"{figure.commits:.1f}",
+        beside_raw(figure),
     )
+
+
+def beside_raw(figure: Figure) -> str:
+    """Returns a time in raw commits, and a rate in raw updates; nothing for anything else."""
+    if figure.commits is not None:
+        return f"{number(figure.commits)} commits"
+    return "" if figure.share_of_updates is None else f"{figure.share_of_updates:.1%} of updates"
+
+
+def line_of(figure: Figure) -> str:
+    """Returns one figure as a line, to be shown as soon as it is there."""
+    budget = "" if figure.budget is None else f" (budget {figure.budget}: {verdict(figure)})"
+    return f"  {figure.name}: {number(figure.samples.p50)} {figure.unit}{budget}"
 
 
 def verdict(figure: Figure) -> str:
@@ -138,10 +153,10 @@ def _show_rich(rows: Sequence[Sequence[str]]) -> None:
     (console if console.is_terminal else Console(width=150)).print(table)
 
 
-def sized(figures: Sequence[Figure], units: Sequence[Unit]) -> dict[str, list[Figure]]:
-    """Returns the figures that have a size, by the curve that they belong to, in order of size."""
+def sized(figures: Sequence[Figure], axis: Axis, units: Sequence[Unit]) -> dict[str, list[Figure]]:
+    """Returns the figures that have a size of a kind, by the curve that they belong to, in order of size."""
     curves: dict[str, list[Figure]] = {}
     for figure in figures:
-        if figure.size is not None and figure.unit in units:
+        if figure.size is not None and figure.axis is axis and figure.unit in units:
             curves.setdefault(figure.series, []).append(figure)
     return {series: sorted(points, key=lambda point: point.size or 0) for series, points in curves.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -28,17 +28,28 @@ class Session:
         engine: The engine.
         client: The SDK's client.
         wire: The same planner without the SDK.
+        largest: How many invocations the largest thing has that is measured.
+        say: Told how far long work has come.
     """
 
     engine: Engine
     client: Client
     wire: Wire
+    largest: int
+    say: Callable[[str], None]
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Sizes to compare: 1,000, and ten times as much, up to the largest, which is one of them."""
+        powers = [10**power for power in range(3, 9)]
+        return [size for size in powers if size < self.largest] + [self.largest]
 
     @contextmanager
     def worker(self, isolation: Isolation, *options: str) -> Iterator[Worker]:
         """Runs a worker, which has run the measured code once when the block begins."""
         worker = Worker(self.engine, isolation, *options)
         try:
+            worker.wait_until_connected()
             self._warm_up(worker)
             yield worker
         finally:
@@ -61,13 +72,16 @@ class Benchmark:
         name: For ``--only``.
         run: Yields the figures.
         is_long: Whether it belongs to ``--scale`` alone.
-        limit_s: How long it may take.
     """
 
     name: str
     run: Callable[[Session], Iterator[Figure]]
     is_long: bool = False
-    limit_s: float = 180.0
+
+
+def time_limit(largest: int) -> float:
+    """Returns how many seconds a benchmark of this size may take before it is given up."""
+    return 300.0 + largest * 2e-3
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the system carries for a while: replays of many clients, a million steps, live work beside a bulk."""
+"""What the system carries for a while: replays of many clients, live work beside a bulk."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from tests.benchmarks import budgets
 from tests.benchmarks.chains import LAST_STEP, LENGTH
-from tests.benchmarks.engine import ROOT, Isolation
+from tests.benchmarks.engine import Isolation
 from tests.benchmarks.figures import Figure, Unit
 from tests.benchmarks.flows import chain_flow, chain_pipeline
-from tests.benchmarks.memory_watch import MemoryWatch
+from tests.benchmarks.processes import ROOT
 from tests.benchmarks.samples import Samples, repeated, timed
 from tests.benchmarks.session import WAIT_S, Session
 from tests.benchmarks.wire import started_independent
@@ -19,7 +19,6 @@ from tests.benchmarks.wire import started_independent
 _SECONDS = 5.0
 _RUNS = 3
 _PROCESSES = 4
-_MILLION = 1_000_000
 _BULK = 100_000
 _LIVE_STEPS = 10
 _LIVE_RUNS = 15
@@ -59,39 +58,19 @@ def _replay_rate(source: str, clients: list[int]) -> float:
     return sum(int(process.communicate()[0]) for process in started) / _SECONDS
 
 
-def million(session: Session) -> Iterator[Figure]:
-    """A million steps: starting them, running them, and the planner's memory in all of it."""
-    messages = started_independent(_MILLION)
-    with session.worker(Isolation.THREADS), MemoryWatch(session.engine.planner) as watch:
-        seconds, execution = timed(lambda: session.wire.start(messages))
-        yield Figure("start of 1,000,000 steps", Unit.SECONDS, Samples.of([seconds]))
-        session.client.executions.wait(execution, timeout=600)
-        rate = _MILLION / session.wire.running_seconds(execution)
-    name = "1,000,000 steps in threads, claim to commit"
-    yield Figure(
-        name, Unit.PER_SECOND, Samples.of([rate]), budgets.STEPS_THREADS, size=_MILLION, series="steps, threads"
-    )
-    yield Figure(
-        "planner, 1,000,000 in flight",
-        Unit.MEGABYTES,
-        Samples.of([watch.peak_mb]),
-        budgets.PLANNER_MEMORY,
-        size=_MILLION,
-        series="memory, in flight",
-    )
-
-
 def live_beside_bulk(session: Session) -> Iterator[Figure]:
-    """A short flow on an idle system, and while 100,000 steps of another execution are queued."""
+    """A short flow on an idle system, and while 100,000 steps of another execution, or as many as fit, are queued."""
     with session.worker(Isolation.THREADS):
         idle = repeated(_LIVE_RUNS, lambda: chain_flow.run(_LIVE_STEPS).wait(timeout=WAIT_S))
         yield Figure(f"flow of {_LIVE_STEPS} steps, idle system", Unit.MILLISECONDS, idle)
-        bulk = session.wire.start(started_independent(_BULK))
+        queued = min(_BULK, session.largest)
+        session.say(f"  starting {queued:,} steps")
+        bulk = session.wire.start(started_independent(queued))
         beside: list[float] = []
         while session.wire.is_open(bulk) and len(beside) < _LIVE_RUNS:
             beside.append(timed(lambda: chain_flow.run(_LIVE_STEPS).wait(timeout=WAIT_S))[0] * 1e3)
         session.wire.cancel(bulk)
-    name = f"flow of {_LIVE_STEPS} steps, {_BULK:,} steps queued"
+    name = f"flow of {_LIVE_STEPS} steps, {queued:,} steps queued"
     yield Figure(name, Unit.MILLISECONDS, Samples.of(beside))
     ratio = Samples.of([Samples.of(beside).p50 / idle.p50])
     yield Figure(f"{name}, against idle", Unit.RATIO, ratio, budgets.LIVE_BESIDE_BULK)

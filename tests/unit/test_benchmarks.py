@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.benchmarks.figures import Budget, Figure, Unit
+from tests.benchmarks.figures import Axis, Budget, Figure, Unit
+from tests.benchmarks.plot import drawing
 from tests.benchmarks.raw import RawLimits
-from tests.benchmarks.report import HEADINGS, Report, number, plain_table, row, sized, verdict
+from tests.benchmarks.report import HEADINGS, Report, beside_raw, number, plain_table, row, sized, verdict
 from tests.benchmarks.samples import Samples
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def _figure(value: float, unit: Unit = Unit.MILLISECONDS, **more: object) -> Figure:
@@ -66,14 +70,25 @@ def test_the_tail_is_the_worse_end() -> None:
 
 
 def test_only_times_are_counted_in_commits() -> None:
-    assert _figure(2).beside(0.5).commits == pytest.approx(4)
-    assert _figure(2, Unit.MEGABYTES).beside(0.5).commits is None
+    assert _figure(2).beside(0.5, 1e5).commits == pytest.approx(4)
+    assert _figure(2, Unit.MEGABYTES).beside(0.5, 1e5).commits is None
     assert _figure(2).commits is None
 
 
+def test_only_rates_are_shares_of_raw_updates() -> None:
+    assert _figure(2_000, Unit.PER_SECOND).beside(0.5, 1e5).share_of_updates == pytest.approx(0.02)
+    assert _figure(2).beside(0.5, 1e5).share_of_updates is None
+
+
+def test_a_figure_stands_beside_the_raw_limit_of_its_kind() -> None:
+    assert beside_raw(_figure(2).beside(0.5, 1e5)) == "4.00 commits"
+    assert beside_raw(_figure(2_000, Unit.PER_SECOND).beside(0.5, 1e5)) == "2.0% of updates"
+    assert beside_raw(_figure(2, Unit.MEGABYTES).beside(0.5, 1e5)) == ""
+
+
 def test_a_row_has_the_figure_its_budget_and_how_far_it_is_from_it() -> None:
-    figure = _figure(12, budget=Budget(5, commits=4)).beside(1.0)
-    assert row(figure) == ("something", "12.0 ms", "", "1", "≤ 5, ≤ 4 commits", "2.40×, 3.00× over", "12.0")
+    figure = _figure(12, budget=Budget(5, commits=4)).beside(1.0, 1e5)
+    assert row(figure) == ("something", "12.0 ms", "", "1", "≤ 5, ≤ 4 commits", "2.40×, 3.00× over", "12.0 commits")
     assert row(_figure(0.25)) == ("something", "0.25 ms", "", "1", "", "", "")
 
 
@@ -101,14 +116,35 @@ def test_the_plain_table_is_aligned() -> None:
 def test_curves_go_by_series_and_size() -> None:
     large = _figure(3, size=1_000, series="plan")
     small = _figure(2, size=10, series="plan")
-    curves = sized([large, _figure(1), small, _figure(9, Unit.MEGABYTES, size=1)], [Unit.MILLISECONDS])
+    other = _figure(1, size=3, series="plan", axis=Axis.PLANNERS)
+    figures = [large, _figure(1), small, other, _figure(9, Unit.MEGABYTES, size=1)]
+    curves = sized(figures, Axis.INVOCATIONS, [Unit.MILLISECONDS])
     assert curves == {"plan": [small, large]}
+
+
+def test_the_plot_has_a_bar_for_each_budget_and_a_curve_for_each_series() -> None:
+    figures = [
+        _figure(2, budget=Budget(1)),
+        *(_figure(ms, size=size, series="plan & all") for size, ms in ((1_000, 1), (100_000, 10))),
+        *(_figure(rate, Unit.PER_SECOND, size=n, series="steps", axis=Axis.PLANNERS) for n, rate in ((1, 5), (3, 9))),
+    ]
+    drawn = ET.fromstring(drawing(figures))
+    curves = [one.attrib["points"].split() for one in drawn.iter(f"{SVG}polyline")]
+    assert [len(points) for points in curves] == [2, 2]
+    for first, last in curves:
+        (x, y), (further, higher) = ([float(one) for one in point.split(",")] for point in (first, last))
+        assert further > x
+        assert higher < y  # where the picture is at its top
+    said = [one.text for one in drawn.iter(f"{SVG}text")]
+    assert {"something", "2.00×", "plan & all", "steps", "100,000"} <= set(said)
 
 
 def test_the_report_is_json_and_shows_what_was_not_measured(tmp_path: Path) -> None:
     raw = RawLimits(Samples.of([0.5]), Samples.of([1e5]))
-    report = Report({"cores": "2"}, [raw], [_figure(2, budget=Budget(1)).beside(0.5)], {"plans": "TimeoutError: late"})
-    report.write(tmp_path / "made" / "bench.json")
+    report = Report(
+        {"cores": "2"}, [raw], [_figure(2, budget=Budget(1)).beside(0.5, 1e5)], {"plans": "TimeoutError: late"}
+    )
+    report.write([tmp_path / "made" / "bench.json"])
     document = json.loads((tmp_path / "made" / "bench.json").read_text())
     assert document["raw"][0]["commits_per_second"] == 2_000
     assert document["figures"][0]["ratio_to_budget"] == 2
