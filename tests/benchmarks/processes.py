@@ -14,9 +14,9 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 
-_STARTS_WITHIN_S = 60.0
+_STARTS_WITHIN_S = 180.0
 _STOP_S = 20.0
-_LOG_TAIL = 2_000
+_LOG_TAIL = 500
 
 
 class LoggedProcess:
@@ -47,7 +47,7 @@ class LoggedProcess:
         """Waits until it has written a line with these words, and returns the line.
 
         Raises:
-            TimeoutError: It has not, within a minute.
+            TimeoutError: It has not, within three minutes.
         """
         try:
             while words not in (line := self._lines.get(timeout=_STARTS_WITHIN_S)):
