@@ -1,8 +1,11 @@
 -- The ends of bodies and of executions.
 
--- Ends the task of one body whose token has been checked. Says whether it is ready again.
+-- Ends the task of one body whose token has been checked. Says whether there is work to look for: it is ready again, or
+-- what was limited with it has ended.
 CREATE OR REPLACE FUNCTION dispatch_body_end(body body_end) RETURNS boolean
 LANGUAGE plpgsql AS $$
+DECLARE
+    frees boolean;
 BEGIN
     PERFORM FROM executions e WHERE e.id = body.execution_id FOR UPDATE;
 
@@ -40,7 +43,7 @@ BEGIN
         UPDATE invocations i SET epoch = ended.epoch + 1
         FROM ended WHERE i.execution_id = body.execution_id AND i.number = ended.number
     )
-    SELECT coalesce(bool_or(ended.frees), false) INTO requeued FROM ended;
+    SELECT coalesce(bool_or(ended.frees), false) INTO frees FROM ended;
     -- What was made ready while the above waited for whoever did so.
     DELETE FROM tasks t WHERE t.execution_id = body.execution_id;
 
@@ -89,7 +92,7 @@ BEGIN
         RETURNING e.id, e.last_event, e.state
     )
     INSERT INTO events (execution_id, event, number, state) SELECT e.id, e.last_event, 0, e.state FROM ended e;
-    RETURN false;
+    RETURN frees;
 END
 $$;
 
