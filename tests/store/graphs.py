@@ -19,9 +19,10 @@ from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.store import executions
 from dalsegno_planner.store.pool import prepare_connection
 from dalsegno_planner.store.replay_entries import View, entries
+from dalsegno_planner.store.replay_marks import FEW
 from dalsegno_planner.store.replay_plan import make_plan
 from dalsegno_planner.store.replay_request import Creation, ReplayRequest
-from dalsegno_planner.store.replays import create_replay, find_request, lock_source
+from dalsegno_planner.store.replays import create_replay
 
 PROJECT = "default"
 MODULE = "m"
@@ -174,11 +175,10 @@ class Planned:
     counts: tuple[int, int, int]
 
 
-async def plan(connection: Database, request: ReplayRequest, page: int = 3) -> Planned:
+async def plan(connection: Database, request: ReplayRequest, page: int = 3, few: int = FEW) -> Planned:
     """Plan a replay, and read every page of the plan."""
     async with connection.transaction():
-        source = await executions.find(connection, request.execution, request.project)
-        made = await make_plan(connection, source, request)
+        made = await make_plan(connection, request, few)
         listed: dict[View, list[PlanEntry]] = {view: [] for view in View}
         for view in View:
             after: int | None = 0
@@ -197,16 +197,13 @@ async def plan(connection: Database, request: ReplayRequest, page: int = 3) -> P
     )
 
 
-async def replay(connection: Database, request: ReplayRequest, how: Creation | None = None) -> Execution:
+async def replay(
+    connection: Database, request: ReplayRequest, how: Creation | None = None, few: int = FEW
+) -> Execution:
     """Create a replay, as the service does."""
     how = how or Creation()
     async with connection.transaction():
-        existing = await find_request(connection, how)
-        if existing is not None:
-            return existing
-        source = await executions.find(connection, request.execution, request.project)
-        made = await make_plan(connection, await lock_source(connection, source), request)
-        return await create_replay(connection, made, how)
+        return await create_replay(connection, await make_plan(connection, request, few), how)
 
 
 async def finish(connection: Database, execution: Execution, failing: Iterable[str] = ()) -> None:

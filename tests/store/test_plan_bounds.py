@@ -10,16 +10,11 @@ from dalsegno.v1.definition_pb2 import Definition
 from dalsegno.v1.value_pb2 import Binding, Inputs, Output, Outputs, Payload
 from dalsegno_planner.core.execution import Execution
 from dalsegno_planner.core.plan import Mode, OnStale
-from dalsegno_planner.store import executions
+from dalsegno_planner.store.replay_marks import FEW
 from dalsegno_planner.store.replay_needs import NeededObject
 from dalsegno_planner.store.replay_plan import make_plan
 from dalsegno_planner.store.replay_request import ReplayRequest
 from tests.store.graphs import CHANGED, MODULE, PROJECT, RECORDED, Database, Recorded, connect, payload, plan, record
-
-NOT_COMPARED = (
-    "the first 1,000 reused calls were compared with today's code, and none of those after them; "
-    "rerun_changed_code looks at all"
-)
 
 
 @pytest.fixture
@@ -55,8 +50,7 @@ async def write(connection: Database, source: Execution, column: str, values: di
 
 async def planned(connection: Database, request: ReplayRequest) -> tuple[Sequence[NeededObject], tuple[str, ...]]:
     async with connection.transaction():
-        source = await executions.find(connection, request.execution, request.project)
-        made = await make_plan(connection, source, request)
+        made = await make_plan(connection, request)
         return made.objects, made.summary.warnings
 
 
@@ -100,18 +94,19 @@ async def test_recorded_inputs_are_looked_for_however_much_runs_again(connection
     assert [one.partition(" more")[0] for one in warnings] == ["values of 4"]
 
 
-async def test_a_plan_says_which_calls_it_does_not_compare(connection: Database) -> None:
-    calls = [Recorded(f"a_{number}", "a") for number in range(1, 1_003)]
-    calls[1_001] = Recorded("a_1002", "a", code_digest=CHANGED)
+@pytest.mark.parametrize("few", [FEW, 0], ids=["few", "many"])
+@pytest.mark.semantics("3", "a reused step whose code changed")
+async def test_every_reused_call_is_compared_with_todays_code(connection: Database, few: int) -> None:
+    calls = [Recorded(f"a_{number}", "a") for number in range(1, 1_503)]
+    calls[1_500] = Recorded("a_1501", "a", code_digest=CHANGED)
     source = await record(connection, [*calls, Recorded("last")])
     known = Definition(module=MODULE, name="a", digest=RECORDED).SerializeToString()
     await connection.execute(
         "INSERT INTO definitions VALUES ($1, 'step', $2, 'a', $3, $4)", PROJECT, MODULE, RECORDED, known
     )
-    assert (await plan(connection, asking(source, "last"), page=10_000)).warnings == (f"a: {NOT_COMPARED}",)
-    found = await plan(connection, asking(source, "last", "invocation:a_1", "invocation:a_2"), page=10_000)
-    assert not found.warnings[1:]
-    assert "a_1002" in found.warnings[0]
+    told = "a_1501: reused, though the code of the step has changed since"
+    assert (await plan(connection, asking(source, "last"), 10_000, few)).warnings == (told,)
+    assert not (await plan(connection, asking(source, "last", "a_1501"), 10_000, few)).warnings
 
 
 @pytest.mark.parametrize(

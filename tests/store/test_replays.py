@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from dalsegno.errors import DivergenceError, NotFoundError, StateError, UsageError
@@ -15,8 +16,9 @@ from dalsegno_planner.core.execution import Execution
 from dalsegno_planner.core.ids import artifact_id, call_id
 from dalsegno_planner.core.plan import Mode, OnStale
 from dalsegno_planner.store import artifacts, invocations
+from dalsegno_planner.store.replay_plan import make_plan
 from dalsegno_planner.store.replay_request import Creation, Given, ReplayRequest, TodaysCode
-from dalsegno_planner.store.replays import DEEPEST_LINEAGE
+from dalsegno_planner.store.replays import DEEPEST_LINEAGE, create_replay
 from tests.store.graphs import (
     CHANGED,
     MODULE,
@@ -702,3 +704,18 @@ async def test_an_overridden_output_is_of_the_type_that_the_step_returns(connect
     code = TodaysCode(MODULE, "training", definitions=[today])
     told = await usage_problems(connection, asking(source, overrides={"checkpoint.load": payload([1])}, code=code))
     assert "[1] is not of type 'number'" in told, "replayed from code, today's types count"
+
+
+@pytest.mark.parametrize("change", ["state = 'running', last_event = last_event + 1", None], ids=["retried", "deleted"])
+async def test_a_source_that_changes_while_it_is_planned_is_planned_again(
+    connection: Database, database: str, change: str | None
+) -> None:
+    source = await chain(connection)
+    other = await connect(database)
+    async with connection.transaction():
+        made = await make_plan(connection, from_(source, "test"))
+        what = f"UPDATE executions SET {change}" if change else "DELETE FROM executions"
+        await other.execute(f"{what} WHERE id = $1", source.id)
+        with pytest.raises(asyncpg.SerializationError):
+            await create_replay(connection, made, Creation())
+    await other.close()

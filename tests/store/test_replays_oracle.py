@@ -14,6 +14,7 @@ from dalsegno.errors import DalsegnoError
 from dalsegno_planner.core.execution import Execution
 from dalsegno_planner.core.ids import call_id
 from dalsegno_planner.core.plan import Mode
+from dalsegno_planner.store.replay_marks import FEW
 from dalsegno_planner.store.replay_request import ReplayRequest
 from dalsegno_planner.store.replays import DEEPEST_LINEAGE
 from tests.store.graphs import (
@@ -69,9 +70,11 @@ async def announce(connection: Database, names: set[str]) -> None:
     )
 
 
-async def planned(connection: Database, source: Execution, request: Request, page: int = 3) -> Planned | None:
+async def planned(
+    connection: Database, source: Execution, request: Request, page: int = 3, few: int = FEW
+) -> Planned | None:
     try:
-        return await plan(connection, request_for(source, request), page)
+        return await plan(connection, request_for(source, request), page, few)
     except DalsegnoError:
         return None
 
@@ -132,10 +135,12 @@ async def one_lineage(connection: Database, data: st.DataObject, generations: in
     for _ in range(generations):
         request = data.draw(requests(steps))
         expected = expected_plan(steps, request)
-        check(await planned(connection, source, request), expected, steps, suppliers)
+        # What is few is planned in memory, and the rest in Postgres: the plans are the same.
+        few = data.draw(st.sampled_from((0, 2, FEW)))
+        check(await planned(connection, source, request, few=few), expected, steps, suppliers)
         if expected.refused:
             continue
-        made = await replay(connection, request_for(source, request))
+        made = await replay(connection, request_for(source, request), few=few)
         await check_rows(connection, made, steps, request, expected.affected)
         depth = depth + 1 if depth < DEEPEST_LINEAGE else 1
         assert await lineage_length(connection, made) == depth

@@ -22,7 +22,6 @@ LOOK_UPS = (
     *(
         (REPLAYS, name)
         for name in (
-            "begin_plan",
             "page_of_marks",
             "reused_readers",
             "reused_with_other_code",
@@ -40,7 +39,7 @@ LOOK_UPS = (
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[Database]:
     opened = await connect(database)
-    await opened.execute("SELECT begin_plan(gen_random_uuid())")
+    await opened.execute("SELECT begin_marks()")
     yield opened
     await opened.close()
 

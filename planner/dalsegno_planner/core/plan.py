@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from dalsegno_planner.core import problems
 from dalsegno_planner.core.execution import InvocationKind
@@ -101,9 +102,8 @@ class Decision:
     affected: frozenset[Number]
 
 
-@dataclass(frozen=True, slots=True)
-class PlanEntry:
-    """One invocation in a plan.
+class PlanEntry(NamedTuple):
+    """One invocation in a plan; a tuple because a page has thousands.
 
     Attributes:
         reasons: Why it is a root; empty for one that is not.

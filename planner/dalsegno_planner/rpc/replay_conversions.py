@@ -181,16 +181,19 @@ def creation(request: messages.ReplayServiceCreateRequest) -> Creation:
 
 def entry_message(entry: PlanEntry) -> messages.PlanEntry:
     """Return the message for an entry of a plan."""
-    return messages.PlanEntry(
-        number=entry.number,
-        invocation_id=entry.invocation_id,
-        name=entry.name,
-        kind=_KINDS[entry.kind],
-        reasons=[messages.Reason(reason=_REASONS[one.reason], cause=one.cause) for one in entry.reasons],
-        call_id=str(entry.call_id) if entry.call_id is not None else "",
-        recorded_seconds=entry.recorded_seconds,
-        output_overridden=entry.output_overridden,
+    # Most entries have nothing but these, and fields cost what they cost also where they are empty.
+    message = messages.PlanEntry(
+        number=entry.number, invocation_id=entry.invocation_id, name=entry.name, kind=_KINDS[entry.kind]
     )
+    if entry.reasons:
+        message.reasons.extend(messages.Reason(reason=_REASONS[one.reason], cause=one.cause) for one in entry.reasons)
+    if entry.call_id is not None:
+        message.call_id = str(entry.call_id)
+    if entry.recorded_seconds:
+        message.recorded_seconds = entry.recorded_seconds
+    if entry.output_overridden:
+        message.output_overridden = True
+    return message
 
 
 def view(message: int) -> View:

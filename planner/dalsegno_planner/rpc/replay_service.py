@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grpc import aio
 
+from dalsegno.errors import DalsegnoError
 from dalsegno.v1 import replay_service_pb2 as messages
 from dalsegno.v1.replay_service_pb2_grpc import ReplayServiceServicer
 from dalsegno_planner.core.execution import Execution
@@ -15,7 +16,7 @@ from dalsegno_planner.rpc import replay_conversions as conversions
 from dalsegno_planner.rpc.headers import definition_rows
 from dalsegno_planner.rpc.reading import ExecutionReader
 from dalsegno_planner.rpc.values import ValueReader
-from dalsegno_planner.store import executions, replays
+from dalsegno_planner.store import replays
 from dalsegno_planner.store.definitions import Definitions
 from dalsegno_planner.store.objects import Objects
 from dalsegno_planner.store.pool import Connection, Pool, in_transaction
@@ -60,8 +61,7 @@ class ReplayServicer(ReplayServiceServicer):
         size = convert.page_size(request.page_size, _PAGE, _LARGEST_PAGE)
 
         async def work(connection: Connection) -> messages.ReplayServicePlanResponse:
-            source = await executions.find(connection, wanted.execution, wanted.project)
-            return await _response(connection, await self._planned(connection, source, wanted), view, after, size)
+            return await _response(connection, await self._planned(connection, wanted), view, after, size)
 
         return await in_transaction(self._pool, work)
 
@@ -80,25 +80,31 @@ class ReplayServicer(ReplayServiceServicer):
             plan_digest=str((execution.replay or {}).get("plan_digest", "")),
         )
 
-    async def _planned(self, connection: Connection, source: Execution, wanted: ReplayRequest) -> MadePlan:
-        plan = await make_plan(connection, source, wanted)
+    async def _planned(self, connection: Connection, wanted: ReplayRequest) -> MadePlan:
+        plan = await make_plan(connection, wanted)
         if plan.objects:
             gone = of_missing(plan.objects, await self._objects.missing(one.key for one in plan.objects))
             if gone:
-                raise refusal(f"the replay of {source.name}", gone)
+                raise refusal(f"the replay of {plan.source.name}", gone)
         return plan
 
     async def _create(self, connection: Connection, wanted: ReplayRequest, how: Creation) -> Execution:
-        existing = await replays.find_request(connection, how)
-        if existing is not None:
+        try:
+            return await self._created(connection, wanted, how)
+        except DalsegnoError:
+            # A request that has been carried out is not refused because things have changed since.
+            existing = await replays.find_request(connection, how)
+            if existing is None:
+                raise
             return existing
-        source = await executions.find(connection, wanted.execution, wanted.project)
-        plan = await self._planned(connection, await replays.lock_source(connection, source), wanted)
+
+    async def _created(self, connection: Connection, wanted: ReplayRequest, how: Creation) -> Execution:
+        plan = await self._planned(connection, wanted)
         replays.check_agreed(plan, how)
         await self._requests.store(wanted)
         if wanted.code is not None:
-            rows = definition_rows(source.project, wanted.code.definitions)
-            await self._definitions.record(connection, source.project, rows)
+            rows = definition_rows(plan.source.project, wanted.code.definitions)
+            await self._definitions.record(connection, plan.source.project, rows)
         return await replays.create_replay(connection, plan, how)
 
 

@@ -6,7 +6,7 @@ import difflib
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +39,7 @@ SHORTEST_PART = 4
 _HEX = re.compile(r"[0-9a-f-]+")
 _NAME_TRIES = 20
 _NAMED = 5
+_COLUMNS = tuple(field.name for field in fields(Execution))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ async def list_page(connection: Connection, only: ExecutionFilter, before: UUID 
     """Return executions, the newest first, without their inputs and results."""
     states = [state.value for state in only.states]
     rows = await connection.fetch(SQL["list"], only.project, only.flow, states, only.source_id, before, limit)
-    return [_from_row(row) for row in rows]
+    return [of_row(row) for row in rows]
 
 
 async def changed(
@@ -323,21 +324,21 @@ def _columns(new: NewExecution) -> tuple[Any, ...]:
 
 
 def _execution(row: Record | None) -> Execution | None:
-    return None if row is None else _from_row(row)
+    return None if row is None else of_row(row)
 
 
-def _from_row(row: Record | Mapping[str, Any]) -> Execution:
-    return Execution(**{**row, "kind": ExecutionKind(row["kind"]), "state": ExecutionState(row["state"])})
+def of_row(row: Record) -> Execution:
+    """Return the execution of a row that has its columns, and may have others."""
+    columns = {name: row[name] for name in _COLUMNS}
+    return Execution(**{**columns, "kind": ExecutionKind(row["kind"]), "state": ExecutionState(row["state"])})
 
 
 def _watched(row: Record) -> Execution | None:
-    columns = dict(row)
-    del columns["asked"]
-    return None if row["id"] is None else _from_row(columns)
+    return None if row["id"] is None else of_row(row)
 
 
 def whole_id(text: str) -> UUID | None:
-    """Return the ID that a text is, if it is a whole one."""
+    """Return the ID that a text is; nothing where it is a part of one, or a name."""
     try:
         return UUID(text)
     except ValueError:

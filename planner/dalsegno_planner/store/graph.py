@@ -22,8 +22,6 @@ from dalsegno_planner.store.sql import load
 SQL = load("graph")
 
 _KNOWN_NAMES = 200
-_COUNTED_BELOW = 5_000
-"""Graphs up to this size are counted; larger ones are as large as their execution says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +128,7 @@ async def _calls_with(connection: Connection, execution_id: UUID, parts: Collect
 async def _candidates(
     connection: Connection, execution_id: UUID, selectors: Collection[Selector], numbers: Iterable[int]
 ) -> list[Candidate]:
-    calls = [*numbers, *(parse_id(one.call_id).number for one in selectors if one.call_id is not None)]
-    found = await connection.fetch(
-        SQL["candidates"],
-        execution_id,
-        sorted({one.invocation_id for one in selectors if one.invocation_id is not None}),
-        sorted({number for number in calls if 0 < number < 2**31}),
-        sorted({one.name for one in selectors if one.name is not None}),
-        SHOWN_CANDIDATES + 1,
-    )
+    found = await connection.fetch(SQL["candidates"], execution_id, *wanted_candidates(selectors, numbers))
     return [
         Candidate(
             number=row["number"],
@@ -149,6 +139,19 @@ async def _candidates(
         )
         for row in found
     ]
+
+
+def wanted_candidates(
+    selectors: Collection[Selector], numbers: Iterable[int] = ()
+) -> tuple[list[str], list[int], list[str], int]:
+    """What to look for: invocation IDs, numbers, names, and how many of each name."""
+    calls = [*numbers, *(parse_id(one.call_id).number for one in selectors if one.call_id is not None)]
+    return (
+        sorted({one.invocation_id for one in selectors if one.invocation_id is not None}),
+        sorted({number for number in calls if 0 < number < 2**31}),
+        sorted({one.name for one in selectors if one.name is not None}),
+        SHOWN_CANDIDATES + 1,
+    )
 
 
 async def numbers_of_name(connection: Connection, execution_id: UUID, name: str) -> list[Number]:
@@ -180,14 +183,6 @@ async def invocation_ids(connection: Connection, execution_id: UUID, numbers: It
     """The invocation IDs of steps; waits are left out."""
     found = await connection.fetch(SQL["invocation_ids"], execution_id, list(numbers))
     return {row["number"]: row["invocation_id"] for row in found}
-
-
-async def size(connection: Connection, execution_id: UUID, told: int) -> int:
-    """How many invocations an execution shows; `told` is what its row says of a graph too large to be counted."""
-    if told > _COUNTED_BELOW:
-        return told
-    counted: int = await connection.fetchval(SQL["count"], execution_id)
-    return counted
 
 
 async def todays_steps(connection: Connection, project: str, execution_id: UUID) -> list[tuple[str, str, str]]:

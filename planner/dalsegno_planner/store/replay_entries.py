@@ -13,6 +13,8 @@ from dalsegno_planner.core.plan import PlanEntry, Reason, RootReason
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.replay_plan import SQL, Plan
 
+_KINDS = {kind.value: kind for kind in InvocationKind}
+
 
 class View(StrEnum):
     """Which entries of a plan are read."""
@@ -53,6 +55,8 @@ async def _reused_entries(
 ) -> tuple[list[PlanEntry], int | None]:
     if plan.resolved.request.single_step:
         return [], None
+    if plan.few is not None:
+        await plan.few.store(connection)
     overridden = list(plan.resolved.overrides)
     rows = await connection.fetch(SQL["page_of_reused"], plan.source.id, overridden, after, limit)
     found = [
@@ -60,7 +64,7 @@ async def _reused_entries(
             number=row["number"],
             invocation_id=row["invocation_id"],
             name=row["name"],
-            kind=InvocationKind(row["kind"]),
+            kind=_KINDS[row["kind"]],
             call_id=call_id(row["supplier_id"], row["number"]),
             recorded_seconds=row["seconds"],
             output_overridden=row["overridden"],
@@ -74,10 +78,10 @@ async def _reused_entries(
 def _entry(row: Record, implied: Sequence[Reason]) -> PlanEntry:
     is_root = row["role"] == "affected" and bool(row["reasons"] or implied)
     return PlanEntry(
-        number=row["number"],
-        invocation_id=row["invocation_id"],
-        name=row["name"],
-        kind=InvocationKind(row["kind"]),
+        row["number"],
+        row["invocation_id"],
+        row["name"],
+        _KINDS[row["kind"]],
         reasons=_reasons(row, implied) if is_root else (),
         recorded_seconds=row["seconds"],
         output_overridden=row["overridden"],

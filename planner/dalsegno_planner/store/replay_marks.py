@@ -1,33 +1,54 @@
-"""What a plan marks, where that is little: read once, in the round trip that marks it."""
+"""What a plan marks, where that is little: found and read in one round trip, and kept in memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from asyncpg import Record
 
+from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.sql import load
+
+SQL = load("replays")
+
 FEW = 2_000
-"""Up to so many marks are read when they are made. All of them are in the temporary tables of the connection, too."""
+"""Up to so many marks are kept in memory. More stay in the temporary tables of the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class FewMarks:
-    """The marks of a plan, as `mark_affected` returns them.
+    """The marks of a plan, as `few_marks` returns them, with what is to be said of other invocations.
 
     Attributes:
         rows: By number. `reasons` is set for roots.
+        needed: Reused invocations whose outputs may not be there, by number; `taker` is a step that takes them.
+        changed: Reused steps whose code has changed.
+        reading: Reused steps that read an overridden flow input.
     """
 
     rows: Sequence[Record]
+    needed: Sequence[Record]
+    changed: Sequence[Record]
+    reading: Sequence[Record]
 
     @classmethod
-    def of(cls, rows: Iterable[Record]) -> FewMarks:
+    def of(cls, found: Iterable[Record]) -> FewMarks:
         """The marks in the order of their numbers."""
-        return cls(sorted(rows, key=lambda row: row["number"]))
+        rows: list[Record] = []
+        others: dict[str, list[Record]] = {"needed": [], "changed": [], "reading": []}
+        for row in found:
+            others.get(row["role"], rows).append(row)
+        rows.sort(key=_number)
+        return cls(rows, sorted(others["needed"], key=_number), others["changed"], others["reading"])
+
+    async def store(self, connection: Connection) -> None:
+        """Put the marks into the temporary tables of the connection."""
+        columns = [[row[name] for row in self.rows] for name in ("number", "role", "overridden")]
+        await connection.execute(SQL["store_marks"], *columns)
 
     @property
     def affected(self) -> list[int]:
@@ -73,19 +94,7 @@ class FewMarks:
         """Whether inputs of what is affected may have values in the object store."""
         return any(row["objects"] for row in self.rows)
 
-    def taken_from_others(self, apart: Collection[int]) -> dict[int, str]:
-        """What something affected takes an output of and that is not affected itself, with the first that takes it.
 
-        Args:
-            apart: What is affected and whose inputs are looked at elsewhere.
-        """
-        marked = {row["number"] for row in self.rows}
-        taken: dict[int, str] = {}
-        for row in self.rows:
-            if row["role"] != "affected" or row["number"] in apart:
-                continue
-            consumer = row["invocation_id"]
-            for number in row["upstream"]:
-                if number not in marked and number not in row["after"]:
-                    taken[number] = min(consumer, taken.get(number, consumer))
-        return taken
+def _number(row: Record) -> int:
+    number: int = row["number"]
+    return number

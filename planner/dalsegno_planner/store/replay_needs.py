@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from asyncpg import Record
@@ -80,6 +80,11 @@ class Needs:
         if not self._resolved.is_flow:
             await self._recorded_values()
 
+    async def _store_marks(self) -> None:
+        """Few marks are not in the temporary tables yet."""
+        if self._few is not None:
+            await self._few.store(self._connection)
+
     def _need(self, payload: Payload, problem: Problem) -> None:
         if payload.object_key:
             self._keys.add(payload.object_key)
@@ -106,26 +111,25 @@ class Needs:
                 self._need(value.payload, problems.not_found("OBJECT_NOT_FOUND", field, why))
 
     async def _recorded_outputs(self) -> None:
-        source, overridden = self._source.id, list(self._resolved.overrides)
-        found: dict[int, tuple[Record, str]] = {}
-        taken = {number: consumer for consumer, takes in self._written.values() for number, _ in takes}
-        if self._few is not None:
-            taken = {**self._few.taken_from_others(self._written), **taken}
-        else:
-            # Which end to look from is a matter of speed alone.
-            few_reused = self._affected * _MOST > self._source.invocation_count
-            query = "needed_outputs_of_few" if few_reused else "needed_outputs"
-            rows = await self._connection.fetch(SQL[query], source, overridden, sorted(self._written), MOST_OBJECTS)
-            found = {row["number"]: (row, row["consumer"]) for row in rows}
-            self._note_left_out(rows)
-        if taken:
-            rows = await self._connection.fetch(SQL["needed_among"], source, overridden, sorted(taken))
-            found.update({row["number"]: (row, taken[row["number"]]) for row in rows})
-        for number, (row, consumer) in sorted(found.items()):
-            await self._recorded_output(number, row, consumer)
+        needed = self._few.needed if self._few is not None else await self._needed_of_many()
+        for row in needed:
+            await self._recorded_output(row)
 
-    async def _recorded_output(self, number: int, row: Record, consumer: str) -> None:
-        name = row["invocation_id"]
+    async def _needed_of_many(self) -> Sequence[Record]:
+        source, overridden, apart = self._source.id, list(self._resolved.overrides), sorted(self._written)
+        # Which end to look from is a matter of speed alone.
+        few_reused = self._affected * _MOST > self._source.invocation_count
+        query = "needed_outputs_of_few" if few_reused else "needed_outputs"
+        rows = await self._connection.fetch(SQL[query], source, overridden, apart, MOST_OBJECTS)
+        self._note_left_out(rows)
+        taken = takers(self._written)
+        if taken:
+            columns = list(taken), list(taken.values())
+            rows += await self._connection.fetch(SQL["needed_among"], source, overridden, *columns)
+        return sorted({row["number"]: row for row in rows}.values(), key=lambda row: row["number"])
+
+    async def _recorded_output(self, row: Record) -> None:
+        number, name, consumer = row["number"], row["invocation_id"], row["taker"]
         mend = f"re-execute {name}, or override it with checkpoint.invocation:{name}"
         if self._resolved.request.single_step:
             mend = f"give {consumer} that input in input_overrides"
@@ -143,9 +147,14 @@ class Needs:
         """The outputs of an invocation that something affected takes."""
         taken = {output for _, takes in self._written.values() for one, output in takes if one == number}
         consumers = await graph.consumers(self._connection, self._source.id, number, _CONSUMERS)
-        marked = await self._connection.fetch(SQL["affected_among"], [one.number for one in consumers])
-        affected = {row["number"] for row in marked} - set(self._written)
+        affected = await self._affected_among([one.number for one in consumers]) - set(self._written)
         return taken.union(*(one.takes_of(number) for one in consumers if one.number in affected))
+
+    async def _affected_among(self, numbers: Collection[int]) -> set[int]:
+        if self._few is not None:
+            return set(self._few.affected).intersection(numbers)
+        rows = await self._connection.fetch(SQL["affected_among"], list(numbers))
+        return {row["number"] for row in rows}
 
     async def _flow_inputs(self) -> None:
         """Inputs that are carried over. The body of a flow needs all of them."""
@@ -153,6 +162,7 @@ class Needs:
         large = {name: one for name, one in kept.items() if one.object_key and name not in self._resolved.inputs}
         if not large:
             return
+        await self._store_marks()
         rows = await self._connection.fetch(SQL["inputs_read"], self._source.id, sorted(large))
         read = set(large) if self._resolved.is_flow else {row["name"] for row in rows}
         for name in sorted(read):
@@ -163,6 +173,7 @@ class Needs:
         """Plain values in the inputs of steps; a flow's body passes its own."""
         if self._few is not None and not self._few.inputs_have_objects:
             return
+        await self._store_marks()
         query = "affected_with_objects" if self._affected <= _LOOKED_INTO else "affected_with_objects_of_few"
         rows = await self._connection.fetch(SQL[query], self._source.id, sorted(self._written), MOST_OBJECTS)
         self._note_left_out(rows)
@@ -177,6 +188,11 @@ def _recorded_inputs(identity: str, inputs: Inputs) -> Iterator[tuple[Payload, P
     for name, payload in _values(inputs):
         why = f"the input {name!r} of {identity} was recorded and is gone from the object store; override it"
         yield payload, problems.state("MISSING_INPUT", step_input_field(identity, name), why)
+
+
+def takers(written: Mapping[int, tuple[str, frozenset[tuple[int, str]]]]) -> dict[int, str]:
+    """What steps take whose inputs are not those recorded, with one that takes it."""
+    return {number: consumer for consumer, takes in written.values() for number, _ in takes}
 
 
 def _values(inputs: Inputs) -> Iterator[tuple[str, Payload]]:

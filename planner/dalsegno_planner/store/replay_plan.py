@@ -29,11 +29,13 @@ from dalsegno_planner.store.bindings import references, with_values
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.refusal import refusal
 from dalsegno_planner.store.replay_marks import FEW, FewMarks
-from dalsegno_planner.store.replay_needs import NeededObject, Needs
+from dalsegno_planner.store.replay_names import names_of
+from dalsegno_planner.store.replay_needs import NeededObject, Needs, takers
 from dalsegno_planner.store.replay_request import ReplayRequest
-from dalsegno_planner.store.replay_resolution import Resolved, SourceFacts, resolve
+from dalsegno_planner.store.replay_resolution import Resolved, resolve
+from dalsegno_planner.store.replay_source import open_source
 from dalsegno_planner.store.replay_values import fingerprint, signature_changes
-from dalsegno_planner.store.replay_warnings import NAMED, Warnings, reused_readers
+from dalsegno_planner.store.replay_warnings import NAMED, Warnings, compares_code, reused_readers
 from dalsegno_planner.store.sql import load
 from dalsegno_planner.store.todays_graph import TodaysPlan, graph_changed, plan_today
 
@@ -69,25 +71,30 @@ class Plan:
         return (Reason(reason),) if reason is not None else ()
 
 
-async def make_plan(connection: Connection, source: Execution, request: ReplayRequest) -> Plan:
+async def make_plan(connection: Connection, request: ReplayRequest, few: int = FEW) -> Plan:
     """Plan a replay and validate all of it. Must run in a transaction, which the plan belongs to.
+
+    Args:
+        connection: Where the source is, and where the plan stays.
+        request: The replay.
+        few: Up to so many invocations are planned in memory, more in Postgres.
 
     Raises:
         UsageError: The request is wrong; with every problem.
         StateError: It does not fit the source.
-        NotFoundError: An artifact does not exist.
+        NotFoundError: The source, or an artifact, does not exist.
         DivergenceError: Today's graph or arguments do not fit.
     """
-    _check_source(source, request)
-    row = await connection.fetchrow(SQL["begin_plan"], source.id)
-    assert row is not None
-    resolved = await resolve(connection, source, SourceFacts(**row), request)
+    names = names_of(request)
+    source = await open_source(connection, request, names.selectors)
+    _check_source(source.execution, request)
+    resolved = await resolve(connection, source, request, names)
     found = [*resolved.problems, *_unknown_inputs(resolved)]
     if found:
-        found += await _Planning(connection, resolved).skipped_roots()
-        raise refusal(f"the replay of {source.name}", found)
+        found += await _Planning(connection, resolved, few).skipped_roots()
+        raise refusal(f"the replay of {source.execution.name}", found)
     _check_signature(resolved)
-    return await _Planning(connection, resolved).run()
+    return await _Planning(connection, resolved, few).run()
 
 
 def _check_source(source: Execution, request: ReplayRequest) -> None:
@@ -142,13 +149,13 @@ def _unknown_inputs(resolved: Resolved) -> list[Problem]:
 
 
 class _Planning:
-    def __init__(self, connection: Connection, resolved: Resolved) -> None:
+    def __init__(self, connection: Connection, resolved: Resolved, most: int) -> None:
         self._connection = connection
+        self._most = most
         self._resolved = resolved
         self._request = resolved.request
         self._source = resolved.source
-        self._next_number = resolved.facts.next_number
-        self._todays_code: Sequence[tuple[str, str, str]] = ()
+        self._todays_code: Sequence[tuple[str, str, str]] = resolved.code.todays_digests()
         self._objects: Sequence[NeededObject] = ()
         self._not_looked_for = 0
         self._few: FewMarks | None = None
@@ -156,18 +163,62 @@ class _Planning:
     async def run(self) -> Plan:
         today = None
         if self._request.code is not None and self._request.code.steps is not None:
-            today = await plan_today(self._connection, self._resolved, self._next_number)
+            await self._connection.execute(SQL["begin_marks"])
+            today = await plan_today(self._connection, self._resolved, self._resolved.facts.next_number)
             await self._insert_decision(today)
             rows = self._request.code.steps
             self._todays_code = sorted({(row.module, row.name, row.code_digest) for row in rows if row.code_digest})
         else:
-            if self._resolved.mode is not Mode.EVERYTHING or self._request.rerun_changed_code:
-                await self._find_todays_code()
-            await self._insert_roots()
-            self._few = await self._mark_affected()
+            self._few = await self._marked()
         counts = self._few.counts() if self._few is not None else await self._counts()
         await self._check(today, counts["affected"])
         return await self._finished(counts, today)
+
+    async def _marked(self) -> FewMarks | None:
+        """Mark what re-executes: in one round trip where the roots are known, and what is affected is little."""
+        if self._names_its_roots:
+            rows = await self._connection.fetch(
+                SQL["plan_of_few"],
+                self._source.id,
+                *self._named_roots(),
+                list(self._resolved.targets),
+                list(self._resolved.targets.values()),
+                self._request.single_step,
+                self._most,
+                *self._looked_for(),
+            )
+            if rows:
+                return FewMarks.of(rows)
+        if await self._mark_affected() > self._most:
+            return None
+        overridden = list(self._resolved.targets)
+        rows = await self._connection.fetch(SQL["few_marks"], self._source.id, overridden, *self._looked_for())
+        return FewMarks.of(rows)
+
+    @property
+    def _names_its_roots(self) -> bool:
+        """Whether no roots are found by looking at much."""
+        mode, many = self._resolved.mode, self._resolved.chosen_names
+        if self._request.single_step:
+            return not many
+        skips = mode.keeps_only_what_is_named or mode is Mode.SKIP_SUCCESSFUL
+        return not (skips or many or self._request.rerun_changed_code or self._touching_inputs())
+
+    def _looked_for(self) -> tuple[object, ...]:
+        """What is read with few marks: the arguments of `few_marks` after those of what is overridden."""
+        resolved, alone = self._resolved, self._request.single_step
+        written = self._written_upstream(None)
+        taken = takers(written)
+        return (
+            not resolved.is_flow,
+            resolved.mode is not Mode.EVERYTHING,
+            list(written),
+            list(taken),
+            list(taken.values()),
+            compares_code(resolved),
+            *self._code_columns(),
+            [] if alone else sorted(resolved.inputs),
+        )
 
     async def _counts(self) -> Mapping[str, int]:
         counts = await self._connection.fetchrow(SQL["counts"])
@@ -193,7 +244,7 @@ class _Planning:
 
     async def _find_todays_code(self) -> None:
         """What the client sent counts; the rest is what executors have."""
-        sent = self._resolved.code.todays_digests()
+        sent = self._todays_code
         known = await graph.todays_steps(self._connection, self._source.project, self._source.id)
         places = {(module, name) for module, name, _ in sent}
         self._todays_code = [*sent, *(one for one in known if one[:2] not in places)]
@@ -209,6 +260,7 @@ class _Planning:
         if self._request.single_step:
             return
         if self._request.rerun_changed_code:
+            await self._find_todays_code()
             await self._connection.execute(
                 SQL["root_changed"], source, *self._code_columns(), RootReason.CODE_CHANGED.value
             )
@@ -231,33 +283,38 @@ class _Planning:
             [code for _, _, code in self._todays_code],
         )
 
-    async def _mark_affected(self) -> FewMarks | None:
-        """Mark the other roots, and what re-executes with them, in one round trip."""
-        resolved, alone = self._resolved, self._request.single_step
-        roots = [(number, RootReason.FROM.value, text) for number, text in resolved.chosen.items()]
-        if not alone:
-            for number, one in resolved.recorded_step_inputs.items():
-                roots.append((number, RootReason.STEP_INPUT_OVERRIDE.value, one.key))
-        scope = "roots" if alone else "others" if resolved.mode.keeps_only_what_is_named else "descendants"
-        rows = await self._connection.fetch(
+    def _named_roots(self) -> tuple[list[int], list[str], list[str]]:
+        """Numbers of roots that the request names, with their reasons and causes."""
+        roots: list[tuple[int, RootReason, str]] = [
+            (number, RootReason.FROM, text) for number, text in self._resolved.chosen.items()
+        ]
+        if not self._request.single_step:
+            replaced = self._resolved.recorded_step_inputs.items()
+            roots += [(number, RootReason.STEP_INPUT_OVERRIDE, one.key) for number, one in replaced]
+        return [one[0] for one in roots], [one[1].value for one in roots], [one[2] for one in roots]
+
+    async def _mark_affected(self) -> int:
+        """Mark all roots, and what re-executes with them, in the temporary tables; returns how many marks there are."""
+        resolved = self._resolved
+        await self._connection.execute(SQL["begin_marks"])
+        await self._insert_roots()
+        scope = "others" if resolved.mode.keeps_only_what_is_named else "descendants"
+        marked: int = await self._connection.fetchval(
             SQL["mark_affected"],
             self._source.id,
-            *([root[place] for root in roots] for place in range(3)),
+            *self._named_roots(),
             list(resolved.targets),
             list(resolved.targets.values()),
             resolved.mode is Mode.SKIP_SUCCESSFUL,
-            scope,
+            "roots" if self._request.single_step else scope,
             list(resolved.kept),
-            FEW,
         )
-        return FewMarks.of(rows) if rows else None
+        return marked
 
     async def skipped_roots(self) -> list[Problem]:
         """What is skipped though the request makes a root of it; for a request that is refused in any case."""
         if not self._resolved.kept or self._resolved.todays_steps:
             return []
-        await self._find_todays_code()
-        await self._insert_roots()
         await self._mark_affected()
         return await self._check_kept()
 
@@ -283,14 +340,14 @@ class _Planning:
             raise refusal(f"the replay of {self._source.name}", found)
 
     async def _stale_readers(self) -> list[Problem]:
-        rows = await reused_readers(self._connection, self._resolved, NAMED)
+        rows = await reused_readers(self._connection, self._resolved, self._few)
         return [
             problems.state(
                 "STALE_INPUTS",
                 "on_stale",
                 f"{row['invocation_id']} is reused and reads an overridden input; re-execute it, or allow stale inputs",
             )
-            for row in rows
+            for row in rows[:NAMED]
         ]
 
     async def _needs(self, today: TodaysPlan | None, affected: int) -> list[Problem]:
@@ -316,24 +373,18 @@ class _Planning:
         return found
 
     async def _finished(self, counts: Mapping[str, int], today: TodaysPlan | None) -> Plan:
-        size = await graph.size(self._connection, self._source.id, self._source.invocation_count)
         new = len(today.new) if today is not None else 0
         removed = len(today.removed) if today is not None else 0
         affected = counts["affected"] + new
         roots = affected if self._resolved.mode in IMPLIED_REASONS else counts["roots"] + new
-        if self._request.single_step:
-            size = affected
+        size = affected if self._request.single_step else self._resolved.facts.size
         reused = max(size - counts["affected"] - counts["waits"] - removed, 0)
         summary = PlanSummary(
             digest=digest(self._facts(counts, today)),
             root_count=roots,
             affected_count=affected,
             reused_count=reused,
-            warnings=tuple(
-                await Warnings(self._connection, self._resolved, self._todays_code, self._few).told(
-                    self._not_looked_for
-                )
-            ),
+            warnings=tuple(await self._warnings(today)),
         )
         return Plan(self._resolved, summary, size + new - removed, today, self._objects, self._few)
 
@@ -354,3 +405,9 @@ class _Planning:
                 for one in resolved.step_inputs.values()
             },
         }
+
+    async def _warnings(self, today: TodaysPlan | None) -> list[str]:
+        # Today's graph says of all its steps which code they have; else executors know more.
+        project = self._source.project if today is None else None
+        warnings = Warnings(self._connection, self._resolved, self._code_columns(), project, self._few)
+        return await warnings.told(self._not_looked_for)

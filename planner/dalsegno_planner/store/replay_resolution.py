@@ -17,7 +17,6 @@ from dalsegno_planner.core.overrides import (
     check_overridable,
     input_field,
     override_field,
-    parse_override_key,
     step_input_field,
 )
 from dalsegno_planner.core.plan import Mode, check_skipped
@@ -27,8 +26,6 @@ from dalsegno_planner.core.selectors import (
     Selector,
     SelectorKind,
     no_match,
-    parse_exact,
-    parse_selector,
     select,
     unknown_invocation,
 )
@@ -36,7 +33,9 @@ from dalsegno_planner.store import graph
 from dalsegno_planner.store.graph import Consumer, GraphRow
 from dalsegno_planner.store.invocations import InvocationRow
 from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.replay_names import Names
 from dalsegno_planner.store.replay_request import Given, ReplayRequest
+from dalsegno_planner.store.replay_source import Source
 from dalsegno_planner.store.replay_values import FoundValue, KnownCode, find_value
 from dalsegno_planner.store.value_types import check_type
 
@@ -68,23 +67,6 @@ class StepInputs:
     values: dict[str, FoundValue] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFacts:
-    """What planning needs of the source beyond its record.
-
-    Attributes:
-        code_digest: Of its flow or pipeline.
-        shaping_inputs: Parameters that the shape of its graph depends on.
-        next_number: The first number that no invocation has.
-        lineage_length: How many entries its lineage has.
-    """
-
-    code_digest: str
-    shaping_inputs: Sequence[str]
-    next_number: int
-    lineage_length: int
-
-
 @dataclass(slots=True)
 class Resolved:
     """A request against its source. Numbers are those of the recorded graph.
@@ -94,8 +76,7 @@ class Resolved:
     """
 
     request: ReplayRequest
-    source: Execution
-    facts: SourceFacts
+    facts: Source
     mode: Mode
     code: KnownCode
     chosen: dict[Number, str] = field(default_factory=dict)
@@ -106,6 +87,11 @@ class Resolved:
     step_inputs: dict[str, StepInputs] = field(default_factory=dict)
     inputs: dict[str, FoundValue] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def source(self) -> Execution:
+        """The execution that is replayed."""
+        return self.facts.execution
 
     @property
     def is_flow(self) -> bool:
@@ -124,12 +110,11 @@ class Resolved:
         return {row.invocation_id: row for row in (code.steps or ())} if code is not None else {}
 
 
-async def resolve(connection: Connection, source: Execution, facts: SourceFacts, request: ReplayRequest) -> Resolved:
+async def resolve(connection: Connection, source: Source, request: ReplayRequest, names: Names) -> Resolved:
     """Look up what a request names. Problems are gathered, not raised."""
-    code = KnownCode(source, facts.code_digest, request.code)
-    resolved = Resolved(request, source, facts, request.chosen_mode, code, problems=list(request.problems))
-    resolution = _Resolution(connection, resolved)
-    await resolution.run()
+    code = KnownCode(source.execution, source.code_digest, request.code)
+    resolved = Resolved(request, source, request.chosen_mode, code, problems=[*request.problems, *names.problems])
+    await _Resolution(connection, resolved).run(names)
     return resolved
 
 
@@ -145,21 +130,13 @@ class _Resolution:
         self._resolved = resolved
         self._request = resolved.request
         self._source = resolved.source
-        self._candidates: Sequence[Candidate] = ()
+        self._candidates = resolved.facts.candidates
 
-    async def run(self) -> None:
-        chosen, kept = self._parsed_selectors()
-        overrides = self._parsed({key: parse_override_key(key) for key in self._request.overrides})
-        steps = self._parsed(
-            {key: parse_exact(key, step_input_field(key)) for key in self._request.step_input_overrides}
-        )
-        selectors = [*chosen.values(), *kept.values(), *overrides.values(), *steps.values()]
-        if selectors:
-            self._candidates = await graph.candidates(self._connection, self._source.id, selectors)
-        await self._choose(chosen)
-        await self._keep(kept)
-        targets = await self._override_targets(overrides)
-        rows = await self._step_rows(steps)
+    async def run(self, names: Names) -> None:
+        await self._choose(names.chosen)
+        await self._keep(names.kept)
+        targets = await self._override_targets(names.overrides)
+        rows = await self._step_rows(names.steps)
         consumers = {number: await self._consumers(number) for number in targets}
         await self._load_definitions(rows, targets, consumers)
         await self._find_inputs()
@@ -169,28 +146,6 @@ class _Resolution:
 
     def _report(self, *found: Problem) -> None:
         self._resolved.problems.extend(found)
-
-    def _parsed_selectors(self) -> tuple[dict[str, Selector], dict[str, Selector]]:
-        texts = self._request.selectors
-        match self._resolved.mode:
-            case Mode.FROM:
-                if not texts:
-                    self._report(
-                        problems.usage(
-                            "MISSING_SELECTOR",
-                            "from",
-                            "no invocation is named; give a step's name, an invocation ID or a call ID",
-                        )
-                    )
-                return self._parsed({text: parse_selector(text, "from") for text in texts}), {}
-            case Mode.SKIP:
-                return {}, self._parsed({text: parse_exact(text, "skip") for text in texts})
-            case _:
-                return {}, {}
-
-    def _parsed(self, results: Mapping[str, Selector | Problem]) -> dict[str, Selector]:
-        self._report(*(one for one in results.values() if isinstance(one, Problem)))
-        return {key: one for key, one in results.items() if isinstance(one, Selector)}
 
     async def _select(self, selector: Selector, place: str, *, exact: bool) -> Sequence[Candidate]:
         found = select(selector, self._candidates, place)

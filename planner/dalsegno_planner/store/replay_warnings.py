@@ -17,15 +17,20 @@ SQL = load("replays")
 NAMED = 20
 """How many invocations are named in one warning, or refusal."""
 
-_CALLS_LOOKED_AT = 1_000
-"""How many reused calls, of all steps, are compared with today's code: more would cost what the graph costs."""
+
+def compares_code(resolved: Resolved) -> bool:
+    """Whether reused steps whose code has changed are warned about: there are some, and they do not re-execute."""
+    request = resolved.request
+    return not (request.single_step or request.rerun_changed_code or resolved.mode is Mode.EVERYTHING)
 
 
-async def reused_readers(connection: Connection, resolved: Resolved, limit: int) -> Sequence[Record]:
-    """Reused steps that read an overridden flow input."""
+async def reused_readers(connection: Connection, resolved: Resolved, few: FewMarks | None) -> Sequence[Record]:
+    """Reused steps that read an overridden flow input: one more than are named."""
     if not resolved.inputs or resolved.request.single_step:
         return ()
-    return await connection.fetch(SQL["reused_readers"], resolved.source.id, sorted(resolved.inputs), limit)
+    if few is not None:
+        return few.reading
+    return await connection.fetch(SQL["reused_readers"], resolved.source.id, sorted(resolved.inputs))
 
 
 class Warnings:
@@ -34,7 +39,8 @@ class Warnings:
     Args:
         connection: Of the plan.
         resolved: The request.
-        todays_code: Modules, names and digests of the steps that there are today.
+        todays_code: Modules, names and digests of steps as they are known to be today.
+        project: Where executors know the code of the others; None where there are no others.
         few: What is affected, where that is little.
     """
 
@@ -42,7 +48,8 @@ class Warnings:
         self,
         connection: Connection,
         resolved: Resolved,
-        todays_code: Sequence[tuple[str, str, str]],
+        todays_code: tuple[list[str], list[str], list[str]],
+        project: str | None,
         few: FewMarks | None,
     ) -> None:
         self._connection = connection
@@ -50,6 +57,7 @@ class Warnings:
         self._request = resolved.request
         self._source = resolved.source
         self._todays_code = todays_code
+        self._project = project
         self._few = few
 
     async def told(self, not_looked_for: int) -> list[str]:
@@ -60,8 +68,9 @@ class Warnings:
         """
         told = []
         if not self._request.single_step:
-            told += await self._warnings_of_code()
-            told += _warning(await reused_readers(self._connection, self._resolved, NAMED + 1), self._fate_of_readers())
+            told += _warning(await self._with_other_code(), "reused, though the code of the step has changed since")
+            readers = await reused_readers(self._connection, self._resolved, self._few)
+            told += _warning(readers, self._fate_of_readers())
             told += _warning(await self._overridden_anyway(), "re-executes, though its output is overridden anyway")
         if not_looked_for:
             told.append(
@@ -70,22 +79,13 @@ class Warnings:
             )
         return told
 
-    async def _warnings_of_code(self) -> list[str]:
-        if not self._todays_code or self._request.rerun_changed_code or self._resolved.mode is Mode.EVERYTHING:
-            return []
-        most = max(NAMED + 1, _CALLS_LOOKED_AT // len(self._todays_code))
-        columns = [list(column) for column in zip(*self._todays_code, strict=True)]
-        rows = await self._connection.fetch(SQL["reused_with_other_code"], self._source.id, *columns, most)
-        left_out = sorted({row["name"] for row in rows if row["left_out"]})
-        told = _warning(
-            [row for row in rows if not row["left_out"]], "reused, though the code of the step has changed since"
-        )
-        if left_out:
-            told.append(
-                f"{_listed(left_out)}: the first {most:,} reused calls were compared with today's code, and none of "
-                "those after them; rerun_changed_code looks at all"
-            )
-        return told
+    async def _with_other_code(self) -> Sequence[Record]:
+        if not compares_code(self._resolved):
+            return ()
+        if self._few is not None:
+            return self._few.changed
+        columns = (self._project, *self._todays_code)
+        return await self._connection.fetch(SQL["reused_with_other_code"], self._source.id, *columns)
 
     def _fate_of_readers(self) -> str:
         """What becomes of reused steps that read an overridden input. In a flow it is the body that finds out."""
@@ -107,8 +107,5 @@ class Warnings:
 
 def _warning(rows: Sequence[Record], what: str) -> list[str]:
     names = [row["invocation_id"] for row in rows]
-    return [f"{_listed(names)}: {what}"] if names else []
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (" and more" if len(names) > NAMED else "")
+    listed = ", ".join(names[:NAMED]) + (" and more" if len(names) > NAMED else "")
+    return [f"{listed}: {what}"] if names else []

@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from asyncpg import SerializationError
+
 from dalsegno.errors import BackendError, StateError, UsageError
 from dalsegno.v1.definition_pb2 import StepOptions
 from dalsegno.v1.value_pb2 import Binding, BindingList, FlowInputs, Inputs, OutputRef, Payload
@@ -54,15 +56,14 @@ async def find_request(connection: Connection, creation: Creation) -> Execution 
     return found
 
 
-async def lock_source(connection: Connection, source: Execution) -> Execution:
-    """Lock the source's row and return it as it is now, so that it stays so until the replay exists."""
-    await connection.execute(SQL["lock_source"], source.id)
-    locked = await executions.get(connection, source.id)
-    if locked is None:
-        raise StateError(
-            f"{source.name} has been deleted", reason="SOURCE_DELETED", fields={"execution": str(source.id)}
-        )
-    return locked
+async def lock_source(connection: Connection, source: Execution) -> None:
+    """Lock the source's row, so that it stays as it was planned with until the replay exists.
+
+    Raises:
+        asyncpg.SerializationError: It has changed since; to be planned again.
+    """
+    if await connection.fetchval(SQL["lock_source"], source.id) != source.last_event:
+        raise SerializationError(f"{source.name} has changed while its replay was planned")
 
 
 def check_agreed(plan: Plan, creation: Creation) -> None:
@@ -81,7 +82,7 @@ def check_agreed(plan: Plan, creation: Creation) -> None:
 
 
 async def create_replay(connection: Connection, plan: Plan, creation: Creation) -> Execution:
-    """Create a replay from its plan, in the transaction that the plan was made in, with its source locked.
+    """Create a replay from its plan, in the transaction that the plan was made in.
 
     Raises:
         StateError: Another plan was agreed to.
@@ -105,6 +106,7 @@ class _Writing:
         self._artifacts: dict[UUID, tuple[str, Payload]] = {}
 
     async def run(self) -> Execution:
+        await lock_source(self._connection, self._source)
         # A replay that waits has yet to find out which calls it reuses: what it writes of them then must not show here.
         goes_on = self._source.state is ExecutionState.WAITING and self._source.source_id is not None
         self._detached = self._resolved.facts.lineage_length >= DEEPEST_LINEAGE or goes_on
@@ -252,6 +254,8 @@ class _Writing:
         numbers = list(resolved.overrides)
         outputs = [one.outputs() for one in resolved.overrides.values()]
         written = await self._written_rows()
+        if self._plan.few is not None:
+            await self._plan.few.store(self._connection)
         await self._connection.execute(
             SQL["insert_affected"],
             self._id,

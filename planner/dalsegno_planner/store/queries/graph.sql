@@ -39,39 +39,7 @@ ORDER BY i.number;
 
 -- name: candidates
 -- What selectors may mean: $1 execution, $2 invocation IDs, $3 numbers, $4 names, $5 how many of each name.
-WITH found AS (
-    SELECT lineage.depth, i.number
-    FROM unnest($2::text[]) AS wanted (invocation_id)
-    CROSS JOIN lineage
-    CROSS JOIN LATERAL (
-        SELECT row.number FROM invocations AS row
-        WHERE row.execution_id = lineage.ancestor_id
-          AND row.invocation_id BETWEEN wanted.invocation_id AND wanted.invocation_id
-        ORDER BY row.invocation_id LIMIT 1
-    ) AS i
-    WHERE lineage.execution_id = $1 AND i.number < lineage.number_limit
-    UNION
-    SELECT shown.depth, wanted.number
-    FROM unnest($3::integer[]) AS wanted (number)
-    CROSS JOIN LATERAL shown_depth($1, wanted.number) AS shown
-    UNION
-    SELECT lineage.depth, one.number
-    FROM unnest($4::text[]) AS wanted (name)
-    CROSS JOIN lineage
-    CROSS JOIN LATERAL (
-        SELECT i.number FROM invocations AS i
-        WHERE i.execution_id = lineage.ancestor_id AND i.name BETWEEN wanted.name AND wanted.name AND (i.called OR i.state <> 'not_reached')
-          AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
-        ORDER BY i.name LIMIT $5
-    ) AS one
-    WHERE lineage.execution_id = $1 AND one.number < lineage.number_limit
-)
-SELECT i.number, i.invocation_id, i.name, i.kind, coalesce(i.supplier_id, i.execution_id) AS supplier_id
-FROM (SELECT number, min(depth) AS depth FROM found GROUP BY number) AS nearest
-CROSS JOIN LATERAL shown_depth($1, nearest.number) AS shown
-CROSS JOIN LATERAL shown_invocation($1, nearest.number) AS i
-WHERE shown.depth = nearest.depth AND (i.called OR i.state <> 'not_reached')
-ORDER BY i.number;
+SELECT number, invocation_id, name, kind, supplier_id FROM selector_candidates($1, $2, $3, $4, $5);
 
 -- name: suppliers
 -- Every number with the execution whose call it shows: $1 execution.
@@ -125,38 +93,9 @@ FROM unnest($2::integer[]) AS wanted (number)
 CROSS JOIN LATERAL shown_invocation($1, wanted.number) AS i
 WHERE i.kind = 'step';
 
--- name: count
--- Steps and waits of an execution.
-SELECT count(*)
-FROM lineage
-CROSS JOIN LATERAL (
-    SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
-    OFFSET 0
-) AS i
-WHERE lineage.execution_id = $1
-  AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near));
-
 -- name: todays_steps
--- The code in a project ($1) of an execution's steps ($2), of $3 names at most: of connected executors, else what was
--- recorded last.
-SELECT known.module, known.name, known.digest
-FROM (
-    SELECT d.module, d.name, d.digest, live.is_live,
-           bool_or(live.is_live) OVER (PARTITION BY d.module, d.name) AS any_live,
-           row_number() OVER (PARTITION BY d.module, d.name ORDER BY d.recorded_at DESC, d.digest) AS age
-    FROM definitions AS d
-    CROSS JOIN LATERAL (
-        SELECT EXISTS (
-            SELECT FROM session_routes AS route JOIN sessions ON sessions.id = route.session_id
-            WHERE route.route = task_route(d.project, d.module, d.name, d.digest)
-              AND sessions.expires_at > clock_timestamp()
-        ) AS is_live
-    ) AS live
-    WHERE d.project = $1 AND d.kind = 'step' AND d.name = ANY (ARRAY(SELECT name FROM step_names($2, $3))) AND d.digest <> ''
-) AS known
-WHERE known.is_live OR (known.age = 1 AND NOT known.any_live);
+-- $1 project, $2 execution, $3 of how many names at most.
+SELECT module, name, digest FROM todays_steps($1, $2, $3);
 
 -- name: definitions
 -- $1 project, then the keys: $2 kinds, $3 modules, $4 names, $5 digests.

@@ -1,13 +1,45 @@
 -- Planning and creating replays. The roots and what is affected are kept in temporary tables of the connection, so that
 -- a plan of any size stays in Postgres.
 
--- name: begin_plan
--- Empties the sets of a plan, and returns what the source's record does not tell: $1 execution.
-SELECT code_digest, shaping_inputs, next_number, lineage_length FROM begin_plan($1);
+-- name: open
+-- The source of a replay, in the columns of core.execution.Execution, with what its record does not tell and what selectors
+-- may mean; the arguments are those of the function.
+SELECT e.id, e.project, e.name, e.flow, e.kind, e.state, e.module, e.pinned_digest, e.source_id, e.debug, e.single_step,
+       e.requested_by, e.invocation_count, e.last_event, e.created_at, e.started_at, e.finished_at, e.inputs, e.result,
+       e.failure, e.result_binding, e.replay, e.time_limit, e.deadline, e.lane AS rank,
+       opened.code_digest, opened.shaping_inputs, opened.next_number, opened.lineage_length, opened.size,
+       opened.candidate_numbers, opened.candidate_ids, opened.candidate_names, opened.candidate_kinds,
+       opened.candidate_suppliers
+FROM executions AS e CROSS JOIN LATERAL open_plan(e.id, $2, $3, $4, $5, $6) AS opened
+WHERE e.id = $1;
+
+-- name: plan_of_few
+-- The arguments are those of the function.
+SELECT number, role, invocation_id, name, kind, seconds, overridden, objects, reasons, causes, taker, outputs
+FROM plan_of_few($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
+
+-- name: few_marks
+-- What the temporary tables hold, where that is little; $2 and on are the arguments of the function after the roots.
+SELECT found.number, found.role, found.invocation_id, found.name, found.kind, found.seconds, found.overridden,
+       found.objects, found.reasons, found.causes, found.taker, found.outputs
+FROM (SELECT coalesce(array_agg(number), '{}') AS numbers, coalesce(array_agg(reason), '{}') AS reasons,
+             coalesce(array_agg(cause), '{}') AS causes
+      FROM replay_roots) AS root
+CROSS JOIN LATERAL few_marks(
+    $1, ARRAY(SELECT number FROM replay_marks WHERE role = 'affected'),
+    ARRAY(SELECT number FROM replay_marks WHERE role = 'wait'), root.numbers, root.reasons, root.causes,
+    $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS found;
+
+-- name: begin_marks
+SELECT begin_marks();
+
+-- name: store_marks
+-- $1 numbers, $2 their roles, $3 whether their outputs are overridden.
+SELECT store_marks($1, $2, $3);
 
 -- name: mark_affected
--- Beginning from the roots that are there; the arguments are those of the function. Rows come back where they are few.
-SELECT * FROM mark_affected($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+-- Beginning from the roots that are there; the arguments are those of the function.
+SELECT mark_affected($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: numbers_of_roots
 SELECT DISTINCT number FROM replay_roots ORDER BY number;
@@ -16,7 +48,8 @@ SELECT DISTINCT number FROM replay_roots ORDER BY number;
 SELECT number FROM replay_marks WHERE role = 'affected' ORDER BY number;
 
 -- name: lock_source
-SELECT state FROM executions WHERE id = $1 FOR UPDATE;
+-- Others may replay it at the same time.
+SELECT last_event FROM executions WHERE id = $1 FOR SHARE;
 
 -- name: root_numbers
 INSERT INTO replay_roots (number, reason, cause)
@@ -165,45 +198,18 @@ ORDER BY i.number, lineage.depth
 LIMIT $4;
 
 -- name: reused_with_other_code
--- Reused steps whose code is known and none of today's. Of each name, the first calls that are reused are looked at, in the
--- order of their index: in all but large graphs these are all. Where they are not, a row says so with the first that is left.
--- $1 execution, $2 modules, $3 names, $4 digests, $5 how many calls of each name.
-SELECT i.invocation_id, i.number, i.name, i.place > $5 AS left_out
-FROM (
-    SELECT module, name, array_agg(digest) AS digests
-    FROM unnest($2::text[], $3::text[], $4::text[]) AS given (module, name, digest) GROUP BY module, name
-) AS today
-CROSS JOIN lineage
-CROSS JOIN LATERAL (
-    SELECT row.*, row_number() OVER (ORDER BY row.name, row.number) AS place FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.name BETWEEN today.name AND today.name
-      AND row.number < lineage.number_limit
-      AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = row.number OFFSET 0)
-    ORDER BY row.name, row.number LIMIT $5 + 1
-) AS i
-WHERE lineage.execution_id = $1
-  AND (i.place > $5
-       OR (i.module = today.module AND i.code_digest <> '' AND i.code_digest <> ALL (today.digests)
-           AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
-           AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))))
-ORDER BY left_out DESC, i.number
-LIMIT 21 + 17 * cardinality($3::text[]);
+-- Reused steps whose code is known and none of today's; the arguments are those of the function, but for the last.
+SELECT one.number, one.invocation_id
+FROM steps_with_other_code($1, $2, $3, $4, $5, 21 + (SELECT count(*) FROM replay_marks)) AS one
+WHERE NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = one.number)
+ORDER BY one.number LIMIT 21;
 
 -- name: reused_readers
--- Reused steps that read an overridden flow input: $1 execution, $2 input names, $3 how many at most.
-SELECT i.number, i.invocation_id
-FROM lineage
-CROSS JOIN LATERAL (
-    SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.reads_inputs <> '{}'
-    OFFSET 0
-) AS i
-WHERE lineage.execution_id = $1
-  AND i.reads_inputs && $2::text[] AND i.kind = 'step' AND (i.called OR i.state <> 'not_reached')
-  AND NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = i.number)
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
-ORDER BY i.number
-LIMIT $3;
+-- Reused steps that read an overridden flow input: $1 execution, $2 input names.
+SELECT one.number, one.invocation_id
+FROM steps_reading($1, $2, 21 + (SELECT count(*) FROM replay_marks)) AS one
+WHERE NOT EXISTS (SELECT FROM replay_marks AS marks WHERE marks.number = one.number)
+ORDER BY one.number LIMIT 21;
 
 -- name: overridden_anyway
 -- What re-executes although its output is overridden: $1 execution.
@@ -217,7 +223,7 @@ ORDER BY mark.number;
 -- Reused invocations of which something affected takes an output that is not there, or may be in the object store (its
 -- keys begin with blobs/): $1 execution, $2 overridden numbers, $3 affected numbers whose inputs are looked at apart,
 -- $4 how many.
-SELECT taken.number, o.invocation_id, taken.consumer, coalesce(o.override_outputs, o.outputs) AS outputs,
+SELECT taken.number, o.invocation_id, taken.consumer AS taker, coalesce(o.override_outputs, o.outputs) AS outputs,
        count(*) OVER () AS count
 FROM (
     SELECT u.number, min(i.invocation_id) AS consumer
@@ -238,7 +244,7 @@ LIMIT $4;
 
 -- name: needed_outputs_of_few
 -- The same where most is affected: what is reused and has such an output, and then whether something affected takes it.
-SELECT i.number, i.invocation_id, taking.consumer, i.outputs, count(*) OVER () AS count
+SELECT i.number, i.invocation_id, taking.consumer AS taker, i.outputs, count(*) OVER () AS count
 FROM lineage
 CROSS JOIN LATERAL (
     SELECT row.number, row.invocation_id, coalesce(row.override_outputs, row.outputs) AS outputs FROM invocations AS row
@@ -265,9 +271,9 @@ LIMIT $4;
 
 -- name: needed_among
 -- Which of these numbers ($3) are reused and have no output, or may have one in the object store: $1 execution,
--- $2 overridden numbers.
-SELECT wanted.number, o.invocation_id, coalesce(o.override_outputs, o.outputs) AS outputs
-FROM unnest($3::integer[]) AS wanted (number)
+-- $2 overridden numbers, $4 which step takes each.
+SELECT wanted.number, o.invocation_id, wanted.taker, coalesce(o.override_outputs, o.outputs) AS outputs
+FROM unnest($3::integer[], $4::text[]) AS wanted (number, taker)
 CROSS JOIN LATERAL shown_invocation($1, wanted.number) AS o
 WHERE wanted.number <> ALL ($2::integer[])
   AND o.kind = 'step'

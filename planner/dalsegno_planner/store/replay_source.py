@@ -1,0 +1,88 @@
+"""The execution that is replayed, with all that planning asks of it before it looks at the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from asyncpg import Record
+
+from dalsegno_planner.core.execution import Execution, InvocationKind
+from dalsegno_planner.core.ids import call_id
+from dalsegno_planner.core.selectors import Candidate, Selector, matches
+from dalsegno_planner.store import executions, graph
+from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.replay_request import ReplayRequest
+from dalsegno_planner.store.sql import load
+
+SQL = load("replays")
+
+_COUNTED_BELOW = 5_000
+"""Flows up to this size are counted; larger ones are as large as their record says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The source of a replay.
+
+    Attributes:
+        execution: Its record.
+        code_digest: Of its flow or pipeline.
+        shaping_inputs: Parameters that the shape of its graph depends on.
+        next_number: The first number that no invocation has.
+        lineage_length: How many entries its lineage has.
+        size: How many invocations it shows.
+        candidates: What the selectors of the request may mean.
+    """
+
+    execution: Execution
+    code_digest: str
+    shaping_inputs: Sequence[str]
+    next_number: int
+    lineage_length: int
+    size: int
+    candidates: Sequence[Candidate]
+
+
+async def open_source(connection: Connection, request: ReplayRequest, selectors: Collection[Selector]) -> Source:
+    """Return the execution that a request names, in one round trip where it is named by its ID.
+
+    Raises:
+        UsageError: Nothing was named.
+        NotFoundError: There is none, with the closest run names.
+        StateError: There are several, with their IDs.
+    """
+    named = executions.whole_id(request.execution)
+    found = await _open(connection, named, selectors) if named is not None else None
+    while found is None:  # again where it is deleted at this moment: then there is none
+        execution = await executions.find(connection, request.execution, request.project)
+        found = await _open(connection, execution.id, selectors)
+    return found
+
+
+async def _open(connection: Connection, execution_id: UUID, selectors: Collection[Selector]) -> Source | None:
+    wanted = graph.wanted_candidates(selectors)
+    row = await connection.fetchrow(SQL["open"], execution_id, *wanted, _COUNTED_BELOW)
+    if row is None:
+        return None
+    candidates = _candidates(row)
+    if any(one.part_of_call_id and not any(matches(one, each) for each in candidates) for one in selectors):
+        candidates = await graph.candidates(connection, execution_id, selectors)
+    return Source(
+        execution=executions.of_row(row),
+        code_digest=row["code_digest"],
+        shaping_inputs=row["shaping_inputs"],
+        next_number=row["next_number"],
+        lineage_length=row["lineage_length"],
+        size=row["size"],
+        candidates=candidates,
+    )
+
+
+def _candidates(row: Record) -> list[Candidate]:
+    columns = [row[f"candidate_{column}"] or () for column in ("numbers", "ids", "names", "kinds", "suppliers")]
+    return [
+        Candidate(number, invocation_id, name, InvocationKind(kind), call_id(supplier, number))
+        for number, invocation_id, name, kind, supplier in zip(*columns, strict=True)
+    ]
