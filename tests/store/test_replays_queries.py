@@ -28,9 +28,6 @@ LOOK_UPS = (
             "needed_outputs",
             "affected_with_objects",
             "affected_with_objects_of_few",
-            "overrides_of",
-            "insert_affected",
-            "insert_deltas",
         )
     ),
 )

@@ -47,8 +47,15 @@ class FewMarks:
 
     async def store(self, connection: Connection) -> None:
         """Put the marks into the temporary tables of the connection."""
-        columns = [[row[name] for row in self.rows] for name in ("number", "role", "overridden")]
-        await connection.execute(SQL["store_marks"], *columns)
+        await connection.execute(SQL["store_marks"], *self.columns())
+
+    def columns(self) -> tuple[list[int], list[str], list[bool]]:
+        """Numbers, roles, and whether outputs are overridden: the columns of the temporary table."""
+        return (
+            [row["number"] for row in self.rows],
+            [row["role"] for row in self.rows],
+            [row["overridden"] for row in self.rows],
+        )
 
     @property
     def affected(self) -> list[int]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
 from uuid import UUID
-
-from asyncpg import SerializationError
 
 from dalsegno.errors import BackendError, StateError, UsageError
 from dalsegno.v1.definition_pb2 import StepOptions
@@ -56,16 +53,6 @@ async def find_request(connection: Connection, creation: Creation) -> Execution 
     return found
 
 
-async def lock_source(connection: Connection, source: Execution) -> None:
-    """Lock the source's row, so that it stays as it was planned with until the replay exists.
-
-    Raises:
-        asyncpg.SerializationError: It has changed since; to be planned again.
-    """
-    if await connection.fetchval(SQL["lock_source"], source.id) != source.last_event:
-        raise SerializationError(f"{source.name} has changed while its replay was planned")
-
-
 def check_agreed(plan: Plan, creation: Creation) -> None:
     """Refuse a plan that is not the one that was agreed to.
 
@@ -87,6 +74,7 @@ async def create_replay(connection: Connection, plan: Plan, creation: Creation) 
     Raises:
         StateError: Another plan was agreed to.
         UsageError: The run name is taken, or the request ID was used otherwise.
+        asyncpg.SerializationError: The source has changed since; to be planned again.
     """
     check_agreed(plan, creation)
     return await _Writing(connection, plan, creation).run()
@@ -106,70 +94,84 @@ class _Writing:
         self._artifacts: dict[UUID, tuple[str, Payload]] = {}
 
     async def run(self) -> Execution:
-        await lock_source(self._connection, self._source)
         # A replay that waits has yet to find out which calls it reuses: what it writes of them then must not show here.
         goes_on = self._source.state is ExecutionState.WAITING and self._source.source_id is not None
         self._detached = self._resolved.facts.lineage_length >= DEEPEST_LINEAGE or goes_on
-        if not await self._insert_execution(await self._record()):
+        arguments = (*await self._execution(), *self._content())
+        for _ in range(_NAME_TRIES):
+            name = self._creation.name or run_names.run_name(secrets.randbits(run_names.BITS))
+            where = (self._id, self._source.id, self._source.last_event, self._source.project, name)
+            row = await self._connection.fetchrow(SQL["create"], *where, *arguments)
+            if row is not None:
+                return executions.of_row(row)
             # The same request, made twice at once: the other one has been committed while this one waited.
             existing = await find_request(self._connection, self._creation)
             if existing is not None:
                 return existing
-            raise BackendError("no free run name was found; give the run a name of its own", reason="NO_FREE_NAME")
-        await self._insert_artifacts()
-        await self._insert_rows()
-        await self._connection.execute(SQL["insert_edges"], self._id)
-        await self._insert_tasks()
-        rank = self._creation.rank(self._plan.summary.affected_count)
-        if rank != 0:
-            await executions.set_rank(self._connection, self._id, rank)
-        created = await executions.get(self._connection, self._id)
-        assert created is not None
-        return created
+            if self._creation.name:
+                raise executions.name_taken(name, self._source.project)
+        raise BackendError("no free run name was found; give the run a name of its own", reason="NO_FREE_NAME")
 
     @property
     def _is_pipeline(self) -> bool:
         return self._kind is ExecutionKind.PIPELINE
 
-    async def _insert_execution(self, record: Mapping[str, object]) -> bool:
-        plan, source, code = self._plan, self._source, self._request.code
-        affected = plan.summary.affected_count
-        today = plan.today
-        columns = (
+    async def _execution(self) -> tuple[object, ...]:
+        """Arguments of `create_replay` from `flow` to `rank`."""
+        plan, source, code, today = self._plan, self._source, self._request.code, self._plan.today
+        affected, facts = plan.summary.affected_count, plan.resolved.facts
+        return (
+            source.flow,
             self._kind.value,
-            code.module if code is not None and code.module else source.module,
+            self._module,
             code.pinned_digest if code is not None else "",
             code.code_digest if code is not None else "",
             self._creation.debug,
             self._request.single_step,
             self._creation.requested_by,
             self._creation.request_id,
-            plan.resolved.facts.next_number + (len(today.new) if today is not None else 0),
+            facts.next_number + len(self._new_numbers()),
             plan.size,
             self._inputs(),
             self._is_pipeline and affected == 0,
             affected if self._is_pipeline else 0,
             today.result if today is not None else await self._result_binding(),
-            record,
-            plan.resolved.facts.next_number,
+            await self._record(),
+            facts.next_number,
             self._detached,
-            list(
-                code.shaping_inputs
-                if code is not None and code.steps is not None
-                else plan.resolved.facts.shaping_inputs
-            ),
+            list(code.shaping_inputs if code is not None and code.steps is not None else facts.shaping_inputs),
             self._time_limit(),
+            self._creation.rank(affected),
         )
-        for _ in range(_NAME_TRIES):
-            name = self._creation.name or run_names.run_name(secrets.randbits(run_names.BITS))
-            where = (self._id, source.id, source.project, name, source.flow)
-            if await self._connection.fetchval(SQL["create"], *where, *columns) is not None:
-                return True
-            if self._creation.request_id is not None and await find_request(self._connection, self._creation):
-                return False
-            if self._creation.name:
-                raise executions.name_taken(name, source.project)
-        return False
+
+    def _content(self) -> tuple[object, ...]:
+        """Arguments of `create_replay` from `marks_numbers` on."""
+        resolved, today = self._resolved, self._plan.today
+        stale = self._request.on_stale is OnStale.REUSE and self._is_pipeline and not self._request.single_step
+        return (
+            *(self._plan.few.columns() if self._plan.few is not None else (None, None, None)),
+            list(self._artifacts),
+            [name for name, _ in self._artifacts.values()],
+            [payload.SerializeToString() for _, payload in self._artifacts.values()],
+            list(resolved.overrides),
+            [one.outputs() for one in resolved.overrides.values()],
+            *self._pins(),
+            [self._composite(row) for row in self._written_rows()],
+            sorted(self._new_numbers()),
+            sorted(resolved.inputs) if stale and resolved.mode is not Mode.EVERYTHING else [],
+            today is not None and bool(today.removed),
+            self._body_route,
+        )
+
+    @property
+    def _module(self) -> str:
+        code = self._request.code
+        return code.module if code is not None and code.module else self._source.module
+
+    @property
+    def _body_route(self) -> str:
+        code, source = self._request.code, self._source
+        return route(source.project, self._module, source.flow, code.pinned_digest if code is not None else "")
 
     async def _result_binding(self) -> bytes | None:
         """What the replay returns, as its source does; a single step what the step does."""
@@ -239,45 +241,8 @@ class _Writing:
         self._artifacts[artifact_id] = (name, value.payload)
         return artifact_id
 
-    async def _insert_artifacts(self) -> None:
-        if self._artifacts:
-            names = [name for name, _ in self._artifacts.values()]
-            payloads = [payload.SerializeToString() for _, payload in self._artifacts.values()]
-            who = self._creation.requested_by
-            await self._connection.execute(SQL["insert_artifacts"], list(self._artifacts), names, payloads, who)
-
     def _new_numbers(self) -> frozenset[Number]:
         return self._plan.today.new if self._plan.today is not None else frozenset()
-
-    async def _insert_rows(self) -> None:
-        resolved, today = self._resolved, self._plan.today
-        numbers = list(resolved.overrides)
-        outputs = [one.outputs() for one in resolved.overrides.values()]
-        written = await self._written_rows()
-        if self._plan.few is not None:
-            await self._plan.few.store(self._connection)
-        await self._connection.execute(
-            SQL["insert_affected"],
-            self._id,
-            self._source.id,
-            sorted(row.number for row in written),
-            self._is_pipeline,
-            numbers,
-            outputs,
-            *self._pins(),
-        )
-        await self._insert_written(written, dict(zip(numbers, outputs, strict=True)))
-        if numbers:
-            await self._connection.execute(SQL["insert_deltas"], self._id, self._source.id, numbers, outputs)
-        stale = self._request.on_stale is OnStale.REUSE and self._is_pipeline and not self._request.single_step
-        if resolved.inputs and stale and resolved.mode is not Mode.EVERYTHING:
-            names = sorted(resolved.inputs)
-            await self._connection.execute(SQL["insert_stale"], self._id, self._source.id, names)
-        if self._detached:
-            await self._connection.execute(SQL["insert_rest"], self._id, self._source.id)
-            await self._connection.execute(SQL["insert_yields"], self._id, self._source.id)
-        if today is not None and today.removed:
-            await self._connection.execute(SQL["insert_tombstones"], self._id, self._source.id)
 
     def _pins(self) -> tuple[list[str], list[str], list[str]]:
         code = self._request.code
@@ -289,7 +254,7 @@ class _Writing:
             pinned = [(module, name, code.pinned_digest) for module, name, _ in pinned]
         return [one[0] for one in pinned], [one[1] for one in pinned], [one[2] for one in pinned]
 
-    async def _written_rows(self) -> list[InvocationRow]:
+    def _written_rows(self) -> list[InvocationRow]:
         """Affected rows that are not those recorded: of today's graph, or with inputs replaced."""
         if self._plan.today is not None:
             return [
@@ -326,52 +291,24 @@ class _Writing:
             rows.append(_with_inputs(row, one))
         return rows
 
-    async def _insert_written(self, rows: Sequence[InvocationRow], overridden: Mapping[Number, bytes]) -> None:
-        if not rows:
-            return
-        before = await self._connection.fetch(SQL["overrides_of"], self._source.id, [row.number for row in rows])
-        carried = {row["number"]: row for row in before}
-        new = sorted(self._new_numbers())
-        arguments = []
-        for row in rows:
-            recorded = carried.get(row.number)
-            names = set(recorded["overridden_inputs"]) if recorded is not None else set()
-            replaced = self._resolved.step_inputs.get(row.invocation_id)
-            names |= set(replaced.values) if replaced is not None else set()
-            outputs = overridden.get(Number(row.number)) or (
-                recorded["override_outputs"] if recorded is not None else None
-            )
-            arguments.append(
-                (
-                    self._id,
-                    row.number,
-                    row.position,
-                    row.invocation_id,
-                    row.name,
-                    row.module,
-                    row.pinned_digest,
-                    row.code_digest,
-                    self._is_pipeline,
-                    row.upstream,
-                    row.after,
-                    row.reads_inputs,
-                    sorted(names),
-                    row.inputs,
-                    outputs,
-                    row.options,
-                    new,
-                )
-            )
-        await self._connection.executemany(SQL["insert_written"], arguments)
-
-    async def _insert_tasks(self) -> None:
-        if self._is_pipeline:
-            await self._connection.execute(SQL["insert_tasks"], self._id, self._source.project)
-            return
-        code, source = self._request.code, self._source
-        module = code.module if code is not None and code.module else source.module
-        pinned = code.pinned_digest if code is not None else ""
-        await self._connection.execute(SQL["insert_body"], self._id, route(source.project, module, source.flow, pinned))
+    def _composite(self, row: InvocationRow) -> tuple[object, ...]:
+        """A row as `replay_row` has it."""
+        replaced = self._resolved.step_inputs.get(row.invocation_id)
+        return (
+            row.number,
+            row.position,
+            row.invocation_id,
+            row.name,
+            row.module,
+            row.pinned_digest,
+            row.code_digest,
+            row.upstream,
+            row.after,
+            row.reads_inputs,
+            sorted(replaced.values) if replaced is not None else [],
+            row.inputs,
+            row.options,
+        )
 
 
 def _with_inputs(row: InvocationRow, replaced: StepInputs | None) -> InvocationRow:

@@ -409,8 +409,8 @@ $$;
 -- code that is known to be today's, $17 overridden flow inputs.
 CREATE OR REPLACE FUNCTION few_marks(
     execution uuid, affected integer[], waits integer[], roots integer[], reasons text[], causes text[], replaced integer[],
-    opens_inputs boolean, needs_outputs boolean, apart integer[], taken integer[], takers text[], compares_code boolean, modules text[],
-    names text[], digests text[], inputs text[]
+    opens_inputs boolean, needs_outputs boolean, apart integer[], taken integer[], takers text[], compares_code boolean,
+    modules text[], names text[], digests text[], inputs text[]
 ) RETURNS SETOF plan_row
 LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
