@@ -24,7 +24,7 @@ from dalsegno_planner.store.refusal import refusal
 from dalsegno_planner.store.replay_entries import View, entries
 from dalsegno_planner.store.replay_needs import of_missing
 from dalsegno_planner.store.replay_plan import Plan as MadePlan
-from dalsegno_planner.store.replay_plan import make_plan
+from dalsegno_planner.store.replay_plan import make_plan, plan_of_few
 from dalsegno_planner.store.replay_request import Creation, ReplayRequest
 
 _PAGE, _LARGEST_PAGE = 500, 5_000
@@ -61,8 +61,14 @@ class ReplayServicer(ReplayServiceServicer):
         size = convert.page_size(request.page_size, _PAGE, _LARGEST_PAGE)
 
         async def work(connection: Connection) -> messages.ReplayServicePlanResponse:
-            return await _response(connection, await self._planned(connection, wanted), view, after, size)
+            plan = await make_plan(connection, wanted)
+            return await self._response(connection, plan, view, after, size)
 
+        if view is not View.REUSED:  # which is read beside what is marked in temporary tables
+            async with self._pool.acquire() as connection:
+                plan = await plan_of_few(connection, wanted)
+                if plan is not None:
+                    return await self._response(connection, plan, view, after, size)
         return await in_transaction(self._pool, work)
 
     async def Create(
@@ -80,13 +86,11 @@ class ReplayServicer(ReplayServiceServicer):
             plan_digest=str((execution.replay or {}).get("plan_digest", "")),
         )
 
-    async def _planned(self, connection: Connection, wanted: ReplayRequest) -> MadePlan:
-        plan = await make_plan(connection, wanted)
+    async def _check_objects(self, plan: MadePlan) -> None:
         if plan.objects:
             gone = of_missing(plan.objects, await self._objects.missing(one.key for one in plan.objects))
             if gone:
                 raise refusal(f"the replay of {plan.source.name}", gone)
-        return plan
 
     async def _create(self, connection: Connection, wanted: ReplayRequest, how: Creation) -> Execution:
         try:
@@ -99,7 +103,8 @@ class ReplayServicer(ReplayServiceServicer):
             return existing
 
     async def _created(self, connection: Connection, wanted: ReplayRequest, how: Creation) -> Execution:
-        plan = await self._planned(connection, wanted)
+        plan = await make_plan(connection, wanted)
+        await self._check_objects(plan)
         replays.check_agreed(plan, how)
         await self._requests.store(wanted)
         if wanted.code is not None:
@@ -107,23 +112,23 @@ class ReplayServicer(ReplayServiceServicer):
             await self._definitions.record(connection, plan.source.project, rows)
         return await replays.create_replay(connection, plan, how)
 
-
-async def _response(
-    connection: Connection, plan: MadePlan, view: View, after: int, size: int
-) -> messages.ReplayServicePlanResponse:
-    summary: PlanSummary = plan.summary
-    page, following = await entries(connection, plan, view, after, size)
-    roots, _ = await entries(connection, plan, View.ROOTS, 0, _LISTED)
-    waits = (await entries(connection, plan, View.WAITS, 0, _LISTED))[0] if plan.resolved.is_flow else []
-    return messages.ReplayServicePlanResponse(
-        digest=summary.digest,
-        source_execution_id=str(plan.source.id),
-        root_count=summary.root_count,
-        affected_count=summary.affected_count,
-        reused_count=summary.reused_count,
-        warnings=summary.warnings,
-        waits=[conversions.entry_message(one) for one in waits],
-        entries=[conversions.entry_message(one) for one in page],
-        next_page_token=convert.page_token(str(following)) if following is not None else "",
-        roots=[conversions.entry_message(one) for one in roots],
-    )
+    async def _response(
+        self, connection: Connection, plan: MadePlan, view: View, after: int, size: int
+    ) -> messages.ReplayServicePlanResponse:
+        await self._check_objects(plan)
+        summary: PlanSummary = plan.summary
+        page, following = await entries(connection, plan, view, after, size)
+        roots, _ = await entries(connection, plan, View.ROOTS, 0, _LISTED)
+        waits = (await entries(connection, plan, View.WAITS, 0, _LISTED))[0] if plan.resolved.is_flow else []
+        return messages.ReplayServicePlanResponse(
+            digest=summary.digest,
+            source_execution_id=str(plan.source.id),
+            root_count=summary.root_count,
+            affected_count=summary.affected_count,
+            reused_count=summary.reused_count,
+            warnings=summary.warnings,
+            waits=[conversions.entry_message(one) for one in waits],
+            entries=[conversions.entry_message(one) for one in page],
+            next_page_token=convert.page_token(str(following)) if following is not None else "",
+            roots=[conversions.entry_message(one) for one in roots],
+        )

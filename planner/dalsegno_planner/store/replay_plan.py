@@ -85,6 +85,19 @@ async def make_plan(connection: Connection, request: ReplayRequest, few: int = F
         NotFoundError: The source, or an artifact, does not exist.
         DivergenceError: Today's graph or arguments do not fit.
     """
+    return await _Planning(connection, await _resolved(connection, request, few), few).run()
+
+
+async def plan_of_few(connection: Connection, request: ReplayRequest) -> Plan | None:
+    """Plan as `make_plan` does, without a transaction: nothing is written.
+
+    Returns:
+        None where the roots are not all named, or much is affected.
+    """
+    return await _Planning(connection, await _resolved(connection, request, FEW), FEW).run_few()
+
+
+async def _resolved(connection: Connection, request: ReplayRequest, few: int) -> Resolved:
     names = names_of(request)
     source = await open_source(connection, request, names.selectors)
     _check_source(source.execution, request)
@@ -94,7 +107,7 @@ async def make_plan(connection: Connection, request: ReplayRequest, few: int = F
         found += await _Planning(connection, resolved, few).skipped_roots()
         raise refusal(f"the replay of {source.execution.name}", found)
     _check_signature(resolved)
-    return await _Planning(connection, resolved, few).run()
+    return resolved
 
 
 def _check_source(source: Execution, request: ReplayRequest) -> None:
@@ -169,26 +182,36 @@ class _Planning:
             rows = self._request.code.steps
             self._todays_code = sorted({(row.module, row.name, row.code_digest) for row in rows if row.code_digest})
         else:
-            self._few = await self._marked()
+            self._few = await self._few_marks() or await self._marked()
+        return await self._plan(today)
+
+    async def run_few(self) -> Plan | None:
+        self._few = await self._few_marks()
+        return await self._plan(None) if self._few is not None else None
+
+    async def _plan(self, today: TodaysPlan | None) -> Plan:
         counts = self._few.counts() if self._few is not None else await self._counts()
         await self._check(today, counts["affected"])
         return await self._finished(counts, today)
 
+    async def _few_marks(self) -> FewMarks | None:
+        """What re-executes, in one round trip, where the roots are known and that is little."""
+        if not self._names_its_roots:
+            return None
+        rows = await self._connection.fetch(
+            SQL["plan_of_few"],
+            self._source.id,
+            *self._named_roots(),
+            list(self._resolved.targets),
+            list(self._resolved.targets.values()),
+            self._request.single_step,
+            self._most,
+            *self._looked_for(),
+        )
+        return FewMarks.of(rows) if rows else None
+
     async def _marked(self) -> FewMarks | None:
-        """Mark what re-executes: in one round trip where the roots are known, and what is affected is little."""
-        if self._names_its_roots:
-            rows = await self._connection.fetch(
-                SQL["plan_of_few"],
-                self._source.id,
-                *self._named_roots(),
-                list(self._resolved.targets),
-                list(self._resolved.targets.values()),
-                self._request.single_step,
-                self._most,
-                *self._looked_for(),
-            )
-            if rows:
-                return FewMarks.of(rows)
+        """Mark what re-executes in the temporary tables, and read it from there where it is little after all."""
         if await self._mark_affected() > self._most:
             return None
         overridden = list(self._resolved.targets)
@@ -197,7 +220,9 @@ class _Planning:
 
     @property
     def _names_its_roots(self) -> bool:
-        """Whether no roots are found by looking at much."""
+        """Whether no roots are found by looking at much, in the recorded graph."""
+        if self._request.code is not None and self._request.code.steps is not None:
+            return False
         mode, many = self._resolved.mode, self._resolved.chosen_names
         if self._request.single_step:
             return not many
@@ -315,8 +340,9 @@ class _Planning:
         """What is skipped though the request makes a root of it; for a request that is refused in any case."""
         if not self._resolved.kept or self._resolved.todays_steps:
             return []
-        await self._mark_affected()
-        return await self._check_kept()
+        async with self._connection.transaction():
+            await self._mark_affected()
+            return await self._check_kept()
 
     async def _check_kept(self) -> list[Problem]:
         if not self._resolved.kept:
