@@ -163,8 +163,7 @@ def of_a_chain(loaded: Loaded, how: str) -> ReplayRequest:
 @pytest.mark.parametrize("how", ["invocation", "call", "override"])
 async def test_a_plan_reads_what_it_affects(looks: Looks, loaded: Loaded, how: str) -> None:
     async with looks.cost() as cost:
-        source = await executions.find(looks.connection, str(loaded.large), PROJECT)
-        made = await make_plan(looks.connection, source, of_a_chain(loaded, how))
+        made = await make_plan(looks.connection, of_a_chain(loaded, how))
         listed, _ = await entries(looks.connection, made, View.AFFECTED, 0, CHAIN)
         assert CHAIN - 1 <= len(listed) == made.summary.affected_count <= CHAIN
     cost.assert_within(rows=10 * CHAIN, pages=50 * CHAIN)
@@ -172,10 +171,9 @@ async def test_a_plan_reads_what_it_affects(looks: Looks, loaded: Loaded, how: s
 
 async def test_a_page_of_what_is_reused_reads_a_page(looks: Looks, loaded: Loaded) -> None:
     async with looks.cost() as cost:
-        source = await executions.find(looks.connection, str(loaded.large), PROJECT)
-        made = await make_plan(looks.connection, source, of_a_chain(loaded, "invocation"))
+        await make_plan(looks.connection, of_a_chain(loaded, "invocation"))
     async with looks.cost() as with_page:
-        made = await make_plan(looks.connection, source, of_a_chain(loaded, "invocation"))
+        made = await make_plan(looks.connection, of_a_chain(loaded, "invocation"))
         listed, following = await entries(looks.connection, made, View.REUSED, loaded.rows // 3, PAGE)
         assert len(listed) == PAGE
         assert following is not None
