@@ -30,6 +30,7 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 CALL_TIMEOUT_S = 120.0
 RETRY_FOR_S = 6.0
 KEEPALIVE_MS = 10_000
+SINGLE_THREADED_STREAMS = "SingleThreadedUnaryStream"
 
 _IMPORT = execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"].methods_by_name["Import"]
 
@@ -250,6 +251,8 @@ def _channel(address: str) -> grpc.Channel:
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
         ("grpc.http2.max_pings_without_data", 0),
+        # Who waits for an execution reads in its own thread: without this, each wait starts another one to read in.
+        (SINGLE_THREADED_STREAMS, 1),
         LOAD_BALANCING,
     ]
     if address.startswith("https://"):
