@@ -203,7 +203,9 @@ READS: dict[str, Callable[[Database, Loaded], Awaitable[object]]] = {
     "get": lambda connection, loaded: executions.get(connection, loaded.large),
     "by name": lambda connection, loaded: executions.find(connection, "large", PROJECT),
     "by the end of the ID": lambda connection, loaded: executions.find(connection, loaded.large.hex[-10:], PROJECT),
-    "states": lambda connection, loaded: executions.states(connection, [loaded.large, *loaded.queued[:PAGE]]),
+    "changed": lambda connection, loaded: executions.changed(
+        connection, [(one, ExecutionState.PENDING) for one in (loaded.large, *loaded.queued[:PAGE])]
+    ),
     "why it does not go on": lambda connection, loaded: executions.unserved_routes(connection, loaded.queued[:1]),
     "events": lambda connection, loaded: events.after(connection, loaded.large, loaded.rows // 2, PAGE),
     "a page of invocations": lambda connection, loaded: invocations.list_page(
