@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from dalsegno.errors import DalsegnoError, NotFoundError, Problem
 from dalsegno.records.bindings import BindingReader
 from dalsegno.records.details import (
@@ -49,7 +51,9 @@ _STEP_KEYS = frozenset(
         *("attempt", "failed_attempts", "output_overridden", "returned", "overridden_inputs", "stale_inputs"),
     }
 )
-_USUAL_KEYS = frozenset({"invocation_id", "name", "status", "inputs", "outputs"})
+_USUAL_KEYS = frozenset(
+    {"invocation_id", "name", "status", "inputs", "outputs", "code_digest", "started_at", "finished_at"}
+)
 _STATES = ("completed", "failed", "cancelled", "not_reached")
 _MOST_KNOWN = 1_000
 
@@ -61,6 +65,8 @@ _inputs_start = content_start(StepSpec.DESCRIPTOR, "inputs")
 _output_start = content_start(Outputs.DESCRIPTOR, "outputs")
 _output_name = text_field(Output.DESCRIPTOR, "name")
 _payload_start = content_start(Output.DESCRIPTOR, "payload")
+_code_digest = text_field(StepSpec.DESCRIPTOR, "code_digest")
+_times = {name: content_start(ImportedStep.DESCRIPTOR, name) for name in ("started_at", "finished_at")}
 
 
 class RecordReader:
@@ -200,6 +206,7 @@ class RecordReader:
             (
                 *(_id_start(len(id_text)), id_text),
                 self._definition(name, given),
+                _code_digest(_in("code_digest", text_of, given["code_digest"])) if "code_digest" in given else b"",
                 self._inputs(inputs) if inputs else b"",
             )
         )
@@ -207,6 +214,8 @@ class RecordReader:
             *(_spec_start(len(spec)), spec),
             self._step_outputs(outputs) if outputs else b"",
             _state(status) if status != "completed" else b"",
+            _time("started_at", given["started_at"]) if "started_at" in given else b"",
+            _time("finished_at", given["finished_at"]) if "finished_at" in given else b"",
             # Its own spec becomes one with the one above.
             b"" if given.keys() <= _USUAL_KEYS else self._rest(given).SerializeToString(),
         )
@@ -235,8 +244,6 @@ class RecordReader:
         step = message.step
         for name, value in given.items():
             match name:
-                case "code_digest":
-                    step.code_digest = _in(name, text_of, value)
                 case "after":
                     step.after.extend(
                         self._bindings.number(one, f".after[{index}]") for index, one in enumerate(listed(value))
@@ -250,8 +257,6 @@ class RecordReader:
                     )
                 case "failure":
                     _in(name, fill_failure, message.failure, value, self._values)
-                case "started_at" | "finished_at":
-                    _in(name, fill_time, getattr(message, name), value)
                 case "wait":
                     _in(name, fill_wait, message.wait, value)
                 case "yielded":
@@ -290,15 +295,15 @@ class RecordReader:
         return _outputs_start(len(content)) + content
 
     def _outputs(self, outputs: Any, where: str) -> bytes:
-        content = b""
+        parts: list[bytes] = []
         for name, value in mapping_of(outputs, f".{where}").items():
             try:
                 payload = self._values.payload(value)
             except Misfit as misfit:
                 raise misfit.inside(f".{where}.{name}") from None
-            output = _output_name(name) + _payload_start(len(payload)) + payload
-            content += _output_start(len(output)) + output
-        return content
+            named, start = _output_name(name), _payload_start(len(payload))
+            parts += (_output_start(len(named) + len(start) + len(payload)), named, start, payload)
+        return b"".join(parts)
 
 
 def _in(name: str, fill: Any, *args: Any) -> Any:
@@ -310,6 +315,13 @@ def _in(name: str, fill: Any, *args: Any) -> Any:
 
 def _definition(module: str, name: str) -> bytes:
     return StepSpec(definition=DefinitionRef(module=module, name=name)).SerializeToString()
+
+
+def _time(name: str, value: Any) -> bytes:
+    message = Timestamp()
+    _in(name, fill_time, message, value)
+    content = message.SerializeToString()
+    return _times[name](len(content)) + content
 
 
 def _state(status: Any) -> bytes:
