@@ -25,7 +25,7 @@ from dalsegno.v1.execution_service_pb2 import (
     ImportHeader,
     StepSpec,
 )
-from dalsegno.v1.value_pb2 import Binding, Output, Outputs, Payload
+from dalsegno.v1.value_pb2 import Binding, BindingList, Inputs, Output, Outputs, Payload
 from dalsegno_planner.store.pool import Connection
 from tests.rpc.serving import Serving, json_payload, json_value, output, plain, step, told
 
@@ -172,6 +172,32 @@ async def test_a_wrong_record_is_refused_and_nothing_is_stored(
         assert told(error.value).fields == [field]
     for table in ("executions", "invocations", "edges"):
         assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+
+
+async def test_what_is_wrong_is_found_among_many_that_are_alike(planner: Serving, connection: Connection) -> None:
+    steps = [done(step("s_1"), 1), *(done(step(f"s_{at}", x=output(at - 1)), 1) for at in range(2, 10))]
+    steps[5] = done(step("s_6", x=output(8)), 1)
+    steps[6] = done(step("s_7", x=output(6, "OUTPUT")), 1)
+    steps[7] = done(step("s_8", x=output(7)), 1, state=states.INVOCATION_STATE_RUNNING)
+    steps[8] = done(step("s_1", x=output(8)), 1)
+    with pytest.raises(aio.AioRpcError) as error:
+        await record(planner, header(), steps)
+    wrong = ["steps[6].inputs.x", "steps[7].inputs.x", "steps[8]", "steps[9].invocation_id"]
+    assert told(error.value).fields == wrong
+    assert await connection.fetchval("SELECT count(*) FROM invocations") == 0
+
+
+async def test_edges_and_inputs_of_steps_that_are_alike_are_their_own(planner: Serving, connection: Connection) -> None:
+    pair = [Binding(list=BindingList(items=[output(at - 1), output(1), plain(at)])) for at in range(2, 400)]
+    steps = [done(step("s_1"), 1), *(done(step(f"s_{at}", x=one), at) for at, one in enumerate(pair, 2))]
+    execution = await record(planner, header(), steps)
+    found = await connection.fetch("SELECT number, upstream, inputs FROM invocations ORDER BY number OFFSET 1")
+    assert [row["upstream"] for row in found] == [sorted({1, row["number"] - 1}) for row in found]
+    assert [Inputs.FromString(row["inputs"]).bindings["x"].list.items[0].output.number for row in found] == [
+        row["number"] - 1 for row in found
+    ]
+    edges = await connection.fetchval("SELECT count(*) FROM edges WHERE execution_id = $1::uuid", execution.id)
+    assert edges == 1 + 2 * 397
 
 
 async def test_large_outputs_go_to_the_object_store(planner: Serving, tmp_path: Path) -> None:

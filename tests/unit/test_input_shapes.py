@@ -56,8 +56,8 @@ def test_a_shape_tells_the_truth_of_others_or_nothing(one: Inputs, other: Inputs
         assert told(shape_of(one.SerializeToString(), []), data) in (None, references(other).outputs)
 
 
-@given(st.data(), st.lists(numbers, min_size=2, max_size=2), st.lists(numbers, min_size=2, max_size=2))
-def test_only_numbers_and_contents_may_differ(data: st.DataObject, first: list[int], second: list[int]) -> None:
+@given(st.lists(numbers, min_size=2, max_size=2), st.lists(numbers, min_size=2, max_size=2))
+def test_only_numbers_and_contents_may_differ(first: list[int], second: list[int]) -> None:
     def fan_in(taken: list[int], value: int) -> Inputs:
         items = [Binding(output=OutputRef(number=number, output="output")) for number in taken]
         payload = inline_payload(encode(value))
@@ -71,7 +71,7 @@ def test_only_numbers_and_contents_may_differ(data: st.DataObject, first: list[i
     one, other = fan_in(first, 17).SerializeToString(), fan_in(second, 42).SerializeToString()
     sizes = [[len(OutputRef(number=number).SerializeToString()) for number in taken] for taken in (first, second)]
     if sizes[0] == sizes[1]:
-        assert told(shape_of(one, []), other) == {(number, "output") for number in second}
+        assert told(shape_of(one, []), other) == frozenset((number, "output") for number in second)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,14 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dalsegno.v1.definition_pb2 import DefinitionRef, StepOptions
-from dalsegno.v1.execution_pb2 import INVOCATION_KIND_WAIT, INVOCATION_STATE_FAILED, Attempt, Failure
+from dalsegno.v1.execution_pb2 import (
+    INVOCATION_KIND_STEP,
+    INVOCATION_KIND_WAIT,
+    INVOCATION_STATE_COMPLETED,
+    INVOCATION_STATE_FAILED,
+    Attempt,
+    Failure,
+)
 from dalsegno.v1.execution_service_pb2 import ImportedStep, ImportedSteps, StepSpec
 from dalsegno.v1.value_pb2 import Binding, Inputs, Output, Outputs, Payload
 from dalsegno.v1.wait_service_pb2 import Wait
@@ -23,7 +30,13 @@ OUTPUTS = Outputs(outputs=[Output(name="output", payload=Payload(codec="json", i
 
 def test_a_view_shows_what_most_steps_have() -> None:
     step = ImportedStep(
-        step=SPEC, outputs=OUTPUTS, started_at=Timestamp(seconds=5), finished_at=Timestamp(), attempt=1, kind=1, state=5
+        step=SPEC,
+        kind=INVOCATION_KIND_STEP,
+        state=INVOCATION_STATE_COMPLETED,
+        outputs=OUTPUTS,
+        started_at=Timestamp(seconds=5),
+        finished_at=Timestamp(),
+        attempt=1,
     )
     (view,) = viewed(ImportedSteps(steps=[step]))
     assert not has_rest(view)
