@@ -11,6 +11,7 @@ from dalsegno.decorators import Decorated, Flow, Pipeline, Step, StepSettings
 from dalsegno.limits import Concurrency
 from dalsegno.schemas import input_schemas, output_schemas
 from dalsegno.steps import MAX_RETRY_DELAY, RETRY_DELAY, RETRY_JITTER
+from dalsegno.timeouts import duration, seconds_of
 
 if TYPE_CHECKING:
     from dalsegno.v1.definition_pb2 import Definition, DefinitionKind, DefinitionRef, StepOptions
@@ -79,17 +80,15 @@ def _output_schema_texts(step: Step[..., Any]) -> dict[str, str]:
 
 def step_options(settings: StepSettings) -> StepOptions:
     """Return the message for the settings of a step."""
-    from google.protobuf.duration_pb2 import Duration
-
     from dalsegno.v1.definition_pb2 import StepOptions
 
     options = StepOptions(outputs=settings.outputs, retries=settings.retries)
     if settings.timeout is not None:
-        options.timeout.CopyFrom(_duration(Duration(), settings.timeout))
+        options.timeout.CopyFrom(duration(settings.timeout))
     if settings.retry_delay != RETRY_DELAY:
-        options.retry_delay.CopyFrom(_duration(Duration(), settings.retry_delay))
+        options.retry_delay.CopyFrom(duration(settings.retry_delay))
     if settings.max_retry_delay != MAX_RETRY_DELAY:
-        options.max_retry_delay.CopyFrom(_duration(Duration(), settings.max_retry_delay))
+        options.max_retry_delay.CopyFrom(duration(settings.max_retry_delay))
     if settings.retry_jitter != RETRY_JITTER:
         options.retry_jitter = settings.retry_jitter
     options.retry_on.extend(settings.retry_on)
@@ -104,7 +103,7 @@ def settings_of(options: StepOptions) -> StepSettings:
     """Return the settings that a message says."""
 
     def seconds(name: Literal["timeout", "retry_delay", "max_retry_delay"], default: float | None) -> Any:
-        return getattr(options, name).ToNanoseconds() / 1e9 if options.HasField(name) else default
+        return seconds_of(getattr(options, name)) if options.HasField(name) else default
 
     return StepSettings(
         options.retries,
@@ -117,8 +116,3 @@ def settings_of(options: StepOptions) -> StepSettings:
         tuple(options.no_retry_on),
         Concurrency(options.concurrency.name, options.concurrency.most) if options.HasField("concurrency") else None,
     )
-
-
-def _duration(message: Any, seconds: float) -> Any:
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from dalsegno.errors import UsageError
 
@@ -32,6 +32,10 @@ def checked_timeout(what: str, timeout: object) -> float | None:
     return float(seconds)
 
 
+@overload
+def duration(seconds: float) -> Duration: ...
+@overload
+def duration(seconds: float | None) -> Duration | None: ...
 def duration(seconds: float | None) -> Duration | None:
     """Return the message for a time."""
     from google.protobuf.duration_pb2 import Duration
@@ -41,3 +45,8 @@ def duration(seconds: float | None) -> Duration | None:
     message = Duration()
     message.FromNanoseconds(round(seconds * 1e9))
     return message
+
+
+def seconds_of(message: Duration) -> float:
+    """Return the seconds that a message says."""
+    return message.ToNanoseconds() / 1e9

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from uuid import UUID
-
-from google.protobuf import duration_pb2, timestamp_pb2
 
 from dalsegno.v1 import execution_pb2, executor_service_pb2
 from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.dispatch.composites import BodyCall, BodyEnd, FailedAttempt, TaskResult, TaskToken
 from dalsegno_planner.dispatch.sessions import Session, Token
 from dalsegno_planner.store.bindings import references
+from dalsegno_planner.times import moment, seconds
 
 _KINDS = {
     execution_pb2.INVOCATION_KIND_UNSPECIFIED: "step",
@@ -168,21 +166,6 @@ def take(inbox: list[Reported], most: int) -> list[Reported]:
     return items
 
 
-def moment(message: object, name: str) -> datetime | None:
-    """Return the time in a field of a message, or None where it is not set, or is none."""
-    if not message.HasField(name):  # type: ignore[attr-defined]
-        return None
-    timestamp: timestamp_pb2.Timestamp = getattr(message, name)
-    try:
-        return timestamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):  # a clock that is out of all range
-        return None
-
-
-def _seconds(duration: duration_pb2.Duration) -> float:
-    return float(duration.seconds + duration.nanos / 1e9)
-
-
 def _result_row(item: int, reported: Reported) -> TaskResult:
     report, token, session = reported.report, reported.token, reported.session
     head = (item, token.execution_id, token.number, token.epoch, session.id)
@@ -197,7 +180,7 @@ def _result_row(item: int, reported: Reported) -> TaskResult:
                               moment(bad, "started_at"), moment(bad, "finished_at"), 0.0, session.executor)  # fmt: skip
         case _:
             attempt = report.attempt_failed.attempt
-            delay = _seconds(report.attempt_failed.delay)
+            delay = seconds(report.attempt_failed.delay)
             return TaskResult(*head, "retry", None, attempt.failure.SerializeToString(), "",
                               moment(attempt, "started_at"), moment(attempt, "finished_at"), delay,
                               session.executor)  # fmt: skip
@@ -235,11 +218,11 @@ def _call_row(item: int, reported: Reported, call: executor_service_pb2.Call) ->
             digest = call.failed.code_digest
         case "submitted":
             digest = call.submitted.code_digest
-            delay = _seconds(call.submitted.delay)
+            delay = seconds(call.submitted.delay)
         case "started":
             started = moment(call.started, "started_at")
         case "wait" if call.wait.HasField("timeout"):
-            timeout = _seconds(call.wait.timeout)
+            timeout = seconds(call.wait.timeout)
     attempt = len(call.failed_attempts) + (1 if action in ("completed", "failed") else 0)
     inputs = references(call.inputs)
     taken = inputs.numbers

@@ -11,7 +11,6 @@ from uuid import UUID
 
 import asyncpg
 import structlog
-from google.protobuf import duration_pb2
 
 from dalsegno.v1 import executor_service_pb2
 from dalsegno_planner.core.ids import BODY
@@ -31,6 +30,7 @@ from dalsegno_planner.settings import Settings
 from dalsegno_planner.store.definitions import Definitions
 from dalsegno_planner.store.pool import DATABASE_FAILED, open_pool, prepare_connection
 from dalsegno_planner.store.sql import load
+from dalsegno_planner.times import duration
 
 PROTOCOL_VERSION = 1
 
@@ -198,10 +198,10 @@ class Dispatcher:
     def _welcome(self, lost: Iterable[Token]) -> executor_service_pb2.Welcome:
         return executor_service_pb2.Welcome(
             protocol_version=PROTOCOL_VERSION,
-            heartbeat_interval=_duration(self.settings.heartbeat_interval),
-            lease_duration=_duration(self.settings.lease_duration),
-            accept_within=_duration(self.settings.accept_within),
-            cancel_grace=_duration(self.settings.cancel_grace),
+            heartbeat_interval=duration(self.settings.heartbeat_interval),
+            lease_duration=duration(self.settings.lease_duration),
+            accept_within=duration(self.settings.accept_within),
+            cancel_grace=duration(self.settings.cancel_grace),
             lost=[token.message() for token in lost],
             object_store_url=self.settings.object_store,
             inline_limit=self.settings.inline_limit,
@@ -379,9 +379,3 @@ def _merged(message: Message, following: Message) -> bool:
         return False
     message.MergeFrom(following)
     return True
-
-
-def _duration(seconds: float) -> duration_pb2.Duration:
-    duration = duration_pb2.Duration()
-    duration.FromNanoseconds(int(seconds * 1e9))
-    return duration

@@ -15,12 +15,12 @@ from typing import TypeAlias
 from uuid import UUID
 
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from dalsegno.v1.executor_service_pb2 import WrittenLine
 from dalsegno_planner.store import logs
 from dalsegno_planner.store.logs import LogRow
 from dalsegno_planner.store.pool import DATABASE_FAILED, Pool
+from dalsegno_planner.times import moment
 
 CAPACITY = 8 * 1024 * 1024
 """Bytes that may wait."""
@@ -127,7 +127,7 @@ def _row(written: WrittenLine) -> LogRow:
     line = written.line
     return LogRow(
         execution_id=UUID(bytes=written.token.execution_id),
-        written_at=_moment(line.time),
+        written_at=moment(line, "time") or datetime.now(UTC),
         number=min(line.number, _MOST),
         invocation_id=_storable(line.invocation_id),
         attempt=min(line.attempt, _MOST),
@@ -136,13 +136,6 @@ def _row(written: WrittenLine) -> LogRow:
         text=_storable(line.text),
         left_out=min(line.left_out, _MOST),
     )
-
-
-def _moment(time: Timestamp) -> datetime:
-    try:
-        return time.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):  # a clock that is out of all range
-        return datetime.now(UTC)
 
 
 def _storable(text: str) -> str:

@@ -14,13 +14,14 @@ from dalsegno.v1.artifact_service_pb2_grpc import ArtifactServiceServicer
 from dalsegno.v1.value_pb2 import Payload
 from dalsegno.values import Encoded, verify
 from dalsegno_planner.entropy import new_uuid7
-from dalsegno_planner.rpc.convert import optional_uuid, timestamp
+from dalsegno_planner.rpc.convert import optional_uuid
 from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.settings import Settings
 from dalsegno_planner.store import artifacts
 from dalsegno_planner.store.artifacts import Artifact
 from dalsegno_planner.store.objects import Objects
 from dalsegno_planner.store.pool import Pool
+from dalsegno_planner.times import timestamp
 
 CHUNK_SIZE = 1024 * 1024
 

@@ -35,6 +35,7 @@ from dalsegno_planner.core.execution import (
 )
 from dalsegno_planner.core.lanes import lane_of, priority_of
 from dalsegno_planner.rpc.ranks import LANE_MESSAGES
+from dalsegno_planner.times import timestamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LONGEST_TIMEOUT = 1e9
@@ -198,14 +199,6 @@ def execution_state(message: ExecutionStateMessage.ValueType, field: str) -> Exe
     if message not in ExecutionStateMessage.values() or message == ExecutionStateMessage.EXECUTION_STATE_UNSPECIFIED:
         raise UsageError(f"{field} has the unknown state {message}", reason="UNKNOWN_STATE", fields={"field": field})
     return ExecutionState(_value_name(ExecutionStateMessage.Name(message), "EXECUTION_STATE_"))
-
-
-def timestamp(moment: datetime | None) -> Timestamp | None:
-    """Return the message for a time."""
-    if moment is None:
-        return None
-    since = moment - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
 def moment(message: Timestamp) -> datetime:

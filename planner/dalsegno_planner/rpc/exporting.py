@@ -32,12 +32,12 @@ from dalsegno_planner.rpc.convert import (
     KIND_MESSAGES,
     execution_state_message,
     overridden_inputs,
-    timestamp,
     wait_state_message,
 )
 from dalsegno_planner.store import exports
 from dalsegno_planner.store.bindings import fill_in, references, renumber
 from dalsegno_planner.store.pool import Connection, Pool
+from dalsegno_planner.times import timestamp
 
 _STEPS_IN_MESSAGE = 1_000
 _BYTES_IN_MESSAGE = 1 << 20

@@ -15,6 +15,7 @@ from dalsegno_planner.rpc.selecting import selected
 from dalsegno_planner.store import logs
 from dalsegno_planner.store.logs import LogPlace, StoredLine
 from dalsegno_planner.store.pool import Pool
+from dalsegno_planner.times import timestamp
 
 _LISTED, _MOST_LISTED = 500, 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,7 +50,7 @@ class LogServicer(LogServiceServicer):
 
 def _line_message(line: StoredLine) -> LogLine:
     return LogLine(
-        time=convert.timestamp(line.written_at),
+        time=timestamp(line.written_at),
         number=line.number,
         invocation_id=line.invocation_id,
         attempt=line.attempt,

@@ -14,10 +14,11 @@ from dalsegno.v1.execution_service_pb2 import ExecutionServiceWatchRequest, Exec
 from dalsegno_planner.core.execution import Event, Execution, ExecutionState
 from dalsegno_planner.core.ids import BODY, ExecutionId
 from dalsegno_planner.dispatch.bus import Bus
-from dalsegno_planner.rpc.convert import invocation_message, timestamp
+from dalsegno_planner.rpc.convert import invocation_message
 from dalsegno_planner.rpc.reading import ExecutionReader
 from dalsegno_planner.store import events, executions, invocations
 from dalsegno_planner.store.pool import Pool
+from dalsegno_planner.times import timestamp
 
 _EVENTS_AT_ONCE = 1_000
 

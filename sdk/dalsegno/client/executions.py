@@ -20,6 +20,7 @@ from dalsegno.failures import failure_error, failure_of
 from dalsegno.lanes import Lane
 from dalsegno.replay_warnings import replay_warnings
 from dalsegno.states import ExecutionState
+from dalsegno.timeouts import seconds_of
 from dalsegno.v1 import definition_pb2, execution_pb2, wait_service_pb2
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceGetRequest,
@@ -103,7 +104,7 @@ class Execution:
     @property
     def timeout(self) -> float | None:
         """How many seconds it may take, from its creation or its last retry on; None where there is no limit."""
-        return self._message.timeout.ToNanoseconds() / 1e9 if self._message.HasField("timeout") else None
+        return seconds_of(self._message.timeout) if self._message.HasField("timeout") else None
 
     @property
     def lane(self) -> Lane:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from google.protobuf import json_format
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dalsegno.records.places import Misfit, unknown_key
 from dalsegno.records.values import ValueReader, value_form
+from dalsegno.timeouts import duration, seconds_of
 from dalsegno.v1 import definition_pb2, execution_pb2, wait_service_pb2
 from dalsegno.v1.definition_pb2 import Definition, StepOptions
 from dalsegno.v1.execution_pb2 import Attempt, Failure
@@ -234,7 +234,7 @@ def fill_options(message: StepOptions, value: Any) -> None:
         if seconds is not None:
             if type(seconds) not in (int, float) or not 0 <= seconds < 1e9:
                 raise Misfit(f"must be a number of seconds, not {seconds!r}", f".{name}")
-            getattr(message, name).FromNanoseconds(round(seconds * 1e9))
+            getattr(message, name).CopyFrom(duration(seconds))
 
 
 def options_form(message: StepOptions) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def options_form(message: StepOptions) -> dict[str, Any]:
         form["outputs"] = list(message.outputs)
     if message.retries:
         form["retries"] = message.retries
-    form |= {name: _seconds(getattr(message, name)) for name in _OPTION_SECONDS if message.HasField(name)}
+    form |= {name: seconds_of(getattr(message, name)) for name in _OPTION_SECONDS if message.HasField(name)}
     if message.HasField("retry_jitter"):
         form["retry_jitter"] = message.retry_jitter
     form |= {name: list(getattr(message, name)) for name in _OPTION_NAMES if getattr(message, name)}
@@ -330,7 +330,3 @@ def wait_form(message: Wait) -> dict[str, Any]:
 
 def _has(message: Message, name: str) -> bool:
     return message.HasField(name)
-
-
-def _seconds(message: Duration) -> float:
-    return message.ToNanoseconds() / 1e9
