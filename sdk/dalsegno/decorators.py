@@ -7,23 +7,21 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, overload
 
-from dalsegno.decorated import Decorated, decorated_objects, module_name
+from dalsegno.decorated import Decorated, decorated_objects
 from dalsegno.errors import UsageError
 from dalsegno.limits import Limit
 from dalsegno.runnables import Flow, Pipeline
-from dalsegno.steps import MAX_RETRY_DELAY, RETRY_DELAY, RETRY_JITTER, Exceptions, Step, StepCall, StepSettings
+from dalsegno.steps import MAX_RETRY_DELAY, RETRY_DELAY, RETRY_JITTER, Exceptions, Step, StepSettings
 
 __all__ = [
     "Decorated",
     "Flow",
     "Pipeline",
     "Step",
-    "StepCall",
     "StepSettings",
     "checkpoint",
     "decorated_objects",
     "flow",
-    "module_name",
     "pipeline",
     "step",
 ]
