@@ -18,6 +18,7 @@ from dalsegno_planner.core.execution import ExecutionKind, ExecutionState
 from dalsegno_planner.core.ids import call_id
 from dalsegno_planner.core.plan import Mode
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
+from dalsegno_planner.dispatch.recorded import recorded_calls
 from dalsegno_planner.store import events, executions, invocations, retention, waits
 from dalsegno_planner.store.executions import ExecutionFilter
 from dalsegno_planner.store.replay_entries import View, entries
@@ -95,6 +96,17 @@ async def test_calls_of_a_body_read_what_they_take(dispatch: Looks) -> None:
         await ledger.commit(calls=[ledger.call(body, 6, "submitted", upstream=[5])])
         await ledger.commit(ends=[ledger.end(body)])
     cost.assert_within(rows=150, pages=1_500)
+
+
+async def test_what_a_body_finds_recorded_is_read_by_keys(dispatch: Looks) -> None:
+    ledger = ledger_of(dispatch)
+    async with dispatch.cost() as cost:
+        execution_id = await ledger.flow()
+        (body,) = await ledger.claim(await ledger.session(), steps=0, bodies=1)
+        await ledger.commit(calls=[ledger.call(body, number) for number in range(1, BATCH + 1)])
+        pages = [page async for page in recorded_calls(ledger.connection, execution_id, BATCH)]
+        assert sum(len(page.calls) for page in pages) == BATCH
+    cost.assert_within(rows=15 * BATCH, pages=100 * BATCH)
 
 
 async def test_what_many_wait_for_is_told_to_a_thousand_at_a_time(dispatch: Looks) -> None:
@@ -195,6 +207,15 @@ async def test_a_replay_of_a_replay_does_so_too(looks: Looks, loaded: Loaded) ->
         second = await replay(looks.connection, replace(of_a_chain(loaded, "override"), execution=str(first.id)))
         assert second.invocation_count == loaded.rows
     cost.assert_within(rows=80 * CHAIN, pages=400 * CHAIN)
+
+
+async def test_a_replay_of_a_flow_does_so_too(looks: Looks, loaded: Loaded) -> None:
+    """The waits of a flow are asked again, so all of them are looked for."""
+    async with looks.cost() as cost:
+        await looks.connection.execute("UPDATE executions SET kind = 'flow' WHERE id = $1", loaded.large)
+        made = await replay(looks.connection, of_a_chain(loaded, "invocation"))
+        assert made.kind is ExecutionKind.FLOW
+    cost.assert_within(rows=25 * CHAIN, pages=120 * CHAIN)
 
 
 # What clients read.
