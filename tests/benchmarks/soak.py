@@ -42,13 +42,14 @@ class _Look:
 
 
 def soak(session: Session) -> Iterator[Figure]:
-    """Steps one batch after the other, looked at after 10,000 and at the end."""
+    """Steps one batch after the other, looked at after 10,000 (a tenth, where there are fewer) and at the end."""
+    few = min(_FEW, session.largest // 10)
     with running_fleet(session.engine, planners=1, executors=_EXECUTORS) as fleet:
-        _run(session, fleet, 0, _FEW)
+        _run(session, fleet, 0, few)
         early = _look(session, fleet)
-        _run(session, fleet, _FEW, session.largest)
+        _run(session, fleet, few, session.largest)
         late = _look(session, fleet)
-    when = (f"after {_FEW:,} steps", f"after {session.largest:,}")
+    when = (f"after {few:,} steps", f"after {session.largest:,}")
     for name, pair in {
         "no-op step": (early.step_ms, late.step_ms),
         "processor time of planner and Postgres, no-op step": (early.cpu_ms, late.cpu_ms),
