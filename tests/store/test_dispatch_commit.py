@@ -253,6 +253,24 @@ async def test_a_submitted_call_whose_upstream_fails_is_not_reached_and_the_body
     assert await ledger.states(execution) == {1: "failed", 2: "not_reached"}
 
 
+async def test_what_an_earlier_replay_overrides_stays_overridden(ledger: Ledger) -> None:
+    earlier, later = await ledger.flow(), await ledger.flow()
+    await ledger.connection.execute("UPDATE executions SET source_id = $2 WHERE id = $1", later, earlier)
+    await ledger.connection.execute("INSERT INTO lineage VALUES ($1, 1, $2, 100)", later, earlier)
+    await ledger.connection.execute(
+        "INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module,"
+        " overridden_inputs, override_outputs) VALUES ($1, 1, 1, 's_1', 's', 'step', 'reused', 'm', '{x}', 'given')",
+        earlier,
+    )
+    bodies = await ledger.claim(await ledger.session(), steps=0)
+    (body,) = [one for one in bodies if one.execution_id == later]
+    await ledger.commit(calls=[ledger.call(body, 1), ledger.call(body, 2)])
+    rows = await ledger.connection.fetch(
+        "SELECT overridden_inputs, override_outputs FROM invocations WHERE execution_id = $1 ORDER BY number", later
+    )
+    assert [tuple(row) for row in rows] == [(["x"], b"given"), ([], None)]
+
+
 async def test_a_started_call_is_overwritten_by_its_outcome_and_by_no_other(ledger: Ledger) -> None:
     execution, _, body = await _flow_with_body(ledger)
     await ledger.commit(calls=[ledger.call(body, 1, "started")])

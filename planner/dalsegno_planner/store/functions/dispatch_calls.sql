@@ -66,19 +66,19 @@ CREATE OR REPLACE FUNCTION dispatch_inherit(execution uuid, call integer) RETURN
 LANGUAGE plpgsql AS $$
 DECLARE
     ancestor record;
-    inputs text[];
+    changed text[];
     output bytea;
 BEGIN
     FOR ancestor IN
         SELECT l.ancestor_id, l.number_limit FROM lineage l WHERE l.execution_id = execution AND l.depth > 0 ORDER BY l.depth
     LOOP
         CONTINUE WHEN call >= ancestor.number_limit;
-        SELECT i.overridden_inputs, i.override_outputs INTO inputs, output FROM invocations i
+        SELECT i.overridden_inputs, i.override_outputs INTO changed, output FROM invocations i
         WHERE i.execution_id = ancestor.ancestor_id AND i.number = call;
         EXIT WHEN FOUND;
     END LOOP;
-    IF inputs <> '{}' OR output IS NOT NULL THEN
-        UPDATE invocations i SET overridden_inputs = inputs, override_outputs = output
+    IF changed <> '{}' OR output IS NOT NULL THEN
+        UPDATE invocations i SET overridden_inputs = changed, override_outputs = output
         WHERE i.execution_id = execution AND i.number = call
           AND i.overridden_inputs = '{}' AND i.override_outputs IS NULL;
     END IF;
