@@ -15,7 +15,7 @@ that replays meets the calls of its source:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -274,7 +274,7 @@ class CallSequence:
 
     def _reuse_own(self, found: Recorded, made: Made) -> Decision:
         self._fresh.add(found.number)
-        changed = self._changed(found, made)
+        changed = _proven(self._differences(found, made))
         if changed:
             return self._divergence(DivergenceKind.INPUT_CHANGED, found, made, changed)
         return Reuse(found, self._position)
@@ -287,7 +287,7 @@ class CallSequence:
         if found.override_is_new:
             self._fresh.add(found.number)
         moved = self._position != found.position
-        changed = self._changed(found, made)
+        changed = _proven(differences)
         if not changed:
             return Reuse(found, self._position, moved=moved)
         rules = self._rules
@@ -311,11 +311,6 @@ class CallSequence:
     def _differences(self, found: Recorded, made: Made) -> dict[str, Comparison]:
         overridden = self._rules.overridden_inputs if self._rules is not None else frozenset[str]()
         return differing_inputs(found.inputs, made.inputs, overridden)
-
-    def _changed(self, found: Recorded, made: Made) -> tuple[str, ...]:
-        """Return the inputs that are proven to differ. A digest that is not canonical proves nothing."""
-        differences = self._differences(found, made)
-        return tuple(name for name, found in differences.items() if found is Comparison.DIFFERENT)
 
     def _divergence(
         self, kind: DivergenceKind, expected: Recorded | None, actual: Made | None, inputs: Sequence[str] = ()
@@ -344,9 +339,10 @@ class CallSequence:
         return tuple(islice(later, _NEIGHBOURS))
 
 
+def _proven(differences: Mapping[str, Comparison]) -> tuple[str, ...]:
+    """Return the inputs that are proven to differ. A digest that is not canonical proves nothing."""
+    return tuple(name for name, found in differences.items() if found is Comparison.DIFFERENT)
+
+
 def _same_call(recorded: Recorded, made: Made) -> bool:
-    return (recorded.kind, recorded.name, recorded.invocation_id) == (
-        made.kind,
-        made.name,
-        made.invocation_id,
-    )
+    return recorded.invocation_id == made.invocation_id and recorded.name == made.name and recorded.kind is made.kind
