@@ -23,6 +23,11 @@ def timestamp(nanoseconds: int) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=nanos)
 
 
+def set_time(field: Timestamp, nanoseconds: int) -> None:
+    """Set a field of a message to a time since the epoch, without another message in between."""
+    field.seconds, field.nanos = divmod(nanoseconds, _NANOSECONDS)
+
+
 def duration(seconds: float) -> Duration:
     """Return a time span as a message."""
     whole, nanos = divmod(round(seconds * _NANOSECONDS), _NANOSECONDS)

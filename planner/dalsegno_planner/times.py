@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -17,8 +17,8 @@ def moment(message: Any, field: str) -> datetime | None:
         return None
     timestamp: Timestamp = getattr(message, field)
     try:
-        return timestamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):  # a clock that is out of all range
+        return _EPOCH + timedelta(0, timestamp.seconds, timestamp.nanos // 1000)
+    except OverflowError:  # a clock that is out of all range
         return None
 
 

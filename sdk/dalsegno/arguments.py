@@ -87,6 +87,9 @@ def call_arguments(
     Raises:
         UsageError: If a recorded argument has no parameter, or a parameter has neither value nor default.
     """
+    names = _plain_names(function)
+    if names is not None and len(names) == len(values) and all(name in values for name in names):
+        return tuple([values[name] for name in names]), {}
     parameters = signature_of(function).parameters
     _check_known(function, values, parameters)
     _check_complete(function, values, parameters)

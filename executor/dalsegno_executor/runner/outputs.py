@@ -7,7 +7,7 @@ from typing import Any
 
 from dalsegno.errors import UsageError
 from dalsegno.steps import Step
-from dalsegno.v1.value_pb2 import Output, Outputs
+from dalsegno.v1.value_pb2 import Outputs
 from dalsegno.values import Encoded, decode
 from dalsegno_executor.runner.environment import Environment
 
@@ -25,20 +25,22 @@ class StoredOutputs:
         return [decode(encoded) for encoded in self.encoded]
 
 
-def store_outputs(step: Step[..., Any], value: object, environment: Environment) -> StoredOutputs:
-    """Encode and store what a step has returned.
+def store_outputs(
+    step: Step[..., Any], value: object, environment: Environment, message: Outputs | None = None
+) -> StoredOutputs:
+    """Encode and store what a step has returned, and name it in a message: the one that is given, or a new one.
 
     Raises:
         UsageError: If it does not fit the declared outputs, or a part has no codec or is too large.
         BackendError: If the object store cannot be written.
     """
     names = step.options.outputs
-    message = Outputs()
+    message = Outputs() if message is None else message
     encoded = []
     for name, part in zip(names, _split(step, names, value), strict=True):
         stored, payload = environment.write(part, f"output {name!r} of step {step.name!r}")
         encoded.append(stored)
-        message.outputs.append(Output(name=name, payload=payload))
+        message.outputs.add(name=name, payload=payload)
     return StoredOutputs(names, tuple(encoded), message)
 
 

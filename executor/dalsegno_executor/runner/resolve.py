@@ -33,7 +33,8 @@ class Resolver:
         Raises:
             BackendError: If a value is not to be had.
         """
-        return {name: self.value(binding) for name, binding in inputs.bindings.items()}
+        bindings = inputs.bindings
+        return {name: self.value(binding) for name, binding in bindings.items()} if bindings else {}
 
     def value(self, binding: Binding) -> Any:
         """Return one value."""

@@ -11,8 +11,9 @@ from dalsegno.durable import inside_step
 from dalsegno.errors import BackendError, DalsegnoError, NotFoundError
 from dalsegno.steps import Step
 from dalsegno.v1.execution_pb2 import Failure
-from dalsegno.v1.executor_service_pb2 import Report, StepCompleted, Task
-from dalsegno_executor.attempts import failed_step, names_of, timestamp
+from dalsegno.v1.executor_service_pb2 import Report, Task
+from dalsegno.v1.value_pb2 import Outputs
+from dalsegno_executor.attempts import failed_step, names_of, set_time, timestamp
 from dalsegno_executor.runner.coroutines import thread_loop
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of
@@ -44,25 +45,24 @@ def run_step(task: Task, step: Step[..., Any] | None, environment: Environment) 
     """Run the attempt that a task asks for, and return what is reported of it."""
     started = time.time_ns()
     digest = ""
+    # Filled in where it is: a message that is put into another one is serialized and parsed again.
+    report = Report()
+    completed = report.completed
     try:
         step = _the_step(task, step)
         digest = step.digest
         arguments = _read_arguments(task, environment)
         with environment.running.call(task.token, task.token.number) as call:
             value = call_function(step, arguments, _writer(task, environment), call)
-        outputs = store_result(step, value, environment).message
+        store_result(step, value, environment, completed.outputs)
     except StepFailed as failed:
         ended = timestamp(time.time_ns())
         return failed_step(task, failed.failure, timestamp(started), ended, digest, failed.raised)
-    return Report(
-        token=task.token,
-        completed=StepCompleted(
-            outputs=outputs,
-            started_at=timestamp(started),
-            finished_at=timestamp(time.time_ns()),
-            code_digest=digest,
-        ),
-    )
+    report.token.MergeFrom(task.token)
+    set_time(completed.started_at, started)
+    set_time(completed.finished_at, time.time_ns())
+    completed.code_digest = digest
+    return report
 
 
 def call_function(step: Step[..., Any], arguments: Mapping[str, object], writer: Writer, call: RunningCall) -> object:
@@ -117,14 +117,16 @@ def _read_arguments(task: Task, environment: Environment) -> dict[str, object]:
         raise StepFailed(failure_of(error, RUNTIME)) from error
 
 
-def store_result(step: Step[..., Any], value: object, environment: Environment) -> StoredOutputs:
-    """Store what a step has returned.
+def store_result(
+    step: Step[..., Any], value: object, environment: Environment, message: Outputs | None = None
+) -> StoredOutputs:
+    """Store what a step has returned, and say so in a message: the one that is given, or a new one.
 
     Raises:
         StepFailed: It cannot be stored.
     """
     try:
-        return store_outputs(step, value, environment)
+        return store_outputs(step, value, environment, message)
     except BackendError as error:
         raise StepFailed(failure_of(error, BACKEND)) from error
     except DalsegnoError as error:

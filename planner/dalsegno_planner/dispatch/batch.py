@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from dalsegno.v1 import execution_pb2, executor_service_pb2
@@ -20,25 +21,25 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """One report and the session that it came from."""
+class Reported(NamedTuple):
+    """One report, the session that it came from, and what is looked at again and again."""
 
     session: Session
     report: executor_service_pb2.Report
     token: Token
+    kind: str
 
     @classmethod
     def of(cls, session: Session, report: executor_service_pb2.Report) -> Reported:
         """Pair a report with its session."""
-        return cls(session, report, Token.of(report.token))
+        return cls(session, report, Token.of(report.token), report.WhichOneof("kind") or "")
 
     def as_backend_failure(self, message: str) -> Reported | None:
         """Return a failure in place of a report that cannot be recorded, or None where it is such a failure already.
 
         A call that cannot be recorded fails its body.
         """
-        if self.report.failed.failure.origin == execution_pb2.FAILURE_ORIGIN_BACKEND:
+        if self.kind == "failed" and self.report.failed.failure.origin == execution_pb2.FAILURE_ORIGIN_BACKEND:
             return None
         failure = execution_pb2.Failure(
             origin=execution_pb2.FAILURE_ORIGIN_BACKEND, message=message.replace("\0", "\\0")
@@ -48,23 +49,22 @@ class Reported:
             token=self.report.token,
             failed=executor_service_pb2.TaskFailed(failure=failure),
         )
-        return Reported(self.session, report, self.token)
+        return Reported.of(self.session, report)
 
     @property
     def subject(self) -> tuple[UUID, Token, int | None]:
         """What it is about, and who says so: of one subject only one report counts in a batch."""
-        is_call = self.report.WhichOneof("kind") == "call"
-        return self.session.id, self.token, self.report.call.number if is_call else None
+        return self.session.id, self.token, self.report.call.number if self.kind == "call" else None
 
     @property
     def only_begins(self) -> bool:
         """Whether it says that a call has started, which is worth nothing beside what came of it."""
-        return self.report.call.HasField("started")
+        return self.kind == "call" and self.report.call.HasField("started")
 
     @property
     def ends_task(self) -> bool:
         """Whether the task of the token has ended, as far as the executor is concerned."""
-        return self.report.WhichOneof("kind") != "call"
+        return self.kind != "call"
 
 
 @dataclass(slots=True)
@@ -86,15 +86,16 @@ class Batch:
         """Convert reports into rows."""
         batch = cls(items, given_back=returned)
         chosen: dict[tuple[UUID, Token, int | None], int] = {}
-        for item, reported in enumerate(items):
-            present = chosen.get(reported.subject)
-            if present is None or items[present].only_begins:
-                chosen[reported.subject] = item
-        for item, reported in enumerate(items):
-            if (counted := chosen[reported.subject]) != item:
+        subjects = [reported.subject for reported in items]
+        for item, subject in enumerate(subjects):
+            present = chosen.setdefault(subject, item)
+            if present != item and items[present].only_begins:
+                chosen[subject] = item
+        for item, subject in enumerate(subjects):
+            if (counted := chosen[subject]) != item:
                 batch.superseded[item] = counted
             else:
-                batch._add(item, reported)
+                batch._add(item, items[item])
         batch.returned = [token.of_session(session.id) for session, token in returned]
         return batch
 
@@ -127,7 +128,7 @@ class Batch:
     def _add(self, item: int, reported: Reported) -> None:
         """Add a report. One of another kind than its token is for gets no row, so that it is answered `fenced`."""
         is_body = reported.token.number == BODY
-        match reported.report.WhichOneof("kind"):
+        match reported.kind:
             case "call" if is_body:
                 self._add_call(item, reported)
             case "completed" | "attempt_failed" | "failed" if not is_body:
@@ -169,7 +170,7 @@ def take(inbox: list[Reported], most: int) -> list[Reported]:
 def _result_row(item: int, reported: Reported) -> TaskResult:
     report, token, session = reported.report, reported.token, reported.session
     head = (item, token.execution_id, token.number, token.epoch, session.id)
-    match report.WhichOneof("kind"):
+    match reported.kind:
         case "completed":
             ok = report.completed
             return TaskResult(*head, "completed", ok.outputs.SerializeToString(), None, ok.code_digest,
@@ -189,7 +190,7 @@ def _result_row(item: int, reported: Reported) -> TaskResult:
 def _end_row(item: int, reported: Reported) -> BodyEnd:
     report, token = reported.report, reported.token
     head = (item, token.execution_id, token.epoch, reported.session.id)
-    match report.WhichOneof("kind"):
+    match reported.kind:
         case "returned":
             done = report.returned
             return BodyEnd(*head, "returned", done.result.SerializeToString(), None, list(done.not_reached), (),

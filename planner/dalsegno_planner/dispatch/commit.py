@@ -287,21 +287,21 @@ def _last_turn(last: UUID, served: Iterable[UUID]) -> UUID:
 
 def _acknowledge(batch: Batch, durable: set[int]) -> None:
     """Tell each session which of its reports are durable, and which came from a lease that was lost."""
-    acks: defaultdict[Session, list[executor_service_pb2.Ack]] = defaultdict(list)
+    messages: defaultdict[Session, Message] = defaultdict(Message)
     for item, reported in enumerate(batch.items):
+        acks = messages[reported.session].acks.acks
         if batch.superseded.get(item, item) in durable:
-            ack = executor_service_pb2.Ack(report_id=reported.report.report_id, status=_DURABLE)
+            acks.add(report_id=reported.report.report_id, status=_DURABLE)
         else:
-            ack = executor_service_pb2.Ack(
+            acks.add(
                 report_id=reported.report.report_id,
                 status=executor_service_pb2.ACK_STATUS_FENCED,
                 reason="the task was given to another executor, or its execution has ended",
             )
-        acks[reported.session].append(ack)
         if reported.ends_task:
             reported.session.ended(reported.token)
-    for session, its_acks in acks.items():
-        session.send(Message(acks=executor_service_pb2.Acks(acks=its_acks)))
+    for session, message in messages.items():
+        session.send(message)
 
 
 def _reject(reported: Reported, reason: str) -> None:

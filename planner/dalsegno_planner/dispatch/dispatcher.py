@@ -24,7 +24,16 @@ from dalsegno_planner.dispatch.notify import Notifier
 from dalsegno_planner.dispatch.outcomes import Outcomes
 from dalsegno_planner.dispatch.recorded import awaited_numbers, recorded_calls
 from dalsegno_planner.dispatch.retention import Retention
-from dalsegno_planner.dispatch.sessions import Held, Message, Session, Sessions, Token, definition_rows, routes_of
+from dalsegno_planner.dispatch.sessions import (
+    Held,
+    Message,
+    Session,
+    Sessions,
+    Token,
+    definition_rows,
+    routes_of,
+    uuid_of,
+)
 from dalsegno_planner.dispatch.tasks import ClaimedTask
 from dalsegno_planner.settings import Settings
 from dalsegno_planner.store.definitions import Definitions
@@ -111,7 +120,7 @@ class Dispatcher:
 
     async def open(self, hello: executor_service_pb2.Hello) -> Session:
         """Open the session that `hello` asks for, and welcome the executor."""
-        session_id = UUID(bytes=hello.session_key)
+        session_id = uuid_of(hello.session_key)
         project = hello.project or "default"
         routes = routes_of(hello.definitions, project, pinned_only=hello.pinned_only)
         in_hand = [Token.of(token) for token in hello.in_hand]
@@ -189,7 +198,7 @@ class Dispatcher:
     def _note_submitted(self, reported: Sequence[Reported]) -> None:
         look_at = asyncio.get_running_loop().time() + self.settings.poll_interval
         for one in reported:
-            if one.report.call.HasField("submitted"):
+            if one.kind == "call" and one.report.call.HasField("submitted"):
                 one.session.awaits(one.token, [one.report.call.number], look_at)
 
     def _give_back(self, session: Session, tokens: Sequence[Token]) -> None:
@@ -244,10 +253,12 @@ class Dispatcher:
             return  # The stream has ended since; what it does not name when it comes back is given to others.
         accept_by = asyncio.get_running_loop().time() + self.settings.accept_within
         at_once = [task for task in tasks if not (task.is_body and task.recorded_count)]
+        message = Message()
         for task in at_once:
             session.sent(task.token, task.lane, accept_by, limited=task.is_limited)
+            task.fill(message.tasks.tasks.add())
         if at_once:
-            session.send(Message(tasks=executor_service_pb2.Tasks(tasks=[task.message() for task in at_once])))
+            session.send(message)
         for task in tasks:
             if task.is_body and task.recorded_count:
                 session.preparing[task.token.execution_id] = []

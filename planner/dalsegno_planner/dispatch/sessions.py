@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
+
+from asyncpg.pgproto import pgproto
 
 from dalsegno.errors import UsageError
 from dalsegno.v1 import definition_pb2, executor_service_pb2
@@ -28,6 +31,12 @@ _MOST_CREDIT = 1_000_000
 Message = executor_service_pb2.ExecutorServiceWorkResponse
 
 
+@lru_cache(maxsize=4096)
+def uuid_of(data: bytes) -> UUID:
+    """Return the UUID of 16 bytes, of the kind that the database takes and compares fastest."""
+    return pgproto.UUID(data)
+
+
 class Token(NamedTuple):
     """Proves that a task was given to the session that speaks of it."""
 
@@ -42,9 +51,10 @@ class Token(NamedTuple):
         Raises:
             UsageError: If it cannot be one.
         """
-        if len(message.execution_id) != 16 or max(message.number, message.epoch) > _MOST:
+        execution_id, number, epoch = message.execution_id, message.number, message.epoch
+        if len(execution_id) != 16 or number > _MOST or epoch > _MOST:
             raise UsageError("a message names a task by a token that no planner has given", reason="INVALID_TOKEN")
-        return cls(UUID(bytes=message.execution_id), message.number, message.epoch)
+        return cls(uuid_of(execution_id), number, epoch)
 
     def of_session(self, session_id: UUID) -> TaskToken:
         """Return the token as the database takes it from a session."""
@@ -52,9 +62,15 @@ class Token(NamedTuple):
 
     def message(self) -> executor_service_pb2.TaskToken:
         """Return the token as a message."""
-        return executor_service_pb2.TaskToken(
-            execution_id=self.execution_id.bytes, number=self.number, epoch=self.epoch
-        )
+        message = executor_service_pb2.TaskToken()
+        self.fill(message)
+        return message
+
+    def fill(self, message: executor_service_pb2.TaskToken) -> None:
+        """Write the token into a message."""
+        message.execution_id = self.execution_id.bytes
+        message.number = self.number
+        message.epoch = self.epoch
 
 
 @dataclass(slots=True)

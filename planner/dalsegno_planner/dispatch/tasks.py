@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from dalsegno.v1 import definition_pb2, execution_pb2, executor_service_pb2, replay_service_pb2, value_pb2
@@ -22,8 +21,7 @@ _ON_STALE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedTask:
+class ClaimedTask(NamedTuple):
     """A task that was claimed, as the database returns it."""
 
     session_id: UUID
@@ -59,21 +57,24 @@ class ClaimedTask:
 
     def message(self) -> executor_service_pb2.Task:
         """Return the task as a message; a body's recorded calls are left out."""
+        task = executor_service_pb2.Task()
+        self.fill(task)
+        return task
+
+    def fill(self, task: executor_service_pb2.Task) -> None:
+        """Fill in an empty message, where it is: one that is put into another is serialized and parsed again."""
         row = self.row
-        task = executor_service_pb2.Task(
-            token=self.token.message(),
-            project=row["project"],
-            definition=definition_pb2.DefinitionRef(
-                module=row["module"], name=row["name"], pinned_digest=row["pinned_digest"]
-            ),
-            lane=_LANES[self.lane],
-            reserved=self.reserved,
-        )
+        self.token.fill(task.token)
+        task.project = row["project"]
+        definition = task.definition
+        definition.module, definition.name = row["module"], row["name"]
+        definition.pinned_digest = row["pinned_digest"]
+        task.lane = _LANES[self.lane]
+        task.reserved = self.reserved
         if self.is_body:
             self._fill_body(task.body)
         else:
             self._fill_step(task.step)
-        return task
 
     def _fill_step(self, step: executor_service_pb2.StepTask) -> None:
         row = self.row
