@@ -118,14 +118,15 @@ class Fleet:
         """Give tasks to runners, or let them wait for one."""
         batches: dict[RunnerId, Tasks] = {}
         candidates = [runner for runner in self.runners.values() if runner.ready and not runner.exclusive]
+        now = time.monotonic()
         for task in tasks:
             key = key_of(task.token)
-            if task.HasField("recorded"):
+            if key[1] == BODY and task.HasField("recorded"):
                 runner = self._holder_of_page(task, key)
             else:
                 runner = self._choose(task, candidates)
                 if runner is not None:
-                    self._note_given(runner, task, key)
+                    self._note_given(runner, task, key, now)
             if runner is not None:
                 given = batches.setdefault(runner.id, Tasks()).tasks
                 given.append(task)
@@ -247,9 +248,8 @@ class Fleet:
             self._start_alone()
         return None
 
-    def _note_given(self, runner: Runner, task: Task, key: TaskKey) -> None:
-        now = time.monotonic()
-        if task.HasField("body"):
+    def _note_given(self, runner: Runner, task: Task, key: TaskKey, now: float) -> None:
+        if key[1] == BODY:
             runner.bodies[key] = Given(task, key, now)
         else:
             runner.give_step(Given(task, key, now if len(runner.steps) < runner.step_slots else None))
@@ -299,13 +299,14 @@ class Fleet:
 
     def _hear_reports(self, runner: Runner, reports: Sequence[Report]) -> bool:
         """Take reports; return whether there is more among them than that calls begin."""
-        more = False
+        more = some_end = False
         for report in reports:
             key = key_of(report.token)
             given = runner.bodies.get(key) if key[1] == BODY else runner.steps.get(key)
             if given is None:
                 continue
             if ends_task(report):
+                some_end = True
                 self._let_go(runner, given)
             elif self._follow_call(given, report):
                 continue
@@ -316,6 +317,8 @@ class Fleet:
                     report_id=report_id, status=ACK_STATUS_FENCED, reason="the task is not this executor's any more"
                 )
                 self.answer(runner.id, [ack])
+        if some_end:
+            _begin_next(runner)
         if more:
             _observe_pace(runner, reports)
         return more
@@ -343,6 +346,7 @@ class Fleet:
                 again.append(given.task)
             else:
                 self._session.give_back([key])
+        _begin_next(runner)
         self._place_again(again)
 
     def _place_again(self, tasks: Sequence[Task]) -> None:
@@ -360,10 +364,6 @@ class Fleet:
     def _let_go(self, runner: Runner, given: Given) -> None:
         runner.remove(given.key)
         self._holders.pop(given.key, None)
-        now = runner.idle_since = time.monotonic()
-        for next_given in runner.at_work():
-            if next_given.since is None:
-                next_given.since = now
 
     def _hung_up(self, runner: Runner) -> None:
         if runner.process is None:
@@ -375,6 +375,14 @@ class Fleet:
     def _kill_hung_up(self, runner: Runner) -> None:
         if self.runners.get(runner.id) is runner and runner.process is not None:
             runner.process.kill()
+
+
+def _begin_next(runner: Runner) -> None:
+    """Note that steps which it was given in advance can be running, now that others have ended."""
+    now = runner.idle_since = time.monotonic()
+    for given in runner.at_work():
+        if given.since is None:
+            given.since = now
 
 
 def _stopped(given: Iterable[Given]) -> int:

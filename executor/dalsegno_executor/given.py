@@ -53,6 +53,7 @@ class Runner:
         exclusive: It runs one task at a time, and is there to be killed.
         killed_for: Why the stream process has killed it, if it has.
         taking_back: It was asked for the steps that it has not started.
+        bulk: Those of its steps that are not live, to which live ones go before.
     """
 
     id: RunnerId
@@ -68,6 +69,7 @@ class Runner:
     idle_since: float = 0.0
     steps: dict[TaskKey, Given] = field(default_factory=dict)
     bodies: dict[TaskKey, Given] = field(default_factory=dict)
+    bulk: set[TaskKey] = field(default_factory=set)
     pace: Pace = field(default_factory=Pace)
 
     @property
@@ -93,9 +95,12 @@ class Runner:
     def give_step(self, given: Given) -> None:
         """Note that it was given a step. A live one goes before all that has not started and is not."""
         self.steps[given.key] = given
-        if not is_live(given.task) or len(self.steps) <= self.step_slots:
+        if not is_live(given.task):
+            self.bulk.add(given.key)
             return
-        later = [key for key in islice(self.steps, self.step_slots, None) if not is_live(self.steps[key].task)]
+        if not self.bulk or len(self.steps) <= self.step_slots:
+            return
+        later = [key for key in islice(self.steps, self.step_slots, None) if key in self.bulk]
         for key in later:
             self.steps[key] = self.steps.pop(key)
 
@@ -109,6 +114,7 @@ class Runner:
 
     def remove(self, key: TaskKey) -> Given | None:
         """Forget a task."""
+        self.bulk.discard(key)
         return self.steps.pop(key, None) or self.bodies.pop(key, None)
 
     def all_given(self) -> list[Given]:

@@ -56,7 +56,7 @@ from dalsegno_executor.events import (
 )
 from dalsegno_executor.log_lines import LogQueue
 from dalsegno_executor.open_reports import OpenReport, OpenReports
-from dalsegno_executor.tokens import TaskKey, ends_task, is_live, key_of, token_of
+from dalsegno_executor.tokens import BODY, TaskKey, ends_task, is_live, key_of, token_of
 
 PROTOCOL_VERSION = 1
 
@@ -231,7 +231,7 @@ class Session:
         if ends:
             held.ended = True
             held.slots.in_hand -= 1
-        if report.call.HasField("submitted"):
+        if key[1] == BODY and report.call.HasField("submitted"):
             held.awaiting.add(report.call.number)
         held.open_reports += 1
         self._open.add(OpenReport(report, key, runner, report.report_id, ends, held.live))
@@ -301,7 +301,8 @@ class Session:
         delivered = []
         for task in tasks:
             key = key_of(task.token)
-            if task.WhichOneof("work") == "recorded":
+            is_body = key[1] == BODY
+            if is_body and task.HasField("recorded"):
                 if self.holds(key):
                     self._held[key].awaiting.update(_awaited(task.recorded))
                     delivered.append(task)
@@ -311,7 +312,9 @@ class Session:
             if self.draining:
                 self._outbox.returned.append(task.token)
             elif key not in self._held:
-                self._held[key] = _Held(slots, is_live(task), awaiting=set(_awaited(task.body.recorded)))
+                held = self._held[key] = _Held(slots, is_live(task))
+                if is_body:
+                    held.awaiting.update(_awaited(task.body.recorded))
                 slots.in_hand += 1
                 self._outbox.accepted.append(task.token)
                 delivered.append(task)
