@@ -21,6 +21,7 @@ def to_payload(
     payload_limit: int | None = None,
     *,
     what: str = "the value",
+    payload: Payload | None = None,
 ) -> Payload:
     """Turn an encoded value into a payload; a large one is in the store when this returns.
 
@@ -30,6 +31,7 @@ def to_payload(
         inline_limit: Bytes.
         payload_limit: Bytes; the default or ``DALSEGNO_PAYLOAD_LIMIT`` where none is given.
         what: How an error names the value.
+        payload: An empty message that is filled in and returned; without it a new one.
 
     Raises:
         UsageError: With reason ``PAYLOAD_TOO_LARGE``.
@@ -37,8 +39,8 @@ def to_payload(
     """
     check_size(encoded, payload_limit, what=what)
     if store is None or encoded.size <= inline_limit:
-        return inline_payload(encoded)
-    payload = referenced_payload(encoded)
+        return inline_payload(encoded, payload)
+    payload = referenced_payload(encoded, payload)
     store.put(payload.object_key, encoded.data)
     return payload
 
@@ -61,30 +63,30 @@ def encode_named(value: object, what: str) -> Encoded:
         ) from error
 
 
-def inline_payload(encoded: Encoded) -> Payload:
-    """Return a payload that carries its content."""
-    from dalsegno.v1.value_pb2 import Payload
-
-    return Payload(
-        codec=encoded.codec,
-        digest=encoded.digest,
-        size=encoded.size,
-        canonical=encoded.canonical,
-        inline=encoded.data,
-    )
+def inline_payload(encoded: Encoded, payload: Payload | None = None) -> Payload:
+    """Return a payload that carries its content: an empty one that is given, or a new one."""
+    payload = _described(encoded, payload)
+    payload.inline = encoded.data
+    return payload
 
 
-def referenced_payload(encoded: Encoded) -> Payload:
-    """Return a payload that says where the content is, or is going to be."""
-    from dalsegno.v1.value_pb2 import Payload
+def referenced_payload(encoded: Encoded, payload: Payload | None = None) -> Payload:
+    """Return a payload that says where the content is, or is going to be: an empty one that is given, or a new one."""
+    payload = _described(encoded, payload)
+    payload.object_key = object_key(encoded.checksum)
+    return payload
 
-    return Payload(
-        codec=encoded.codec,
-        digest=encoded.digest,
-        size=encoded.size,
-        canonical=encoded.canonical,
-        object_key=object_key(encoded.checksum),
-    )
+
+def _described(encoded: Encoded, payload: Payload | None) -> Payload:
+    if payload is None:
+        from dalsegno.v1.value_pb2 import Payload
+
+        payload = Payload()
+    payload.codec = encoded.codec
+    payload.digest = encoded.digest
+    payload.size = encoded.size
+    payload.canonical = encoded.canonical
+    return payload
 
 
 def read_payload(payload: Payload, store: ObjectStore | None) -> Encoded:

@@ -38,11 +38,11 @@ class Environment:
         """Return a value, a new object at every call."""
         return from_payload(payload, self.store)
 
-    def write(self, value: object, what: str) -> tuple[Encoded, Payload]:
+    def write(self, value: object, what: str, payload: Payload | None = None) -> tuple[Encoded, Payload]:
         """Encode a value, and store it if it is large; `what` is how an error names it."""
         encoded = encode_named(value, what)
-        return encoded, self.store_encoded(encoded, what)
+        return encoded, self.store_encoded(encoded, what, payload)
 
-    def store_encoded(self, encoded: Encoded, what: str = "the value") -> Payload:
-        """Return the payload of an encoded value; a large one is in the store then."""
-        return to_payload(encoded, self.store, self.inline_limit, self.payload_limit, what=what)
+    def store_encoded(self, encoded: Encoded, what: str = "the value", payload: Payload | None = None) -> Payload:
+        """Return the payload of an encoded value, the given one or a new one; a large value is in the store then."""
+        return to_payload(encoded, self.store, self.inline_limit, self.payload_limit, what=what, payload=payload)

@@ -38,9 +38,10 @@ def store_outputs(
     message = Outputs() if message is None else message
     encoded = []
     for name, part in zip(names, _split(step, names, value), strict=True):
-        stored, payload = environment.write(part, f"output {name!r} of step {step.name!r}")
+        output = message.outputs.add()
+        output.name = name
+        stored, _ = environment.write(part, f"output {name!r} of step {step.name!r}", output.payload)
         encoded.append(stored)
-        message.outputs.add(name=name, payload=payload)
     return StoredOutputs(names, tuple(encoded), message)
 
 

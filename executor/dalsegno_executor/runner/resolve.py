@@ -33,8 +33,7 @@ class Resolver:
         Raises:
             BackendError: If a value is not to be had.
         """
-        bindings = inputs.bindings
-        return {name: self.value(binding) for name, binding in bindings.items()} if bindings else {}
+        return {name: self.value(binding) for name, binding in inputs.bindings.items()}
 
     def value(self, binding: Binding) -> Any:
         """Return one value."""

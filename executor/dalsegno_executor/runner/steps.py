@@ -109,6 +109,8 @@ def _the_step(task: Task, step: Step[..., Any] | None) -> Step[..., Any]:
 
 def _read_arguments(task: Task, environment: Environment) -> dict[str, object]:
     work = task.step
+    if not work.inputs.bindings:
+        return {}
     try:
         return Resolver(environment, work.upstream, work.flow_inputs).arguments(work.inputs)
     except (BackendError, NotFoundError) as error:
