@@ -125,6 +125,7 @@ class Session:
         # The last report of which all that was written before is sent.
         self._written_through = 0
         self._slots = AllSlots()
+        self._credit_with_reports = False
         self._outbox = _Outbox()
 
     # The connection.
@@ -175,8 +176,8 @@ class Session:
     def next_message(self) -> ExecutorServiceWorkRequest | None:
         """Return what to send now, if anything.
 
-        Credit goes before reports: a report makes work ready that the credit is for. Lines of the log go before the
-        reports that came after them: whoever sees that something has ended finds what it has written.
+        Credit goes with reports, or before them: a report makes work ready that the credit is for. Lines of the log go
+        before the reports that came after them: whoever sees that something has ended finds what it has written.
         """
         if self.state is not State.OPEN:
             return None
@@ -190,11 +191,14 @@ class Session:
         if outbox.returned:
             returned, outbox.returned = outbox.returned, []
             return ExecutorServiceWorkRequest(returned=Returned(tokens=returned))
+        reports = self._next_reports() if self._credit_with_reports else None
         credit = None if self.draining else self._slots.take_offers()
-        if credit is not None:
+        if credit is not None and reports is None:
             return ExecutorServiceWorkRequest(credit=credit)
-        reports = self._open.take(self._written_through if self._log else self._open.last_id)
+        reports = reports or self._next_reports()
         if reports is not None:
+            if credit is not None:
+                reports.reports.credit.CopyFrom(credit)
             return reports
         if outbox.heartbeat is not None:
             heartbeat, outbox.heartbeat = outbox.heartbeat, None
@@ -205,6 +209,9 @@ class Session:
             self._written_through = self._open.last_id
             return ExecutorServiceWorkRequest(log_lines=self._log.take())
         return None
+
+    def _next_reports(self) -> ExecutorServiceWorkRequest | None:
+        return self._open.take(self._written_through if self._log else self._open.last_id)
 
     # What the runners say.
 
@@ -292,6 +299,7 @@ class Session:
     def _welcome(self, welcome: Welcome) -> list[Event]:
         self.state = State.OPEN
         self._slots.begin_anew()
+        self._credit_with_reports = welcome.credit_with_reports
         self._open.begin_anew()
         lost = self._drop([key_of(token) for token in welcome.lost], "the task was given to another executor")
         # The order matters: credit is offered once it is known which tasks are gone.

@@ -65,6 +65,19 @@ async def test_no_more_tasks_than_credit(planner: Serving) -> None:
         assert worker.count("tasks") == 0
 
 
+async def test_credit_that_comes_with_reports_is_for_what_they_make_ready(planner: Serving) -> None:
+    await planner.start(pipeline_header(), [step("work"), step("work_2", after=[1])])
+    async with scripted_worker(planner.channel) as worker:
+        assert (await worker.hello()).credit_with_reports
+        worker.credit(steps=1)
+        first = await worker.task()
+        completed = executor_service_pb2.StepCompleted()
+        report = executor_service_pb2.Report(report_id=1, token=first.token, completed=completed)
+        credit = executor_service_pb2.Credit(steps=1)
+        worker.send(reports=executor_service_pb2.Reports(reports=[report], credit=credit))
+        assert (await worker.task()).step.invocation_id == "work_2"
+
+
 async def test_live_work_goes_first_and_has_credit_of_its_own(planner: Serving) -> None:
     for lane in (execution_pb2.LANE_BULK, execution_pb2.LANE_LIVE):
         await planner.start(pipeline_header(lane=lane), [step("work"), step("work_2")])

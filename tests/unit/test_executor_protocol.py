@@ -122,6 +122,23 @@ def test_credit_is_what_is_free_and_is_offered_once() -> None:
     assert len(reports.reports.reports) == 1
 
 
+def test_credit_comes_with_reports_where_the_planner_takes_it_there() -> None:
+    talk = Conversation()
+    talk.tell(welcome=Welcome(credit_with_reports=True))
+    [message] = talk.sent()
+    assert (message.credit.steps, message.credit.bodies) == (4, 2)
+    talk.give(step(1), step(2))
+    talk.sent()
+    talk.session.report(completed(1))
+    [message] = talk.sent()
+    assert [report.token.number for report in message.reports.reports] == [1]
+    assert message.reports.credit == Credit(steps=1)
+    talk.session.drain()
+    talk.session.report(completed(2))
+    [message] = talk.sent()
+    assert not message.reports.HasField("credit")
+
+
 def test_a_wide_window_is_refilled_in_few_messages() -> None:
     talk = Conversation(steps=64)
     talk.sent()

@@ -152,6 +152,9 @@ class Dispatcher:
         """Take in one message of a session."""
         match message.WhichOneof("message"):
             case "reports":
+                # Both before anything is waited for, so that they come into one commit.
+                if message.reports.HasField("credit"):
+                    self._add_credit(session, message.reports.credit)
                 if session.lines_stored is not None:
                     await self._log_writer.wait(session.lines_stored)
                     session.lines_stored = None
@@ -159,8 +162,7 @@ class Dispatcher:
                 self._note_submitted(reported)
                 await self._commit_loop.report(reported)
             case "credit":
-                session.add_credit(message.credit)
-                self._commit_loop.wake()
+                self._add_credit(session, message.credit)
             case "accepted":
                 for token in message.accepted.tokens:
                     session.unaccepted.pop(Token.of(token), None)
@@ -195,6 +197,10 @@ class Dispatcher:
         session.routes |= routes
         self._work_ready()
 
+    def _add_credit(self, session: Session, credit: executor_service_pb2.Credit) -> None:
+        session.add_credit(credit)
+        self._commit_loop.wake()
+
     def _note_submitted(self, reported: Sequence[Reported]) -> None:
         look_at = asyncio.get_running_loop().time() + self.settings.poll_interval
         for one in reported:
@@ -215,6 +221,7 @@ class Dispatcher:
             object_store_url=self.settings.object_store,
             inline_limit=self.settings.inline_limit,
             payload_limit=self.settings.payload_limit,
+            credit_with_reports=True,
         )
 
     # What commits bring about.

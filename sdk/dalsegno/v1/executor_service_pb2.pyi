@@ -553,18 +553,26 @@ class Reports(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPORTS_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Report]:
         """In the order in which they came about."""
+
+    @_builtins.property
+    def credit(self) -> Global___Credit:
+        """The slots that are free since, so that one commit records the reports and claims what the slots are for. Only where
+        the planner's `welcome` says that it looks for them here.
+        """
 
     def __init__(
         self,
         *,
         reports: _abc.Iterable[Global___Report] | None = ...,
+        credit: Global___Credit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1087,6 +1095,7 @@ class Welcome(_message.Message):
     INLINE_LIMIT_FIELD_NUMBER: _builtins.int
     PAYLOAD_LIMIT_FIELD_NUMBER: _builtins.int
     CANCEL_GRACE_FIELD_NUMBER: _builtins.int
+    CREDIT_WITH_REPORTS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """The version of the protocol that the planner speaks."""
     object_store_url: _builtins.str
@@ -1095,6 +1104,8 @@ class Welcome(_message.Message):
     """Values up to this many bytes travel inline."""
     payload_limit: _builtins.int
     """Values above this many bytes are refused."""
+    credit_with_reports: _builtins.bool
+    """Whether credit may come with reports."""
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """How often the executor is to say that it is alive."""
@@ -1127,10 +1138,11 @@ class Welcome(_message.Message):
         inline_limit: _builtins.int = ...,
         payload_limit: _builtins.int = ...,
         cancel_grace: _duration_pb2.Duration | None = ...,
+        credit_with_reports: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accept_within", b"accept_within", "cancel_grace", b"cancel_grace", "heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_within", b"accept_within", "cancel_grace", b"cancel_grace", "heartbeat_interval", b"heartbeat_interval", "inline_limit", b"inline_limit", "lease_duration", b"lease_duration", "lost", b"lost", "object_store_url", b"object_store_url", "payload_limit", b"payload_limit", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_within", b"accept_within", "cancel_grace", b"cancel_grace", "credit_with_reports", b"credit_with_reports", "heartbeat_interval", b"heartbeat_interval", "inline_limit", b"inline_limit", "lease_duration", b"lease_duration", "lost", b"lost", "object_store_url", b"object_store_url", "payload_limit", b"payload_limit", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
