@@ -262,8 +262,10 @@ class Dispatcher:
         at_once = [task for task in tasks if not (task.is_body and task.recorded_count)]
         message = Message()
         for task in at_once:
-            session.sent(task.token, task.lane, accept_by, limited=task.is_limited)
-            task.fill(message.tasks.tasks.add())
+            filled = message.tasks.tasks.add()
+            task.fill(filled)
+            limited = not task.is_body and filled.step.options.HasField("concurrency")
+            session.sent(task.token, task.lane, accept_by, limited=limited)
         if at_once:
             session.send(message)
         for task in tasks:

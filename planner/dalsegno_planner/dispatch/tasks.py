@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from dalsegno.v1 import definition_pb2, execution_pb2, executor_service_pb2, replay_service_pb2, value_pb2
+from dalsegno.v1 import execution_pb2, executor_service_pb2, replay_service_pb2, value_pb2
 from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.core.lanes import Lane, lane_of
 from dalsegno_planner.dispatch.sessions import Token
@@ -40,12 +40,6 @@ class ClaimedTask(NamedTuple):
         return lane_of(self.row["lane"])
 
     @property
-    def is_limited(self) -> bool:
-        """Whether a limit says how many of its kind run at once."""
-        options = self.row["options"]
-        return bool(options) and definition_pb2.StepOptions.FromString(options).HasField("concurrency")
-
-    @property
     def is_body(self) -> bool:
         """Whether it is the body of a flow."""
         return self.token.number == BODY
@@ -68,9 +62,12 @@ class ClaimedTask(NamedTuple):
         task.project = row["project"]
         definition = task.definition
         definition.module, definition.name = row["module"], row["name"]
-        definition.pinned_digest = row["pinned_digest"]
         task.lane = _LANES[self.lane]
-        task.reserved = self.reserved
+        # What is nothing anyway is not set: there are many, and each costs.
+        if row["pinned_digest"]:
+            definition.pinned_digest = row["pinned_digest"]
+        if self.reserved:
+            task.reserved = True
         if self.is_body:
             self._fill_body(task.body)
         else:
@@ -80,13 +77,17 @@ class ClaimedTask(NamedTuple):
         row = self.row
         step.invocation_id = row["invocation_id"]
         step.attempt = row["attempt"]
-        step.attempts_before = row["attempts_before"]
-        step.inputs.ParseFromString(row["inputs"])
-        step.options.ParseFromString(row["options"])
-        for number, outputs in zip(row["upstream"] or (), row["upstream_outputs"] or (), strict=True):
-            upstream = step.upstream.add(number=number)
-            if outputs is not None:
-                upstream.outputs.ParseFromString(outputs)
+        if row["attempts_before"]:
+            step.attempts_before = row["attempts_before"]
+        if row["inputs"]:
+            step.inputs.ParseFromString(row["inputs"])
+        if row["options"]:
+            step.options.ParseFromString(row["options"])
+        if row["upstream"]:
+            for number, outputs in zip(row["upstream"], row["upstream_outputs"], strict=True):
+                upstream = step.upstream.add(number=number)
+                if outputs is not None:
+                    upstream.outputs.ParseFromString(outputs)
         if row["flow_inputs"]:
             everything = value_pb2.FlowInputs.FromString(row["flow_inputs"])
             for name in references(step.inputs).flow_inputs:
