@@ -111,6 +111,7 @@ class _Trace:
         self._pipeline = pipeline
         self._pinned = pinned
         self._payload_of = payload_of
+        self._common: dict[Step[..., Any], bytes] = {}
         self._ids = InvocationIds()
         self._numbers: dict[str, int] = {}
         self._latest: dict[str, int] = {}
@@ -125,22 +126,13 @@ class _Trace:
         id: str | None,
         after: Sequence[object],
     ) -> object:
-        from dalsegno.v1.execution_service_pb2 import StepSpec
-
-        inputs = self._bind_inputs(step, bind_arguments(step.function, args, kwargs))
-        upstream = sorted(self._upstream_of(after))
+        spec = self._spec_of(step)
+        self._bind_inputs(spec.inputs, step, bind_arguments(step.function, args, kwargs))
+        if after:
+            spec.after.extend(sorted(self._upstream_of(after)))
         number = len(self.steps) + 1
-        invocation_id = self._ids.give(step.name, id)
-        self.steps.append(
-            StepSpec(
-                invocation_id=invocation_id,
-                definition=definition_ref(step, pinned=self._pinned),
-                code_digest=step.digest,
-                inputs=inputs,
-                after=upstream,
-                options=step_options(step.options),
-            )
-        )
+        invocation_id = spec.invocation_id = self._ids.give(step.name, id)
+        self.steps.append(spec)
         self.definitions[step] = None
         self._numbers[invocation_id] = self._latest[step.name] = number
         outputs = [OutputPlaceholder(number, invocation_id, output) for output in step.options.outputs]
@@ -219,14 +211,25 @@ class _Trace:
                 problems=error.problems,
             ) from error
 
-    def _bind_inputs(self, step: Step[..., Any], arguments: Arguments) -> Inputs:
-        from dalsegno.v1.value_pb2 import Inputs
+    def _spec_of(self, step: Step[..., Any]) -> StepSpec:
+        """Return a new message with what all calls of a step have in common."""
+        from dalsegno.v1.execution_service_pb2 import StepSpec
 
-        inputs = Inputs()
+        common = self._common.get(step)
+        if common is None:
+            spec = StepSpec(
+                definition=definition_ref(step, pinned=self._pinned),
+                code_digest=step.digest,
+                options=step_options(step.options),
+            )
+            spec.inputs.SetInParent()
+            common = self._common[step] = spec.SerializeToString()
+        return StepSpec.FromString(common)
+
+    def _bind_inputs(self, inputs: Inputs, step: Step[..., Any], arguments: Arguments) -> None:
         for name, value in arguments.items():
             what = f"argument {name!r} of step {step.name!r}"
             inputs.bindings[name].CopyFrom(self.bind_named(value, what, step=step.name, parameter=name))
-        return inputs
 
     def _output(self, placeholder: OutputPlaceholder) -> Binding:
         from dalsegno.v1.value_pb2 import Binding, OutputRef
