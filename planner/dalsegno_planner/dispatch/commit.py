@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -231,28 +232,36 @@ class CommitLoop:
         self._last_body = _last_turn(self._last_body, (t.token.execution_id for t in tasks if t.is_body))
         return tasks
 
-    async def _execute(self, batch: Batch, claims: Sequence[Claim]) -> Any:
-        arguments = (batch.results, batch.calls, batch.attempts, batch.ends, batch.returned, claims)
+    async def _execute(self, batch: Batch, claims: list[Claim]) -> Any:
+        # Nearly all commits succeed at once, and one that carries little costs less than what counts attempts.
+        with suppress(*_PASSING):
+            return await self._execute_once(batch, claims)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(_PASSING),
             wait=wait_random_exponential(multiplier=0.05, max=2),
         ):
             with attempt:
-                try:
-                    if self._connection is None:
-                        self._connection = await self._connect()
-                    return await self._connection.fetchrow(_QUERIES["commit"], *arguments)
-                except _NO_FAULT_OF_THE_BATCH as error:
-                    log.warning("database_unreachable", error=str(error), reports=len(batch.items))
-                    if self._connection is not None:
-                        self._connection.terminate()
-                        self._connection = None
-                        # Whether the commit was made is unknown: reports are known again by their tokens, but tasks
-                        # may have been claimed that nobody was told of. Executors reconnect and say what they hold.
-                        self._outcome.connection_lost()
-                        arguments = (*arguments[:5], [])
-                    raise
+                return await self._execute_once(batch, claims)
         raise AssertionError("unreachable")
+
+    async def _execute_once(self, batch: Batch, claims: list[Claim]) -> Any:
+        """Commit a batch. Where the connection is lost, the claims are taken back: they are not made a second time."""
+        try:
+            if self._connection is None:
+                self._connection = await self._connect()
+            return await self._connection.fetchrow(
+                _QUERIES["commit"], batch.results, batch.calls, batch.attempts, batch.ends, batch.returned, claims
+            )
+        except _NO_FAULT_OF_THE_BATCH as error:
+            log.warning("database_unreachable", error=str(error), reports=len(batch.items))
+            if self._connection is not None:
+                self._connection.terminate()
+                self._connection = None
+                # Whether the commit was made is unknown: reports are known again by their tokens, but tasks may have
+                # been claimed that nobody was told of. Executors reconnect and say what they hold.
+                self._outcome.connection_lost()
+                claims.clear()
+            raise
 
     async def _isolate(self, batch: Batch, error: asyncpg.PostgresError) -> None:
         """Commit the halves of a batch that cannot be committed; refuse the one report that remains."""
