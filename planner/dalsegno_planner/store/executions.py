@@ -160,11 +160,6 @@ async def record_finished(
     return await _create(connection, new, insert)
 
 
-async def set_rank(connection: Connection, execution_id: UUID, rank: int) -> None:
-    """Give an execution and its tasks another rank."""
-    await connection.execute(SQL["set_rank"], execution_id, rank)
-
-
 async def record_provenance(
     connection: Connection, execution_id: UUID, source_id: UUID, requested_by: str, single_step: bool, inputs: list[str]
 ) -> Execution:

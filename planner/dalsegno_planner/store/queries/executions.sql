@@ -127,12 +127,6 @@ WITH execution AS (
 )
 SELECT created_at FROM execution;
 
--- name: set_rank
-WITH execution AS (
-    UPDATE executions SET lane = $2 WHERE id = $1 RETURNING id
-)
-UPDATE tasks SET lane = $2 FROM execution WHERE tasks.execution_id = execution.id;
-
 -- name: record_provenance
 -- Of an imported replay: $1 execution, $2 source, $3 who asked, $4 whether of a single step, $5 what is known of it.
 UPDATE executions SET source_id = $2, requested_by = $3, single_step = $4, replay = $5 WHERE id = $1;
