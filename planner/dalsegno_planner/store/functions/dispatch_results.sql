@@ -140,13 +140,17 @@ DECLARE
     more state_change[];
     unreached resolved_call[];
 BEGIN
-    WITH ended AS (
-        DELETE FROM tasks t
-        USING (SELECT u AS r, u.execution_id, u.number, u.epoch, u.session_id FROM unnest(results) u
-               WHERE u.outcome <> 'retry' ORDER BY u.execution_id, u.number OFFSET 0) o
-        WHERE t.execution_id = o.execution_id AND t.number = o.number AND t.epoch = o.epoch
-          AND t.session_id IS NOT DISTINCT FROM o.session_id
-        RETURNING o.r
+    -- Looked up one by one: joined, all tasks are gone through where statistics are of a time when there were none.
+    WITH held AS (
+        SELECT o.r, h.address
+        FROM (SELECT u AS r FROM unnest(results) u WHERE u.outcome <> 'retry' ORDER BY u.execution_id, u.number) o
+        CROSS JOIN LATERAL (
+            SELECT k.ctid AS address FROM tasks k
+            WHERE k.execution_id = (o.r).execution_id AND k.number = (o.r).number
+              AND k.epoch = (o.r).epoch AND k.session_id IS NOT DISTINCT FROM (o.r).session_id
+            FOR UPDATE OFFSET 0) h
+    ), ended AS (
+        DELETE FROM tasks t USING held WHERE t.ctid = held.address RETURNING held.r
     )
     SELECT array_agg(e.r) INTO won FROM ended e;
 
