@@ -165,6 +165,24 @@ async def test_who_ends_a_session_finds_what_is_claimed_for_it_at_that_moment(
 _WAITS = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
+async def test_a_result_that_waits_for_the_sign_that_its_task_runs_is_durable(ledger: Ledger, database: str) -> None:
+    """The sign is written on another connection, and the result may come before it is committed."""
+    execution = await ledger.pipeline({1: [], 2: [1]})
+    session = await ledger.session()
+    (held,) = await ledger.claim(session)
+    other = await Ledger.open(database)
+    report = other.result(held)
+    async with ledger.connection.transaction():
+        await ledger.connection.execute("UPDATE tasks SET running = true WHERE execution_id = $1", execution)
+        commit = asyncio.ensure_future(other.commit(results=[report], claims=[(session, 1, 0)]))
+        while not commit.done() and not await ledger.connection.fetchval(_WAITS):
+            pass
+    made = await commit
+    assert made.durable == {report.item}
+    assert [one.number for one in made.claimed] == [2]
+    await other.connection.close()
+
+
 async def test_a_goodbye_ends_no_newer_stream_of_the_executor(ledger: Ledger) -> None:
     session = await ledger.session()
     await ledger.session(key=session)

@@ -136,23 +136,21 @@ CREATE OR REPLACE FUNCTION dispatch_results(
 LANGUAGE plpgsql AS $$
 DECLARE
     won task_result[];
+    addresses tid[];
     failed task_result[];
     more state_change[];
     unreached resolved_call[];
 BEGIN
-    -- Looked up one by one: joined, all tasks are gone through where statistics are of a time when there were none.
-    WITH held AS (
-        SELECT o.r, h.address
-        FROM (SELECT u AS r FROM unnest(results) u WHERE u.outcome <> 'retry' ORDER BY u.execution_id, u.number) o
-        CROSS JOIN LATERAL (
-            SELECT k.ctid AS address FROM tasks k
-            WHERE k.execution_id = (o.r).execution_id AND k.number = (o.r).number
-              AND k.epoch = (o.r).epoch AND k.session_id IS NOT DISTINCT FROM (o.r).session_id
-            FOR UPDATE OFFSET 0) h
-    ), ended AS (
-        DELETE FROM tasks t USING held WHERE t.ctid = held.address RETURNING held.r
-    )
-    SELECT array_agg(e.r) INTO won FROM ended e;
+    -- Looked up one by one: joined, all tasks are gone through where statistics are of a time when there were none. Deleted by
+    -- a statement of its own: one that locks does not see the version of a row for which it has waited.
+    SELECT array_agg(o.r), array_agg(held.address) INTO won, addresses
+    FROM (SELECT u AS r FROM unnest(results) u WHERE u.outcome <> 'retry' ORDER BY u.execution_id, u.number) o
+    CROSS JOIN LATERAL (
+        SELECT t.ctid AS address FROM tasks t
+        WHERE t.execution_id = (o.r).execution_id AND t.number = (o.r).number
+          AND t.epoch = (o.r).epoch AND t.session_id IS NOT DISTINCT FROM (o.r).session_id
+        FOR UPDATE OFFSET 0) held;
+    DELETE FROM tasks t WHERE t.ctid = ANY (addresses);
 
     UPDATE invocations i
     SET state = r.outcome, attempt = i.attempt + 1, epoch = r.epoch, outputs = r.outputs, failure = r.failure,
