@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.store.ledger import QUERIES, Held, Ledger
+from tests.store.ledger import QUERIES, Committed, Held, Ledger
 
 
 @pytest.fixture
@@ -165,21 +165,35 @@ async def test_who_ends_a_session_finds_what_is_claimed_for_it_at_that_moment(
 _WAITS = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
+async def _committed_behind_a_sign(ledger: Ledger, other: Ledger, held: Held, **what: Any) -> Committed:
+    """Commit something of a task while another connection has written that it runs, and has not committed."""
+    async with ledger.connection.transaction():
+        await ledger.connection.execute("UPDATE tasks SET running = true WHERE execution_id = $1", held.execution_id)
+        commit = asyncio.ensure_future(other.commit(**what))
+        while not commit.done() and not await ledger.connection.fetchval(_WAITS):
+            pass
+    return await commit
+
+
 async def test_a_result_that_waits_for_the_sign_that_its_task_runs_is_durable(ledger: Ledger, database: str) -> None:
-    """The sign is written on another connection, and the result may come before it is committed."""
-    execution = await ledger.pipeline({1: [], 2: [1]})
+    await ledger.pipeline({1: [], 2: [1]})
     session = await ledger.session()
     (held,) = await ledger.claim(session)
     other = await Ledger.open(database)
     report = other.result(held)
-    async with ledger.connection.transaction():
-        await ledger.connection.execute("UPDATE tasks SET running = true WHERE execution_id = $1", execution)
-        commit = asyncio.ensure_future(other.commit(results=[report], claims=[(session, 1, 0)]))
-        while not commit.done() and not await ledger.connection.fetchval(_WAITS):
-            pass
-    made = await commit
+    made = await _committed_behind_a_sign(ledger, other, held, results=[report], claims=[(session, 1, 0)])
     assert made.durable == {report.item}
     assert [one.number for one in made.claimed] == [2]
+    await other.connection.close()
+
+
+async def test_a_task_that_is_given_back_behind_the_sign_that_it_runs_is_ready(ledger: Ledger, database: str) -> None:
+    await ledger.pipeline({1: []})
+    session = await ledger.session()
+    (held,) = await ledger.claim(session)
+    other = await Ledger.open(database)
+    made = await _committed_behind_a_sign(ledger, other, held, returned=[held], claims=[(session, 1, 0)])
+    assert [one.number for one in made.claimed] == [1]
     await other.connection.close()
 
 

@@ -12,6 +12,7 @@ DECLARE
     made state_change[];
     outcomes resolved_call[];
     items integer[];
+    returned tid[];
     flows boolean := false;
     busy boolean;
 BEGIN
@@ -32,14 +33,15 @@ BEGIN
     END IF;
 
     IF cardinality(p_returned) > 0 THEN
-        UPDATE tasks t SET session_id = NULL, running = false
-        WHERE t.ctid = ANY (ARRAY(
-            SELECT held.ctid FROM (SELECT * FROM unnest(p_returned) u ORDER BY u.execution_id, u.number) r
-            CROSS JOIN LATERAL (
-                SELECT k.ctid FROM tasks k
-                WHERE k.execution_id = r.execution_id AND k.number = r.number
-                  AND k.epoch = r.epoch AND k.session_id IS NOT DISTINCT FROM r.session_id
-                FOR UPDATE OFFSET 0) held));
+        -- Two statements: one that locks does not see the version of a row for which it has waited.
+        SELECT array_agg(held.address) INTO returned
+        FROM (SELECT * FROM unnest(p_returned) u ORDER BY u.execution_id, u.number) r
+        CROSS JOIN LATERAL (
+            SELECT t.ctid AS address FROM tasks t
+            WHERE t.execution_id = r.execution_id AND t.number = r.number
+              AND t.epoch = r.epoch AND t.session_id IS NOT DISTINCT FROM r.session_id
+            FOR UPDATE OFFSET 0) held;
+        UPDATE tasks t SET session_id = NULL, running = false WHERE t.ctid = ANY (returned);
         requeued := true;
     END IF;
 
