@@ -1,7 +1,7 @@
 """Fixtures of every level.
 
 Postgres: tests take ``database`` (a fresh one with the planner's schema), ``empty_database`` (a fresh one
-without) or ``postgres`` (the server). By default ``tests/store`` and ``tests/rpc`` run on the embedded
+without) or ``postgres`` (the server). By default ``tests/store``, where every statement is, runs on the embedded
 PostgreSQL 18 and on the system's 15, the oldest that is supported, and everything else on 18.
 ``--postgres=15``, ``18`` or ``both`` runs all of them there. Where 15 is not installed its tests are skipped
 and say so.
@@ -24,14 +24,14 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("random", derandomize=False, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
-_ON_BOTH_BY_DEFAULT = (("tests", "store"), ("tests", "rpc"))
+_ON_BOTH_BY_DEFAULT = ("tests", "store")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--postgres",
         choices=[str(OLDEST_MAJOR), str(EMBEDDED_MAJOR), "both"],
-        help="PostgreSQL to test on (default: 18 for everything, and 15 too for tests/store and tests/rpc)",
+        help="PostgreSQL to test on (default: 18 for everything, and 15 too for tests/store)",
     )
 
     parser.addoption(
@@ -54,7 +54,7 @@ def _majors(metafunc: pytest.Metafunc) -> list[int]:
     if chosen in (str(OLDEST_MAJOR), str(EMBEDDED_MAJOR)):
         return [int(chosen)]
     place = metafunc.definition.path.relative_to(metafunc.config.rootpath)
-    on_both = chosen == "both" or place.parts[:2] in _ON_BOTH_BY_DEFAULT
+    on_both = chosen == "both" or place.parts[:2] == _ON_BOTH_BY_DEFAULT
     return [EMBEDDED_MAJOR, OLDEST_MAJOR] if on_both else [EMBEDDED_MAJOR]
 
 
