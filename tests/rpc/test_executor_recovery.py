@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from dalsegno.v1 import executor_service_pb2
 from dalsegno.v1.execution_pb2 import EXECUTION_STATE_FAILED, EXECUTION_STATE_PENDING
-from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest
+from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest, ExecutionServiceRetryRequest
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, Awaiting
 from dalsegno.v1.value_pb2 import Output, Outputs, Payload
 from tests.postgres import PostgresServer
@@ -129,6 +129,30 @@ async def test_what_is_cancelled_through_another_planner_is_stopped(
         worker.credit(steps=1)
         task = await worker.task()
         await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=execution.id))
+        assert list((await worker.next("cancel")).tokens) == [task.token]
+
+
+async def test_news_of_a_cancel_that_come_after_the_retry_stop_nothing(
+    planner: Serving, connection: Connection
+) -> None:
+    """What a retry has begun is not what was cancelled; stopped, it would stay leased and never end."""
+    async with scripted_worker(planner.channel) as worker:
+        retried = await planner.start(pipeline_header(), [step("work")])
+        await worker.hello()
+        worker.credit(steps=2)
+        first = await worker.task()
+        await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=retried.id))
+        assert list((await worker.next("cancel")).tokens) == [first.token]
+        await planner.executions.Retry(ExecutionServiceRetryRequest(execution=retried.id))
+        again = await worker.task()
+        assert again.token.execution_id == first.token.execution_id
+        await connection.execute("SELECT pg_notify('dalsegno_executions', $1)", f"ended:{retried.id}")
+        # What is cancelled after the news shows that they have been heard.
+        other = await planner.start(pipeline_header(), [step("work")])
+        worker.credit(steps=1)
+        task = await worker.task()
+        await connection.execute("DELETE FROM tasks WHERE execution_id = $1", UUID(other.id))
+        await connection.execute("SELECT pg_notify('dalsegno_executions', $1)", f"ended:{other.id}")
         assert list((await worker.next("cancel")).tokens) == [task.token]
 
 

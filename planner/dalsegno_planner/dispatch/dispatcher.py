@@ -20,6 +20,7 @@ from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.dispatch.housekeeping import Housekeeping
 from dalsegno_planner.dispatch.lanes import CommitLoops
 from dalsegno_planner.dispatch.logs import LogWriter
+from dalsegno_planner.dispatch.lost_leases import stop_lost
 from dalsegno_planner.dispatch.notify import Notifier
 from dalsegno_planner.dispatch.outcomes import Outcomes
 from dalsegno_planner.dispatch.recorded import awaited_numbers, recorded_calls
@@ -344,9 +345,15 @@ class Dispatcher:
         self._notifier.announce_ended(execution_id)
 
     def _stop_held(self, execution_id: UUID) -> None:
-        for session in self.sessions:
-            tokens = [Token(*key, held.epoch) for key, held in session.held.items() if key[0] == execution_id]
-            session.stop(tokens, "the execution has ended")
+        if any(execution_id == holder for session in self.sessions for holder, _ in session.held):
+            self._in_background(self._stop_lost(execution_id))
+
+    async def _stop_lost(self, execution_id: UUID) -> None:
+        try:
+            async with self._opened_pool.acquire() as connection:
+                await stop_lost(connection, self.sessions, "the execution has ended", execution_id)
+        except DATABASE_FAILED as error:  # housekeeping stops it once the database is there
+            log.warning("stop_delayed", execution=str(execution_id), error=str(error))
 
     def _loop_ended(self, loop: asyncio.Task[None]) -> None:
         if not loop.cancelled() and (error := loop.exception()) is not None:

@@ -16,8 +16,8 @@ import structlog
 
 from dalsegno.v1 import executor_service_pb2
 from dalsegno_planner.dispatch.bus import Bus
-from dalsegno_planner.dispatch.composites import TaskToken
 from dalsegno_planner.dispatch.lanes import CommitLoops
+from dalsegno_planner.dispatch.lost_leases import stop_lost
 from dalsegno_planner.dispatch.lost_tasks import rows_of_lost
 from dalsegno_planner.dispatch.outcomes import Outcomes
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
@@ -143,11 +143,7 @@ class Housekeeping:
         if now - self._looked_for_lost < self._settings.heartbeat_interval:
             return
         self._looked_for_lost = now
-        for session in self._sessions:
-            held = [TaskToken(*key, task.epoch, session.id) for key, task in session.held.items()]
-            if held:
-                lost = await connection.fetch(_QUERIES["lost_by_session"], held)
-                session.stop([Token(*row) for row in lost], "it is not this executor's any more")
+        await stop_lost(connection, self._sessions, "it is not this executor's any more")
 
     async def _expire(self, connection: Any) -> None:
         if asyncio.get_running_loop().time() >= self._leases_expire_from:
