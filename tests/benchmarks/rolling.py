@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from dalsegno import Client
+from dalsegno import Client, Execution
 from tests.benchmarks import budgets
 from tests.benchmarks.database import longest_pause_s, now
 from tests.benchmarks.engine import PROJECT
@@ -30,10 +30,12 @@ class _Customer(threading.Thread):
     """Runs one execution after the other, and notes how long each took.
 
     Attributes:
+        start_one: Starts an execution.
         took: Seconds.
         failed: Why one did not complete.
     """
 
+    start_one: Callable[[Client], Execution]
     addresses: str
     over: threading.Event
     took: list[float] = field(default_factory=list)
@@ -48,7 +50,7 @@ class _Customer(threading.Thread):
             with Client(self.addresses, PROJECT) as client:
                 while not self.over.is_set():
                     begin = time.perf_counter()
-                    self._once(client)
+                    client.executions.wait(self.start_one(client), timeout=WAIT_S)
                     with self._progress:
                         self.took.append(time.perf_counter() - begin)
                         self._progress.notify_all()
@@ -66,26 +68,17 @@ class _Customer(threading.Thread):
         if self.failed:
             raise self.failed[0]
 
-    def _once(self, client: Client) -> None:
-        raise NotImplementedError
-
-
-class _Flows(_Customer):
-    def _once(self, client: Client) -> None:
-        client.executions.wait(client.executions.start(chain_flow, _CHAIN), timeout=WAIT_S)
-
-
-class _Pipelines(_Customer):
-    def _once(self, client: Client) -> None:
-        client.executions.wait(client.executions.start(independent, _BULK), timeout=WAIT_S)
-
 
 def rolling_restart(session: Session) -> Iterator[Figure]:
     """Three planners; executors and clients know them all."""
     over = threading.Event()
     with running_fleet(session.engine, _PLANNERS, _EXECUTORS, spread=False) as fleet:
         addresses = ",".join(planner.address for planner in fleet.planners)
-        customers = [_Flows(addresses, over), _Pipelines(addresses, over)]
+        starts = (
+            lambda client: client.executions.start(chain_flow, _CHAIN),
+            lambda client: client.executions.start(independent, _BULK),
+        )
+        customers = [_Customer(start_one, addresses, over) for start_one in starts]
         begin = now(session.engine.database_url)
         for customer in customers:
             customer.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from uuid import UUID
 
@@ -18,7 +18,7 @@ def encoded(rows: GraphRows) -> EncodedGraph:
         return EncodedGraph(rows, b"", b"")
     execution = rows.invocations[0].execution_id
     whole, completed = _encoders(execution)
-    invocations = [completed(row) if type(row) is CompletedRow else whole(row) for row in rows.invocations]  # type: ignore[arg-type]
+    invocations = [completed(row) if isinstance(row, CompletedRow) else whole(row) for row in rows.invocations]
     key = execution.bytes
     edges = [copying.edge(key, upstream, row.number) for row in rows.invocations for upstream in row.upstream]
     return EncodedGraph(rows, b"".join(invocations), b"".join(edges))
@@ -33,7 +33,7 @@ def _encoders(execution: UUID) -> tuple[Callable[[InvocationRow], bytes], Callab
                 start,
                 copying.integers(row.number, row.position),
                 copying.text(row.invocation_id),
-                _in_common(row[4:12]),
+                _in_common(row[4:10], row.attempt, row.blocked_by),
                 copying.moments(row.started_at, row.finished_at),
                 copying.integer_array(row.upstream),
                 copying.integer_array(row.after),
@@ -72,12 +72,11 @@ _NO_FAILURE_AND_OPTIONS = copying.binary(None) + copying.binary(b"")
 
 
 @lru_cache(_MOST_KNOWN)
-def _in_common(fields: Sequence[object]) -> bytes:
+def _in_common(texts: tuple[str, ...], attempt: int, blocked_by: int) -> bytes:
     """Encode what calls of a step have in common: from the name to how many it waits for."""
-    *texts, attempt, blocked_by = fields
-    return b"".join(map(copying.text, texts)) + copying.integers(attempt, blocked_by)  # type: ignore[arg-type]
+    return b"".join(map(copying.text, texts)) + copying.integers(attempt, blocked_by)
 
 
 @lru_cache(_MOST_KNOWN)
 def _completed_in_common(code: StepCode, code_digest: str) -> bytes:
-    return _in_common((code.name, "step", "completed", code.module, code.pinned_digest, code_digest, 1, 0))
+    return _in_common((code.name, "step", "completed", code.module, code.pinned_digest, code_digest), 1, 0)
