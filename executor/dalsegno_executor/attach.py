@@ -5,6 +5,9 @@ The script starts it with one end of a socket pair. It ends when the script does
 
 from __future__ import annotations
 
+import dalsegno.grpc_polling  # noqa: F401  before anything that imports grpc
+
+# isort: split
 import argparse
 import asyncio
 import os

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dalsegno.grpc_polling  # noqa: F401  before anything that imports grpc
+
+# isort: split
 import argparse
 import asyncio
 import os

@@ -6,6 +6,9 @@ Exit codes: 0 stopped, 2 the settings are wrong, 3 it cannot serve or cannot use
 
 from __future__ import annotations
 
+import dalsegno.grpc_polling  # noqa: F401  before anything that imports grpc
+
+# isort: split
 import asyncio
 import gc
 import signal
