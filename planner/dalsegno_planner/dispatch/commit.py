@@ -41,6 +41,7 @@ _TROUBLE = (
 _NO_FAULT_OF_THE_BATCH: tuple[type[Exception], ...] = (*DATABASE_LOST, *_TROUBLE)
 _PASSING: tuple[type[Exception], ...] = (*_NO_FAULT_OF_THE_BATCH, *_TRY_AGAIN)
 _INBOX_LIMIT = 20_000
+_SECONDS_TO_STOP = 5
 _DURABLE = executor_service_pb2.ACK_STATUS_DURABLE
 
 log = structlog.get_logger(__name__)
@@ -95,6 +96,7 @@ class CommitLoop:
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
         # What follows from the last commit is told; an error in that is one of the loop.
         self._telling: asyncio.Task[None] | None = None
         # The executions that had the last turn when steps, and when bodies, were claimed.
@@ -109,8 +111,11 @@ class CommitLoop:
     async def stop(self) -> None:
         """Finish the commit that is under way and stop."""
         if self._task is not None:
-            self._task.cancel()
+            self._stopping = True
+            self._wake.set()
             # What it has ended with, if it has, is told to whoever has started it.
+            await asyncio.wait([self._task], timeout=_SECONDS_TO_STOP)
+            self._task.cancel()
             await asyncio.wait([self._task])
         if self._telling is not None:
             await asyncio.wait([self._telling])
@@ -136,31 +141,24 @@ class CommitLoop:
         self._outcome.committed((), row["resolved"] or (), row["changed"] or (), row["moved"] or ())
 
     def wake(self) -> None:
-        """Look for work to claim."""
-        self._wake.set()
+        """Look for work to claim, if any session has credit for it."""
+        if self._wanted():
+            self._wake.set()
 
     async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while (batch := self._next_batch()) or self._promoting or self._wanted():
-                # A stop lets the commit that is under way finish, so that nothing is claimed and forgotten.
-                commit = asyncio.ensure_future(self._turn(batch))
-                try:
-                    await asyncio.shield(commit)
-                except asyncio.CancelledError:
-                    await asyncio.wait([commit], timeout=5)
-                    raise
+        # A stop lets the commit that is under way finish, so that nothing is claimed and forgotten.
+        while not self._stopping:
+            if (batch := self._next_batch()) or self._wanted():
+                await self._commit(batch)
+            elif not self._promoting:
+                await self._wake.wait()
+                self._wake.clear()
+            # What a commit leaves to be made ready goes on between commits, a part at a time.
+            if self._promoting:
+                await self._promote()
 
     def _wanted(self) -> bool:
         return any(session.wants_work(self._lane) for session in self._sessions)
-
-    async def _turn(self, batch: Batch) -> None:
-        """Commit once. What that leaves to be made ready goes on between commits, a part at a time."""
-        if batch or self._wanted():
-            await self._commit(batch)
-        if self._promoting:
-            await self._promote()
 
     async def _promote(self) -> None:
         """Make ready a part of what follows from ends. Where that fails, housekeeping of any planner goes on."""
@@ -198,10 +196,14 @@ class CommitLoop:
             self._wake.set()
         self._promoting = self._promoting or row["promoting"]
         frees_slots = batch.frees_slots or (row["requeued"] and batch.gives_back)
-        # It runs when this loop waits for the answer to the next commit, or for something to commit.
         if self._telling is not None:
             await self._telling
-        self._telling = asyncio.create_task(self._tell(batch, row, claimed))
+            self._telling = None
+        telling = self._tell(batch, row, claimed)
+        if self._inbox:  # it runs while this loop waits for the answer to the next commit
+            self._telling = asyncio.create_task(telling)
+        else:
+            await telling
         if frees_slots:
             self._outcome.slots_freed()
 
