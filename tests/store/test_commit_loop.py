@@ -108,7 +108,7 @@ async def test_what_is_handed_back_with_a_report_that_cannot_be_recorded_goes_ba
     await bench.report(1, 0, completed=StepCompleted(code_digest=UNSTORABLE))
     await bench.report(2, 1, completed=StepCompleted())
     bench.loop.give_back(bench.session, [bench.token(2), bench.token(3)])
-    bench.session.steps.give(9)
+    bench.session.steps.offer(9, 0)
     bench.loop.start()
     assert await bench.acks(2) == {1: ACK_STATUS_DURABLE, 2: ACK_STATUS_DURABLE}, "the first as a failure"
     again = {(await asyncio.wait_for(bench.told.claimed.get(), 10))["number"] for _ in range(2)}
@@ -120,7 +120,7 @@ async def test_a_failure_that_cannot_be_recorded_is_refused_and_its_task_is_give
     failure = execution_pb2.Failure(origin=BACKEND, message="no disk")
     await bench.report(1, 0, failed=TaskFailed(failure=failure, code_digest=UNSTORABLE))
     await bench.report(2, 1, completed=StepCompleted())
-    bench.session.steps.give(1)
+    bench.session.steps.offer(1, 0)
     bench.loop.start()
     assert await bench.acks(2) == {1: ACK_STATUS_REJECTED, 2: ACK_STATUS_DURABLE}
     claimed = await asyncio.wait_for(bench.told.claimed.get(), 10)
@@ -131,7 +131,7 @@ async def test_a_number_that_cannot_be_sent_to_postgres_is_a_report_that_cannot_
     """And no lost connection: that would be tried again for ever, and all others with it."""
     flow = await bench.ledger.flow()
     bench.loop.start()
-    bench.session.bodies.give(1)
+    bench.session.bodies.offer(1, 0)
     bench.loop.wake()
     body = await asyncio.wait_for(bench.told.claimed.get(), 10)
     token = Token(flow, 0, body["epoch"])
@@ -231,7 +231,7 @@ async def test_a_loop_that_ends_with_an_error_says_so(bench: Bench) -> None:
 
     broken = CommitLoop(Lane.LIVE, fail, bench.sessions, bench.told, lambda: 1000)
     task = broken.start()
-    bench.session.steps.give(1)
+    bench.session.steps.offer(1, 0)
     broken.wake()
     with pytest.raises(RuntimeError, match="nobody foresaw this"):
         await asyncio.wait_for(task, 10)
@@ -256,7 +256,7 @@ async def test_what_follows_from_a_wide_step_becomes_ready_between_commits(bench
     await bench.ledger.fan(2_500)
     bench.held = await bench.ledger.claim(bench.session.id, steps=1)
     await bench.report(1, 0, completed=StepCompleted())
-    bench.session.steps.give(2_500)
+    bench.session.steps.offer(2_500, 0)
     bench.loop.start()
     numbers = {(await asyncio.wait_for(bench.told.claimed.get(), 20))["number"] for _ in range(2_500)}
     assert numbers == set(range(2, 2_502))

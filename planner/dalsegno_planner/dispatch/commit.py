@@ -8,7 +8,7 @@ to executors while the next one is under way.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -179,7 +179,8 @@ class CommitLoop:
 
     async def _commit(self, batch: Batch, *, claim: bool = True) -> None:
         if batch.may_free_work():
-            self._look_again()
+            for session in self._sessions:
+                session.steps.look_again([self._lane])
         wanting = [session for session in self._sessions if session.wants_work(self._lane)] if claim else []
         asked = [session.ask(self._lane) for session in wanting]
         if not (batch or asked):
@@ -218,18 +219,17 @@ class CommitLoop:
     def _claim(self, asked: Asked) -> Claim:
         session = asked.session
         lowest, highest = self._lane.ranks
-        return Claim(session.id, session.generation, asked.steps.total, asked.bodies.total, list(session.routes),
+        return Claim(session.id, session.generation, asked.steps.left, asked.bodies.left, list(session.routes),
                      lowest, highest, self._last_step, self._last_body)  # fmt: skip
 
     def _settle(self, asked: Sequence[Asked], rows: Sequence[Any]) -> list[ClaimedTask]:
         """Take what was claimed from the credit, give back the rest, and remember whose turn it was."""
         credit = {one.session.id: one for one in asked}
         tasks = [
-            ClaimedTask.of(row, reserved=credit[row["session_id"]].spend(is_body=row["number"] == BODY)) for row in rows
+            ClaimedTask.of(row, reserved=credit[row["session_id"]].fill(is_body=row["number"] == BODY)) for row in rows
         ]
-        per_session = Counter(task.session_id for task in tasks)
         for one in asked:
-            one.settle(claimed=per_session[one.session.id])
+            one.settle()
         self._last_step = _last_turn(self._last_step, (t.token.execution_id for t in tasks if not t.is_body))
         self._last_body = _last_turn(self._last_body, (t.token.execution_id for t in tasks if t.is_body))
         return tasks
@@ -267,8 +267,6 @@ class CommitLoop:
 
     async def _isolate(self, batch: Batch, error: asyncpg.PostgresError) -> None:
         """Commit the halves of a batch that cannot be committed; refuse the one report that remains."""
-        for session in self._sessions:
-            session.may_find[self._lane] = False
         if len(batch.items) > 1 or (batch.items and batch.given_back):
             for part in batch.parts():
                 await self._commit(part, claim=False)

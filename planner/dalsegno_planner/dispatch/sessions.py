@@ -16,6 +16,7 @@ from dalsegno.v1 import definition_pb2, executor_service_pb2
 from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.dispatch.composites import TaskToken
+from dalsegno_planner.dispatch.credit import Credit, Slots
 from dalsegno_planner.store.definitions import DefinitionKey, DefinitionRow
 
 _KINDS = {
@@ -26,7 +27,6 @@ _KINDS = {
 
 _MOST = 2**31 - 1
 """No number of a call is above this; what comes from outside may be."""
-_MOST_CREDIT = 1_000_000
 
 Message = executor_service_pb2.ExecutorServiceWorkResponse
 
@@ -98,62 +98,23 @@ class Held(NamedTuple):
     """Whether its end may let others begin, of any lane."""
 
 
-@dataclass(slots=True)
-class Credit:
-    """How many tasks of one kind may be sent.
-
-    Attributes:
-        free: Of any lane.
-        reserved: Besides, of the live one.
-    """
-
-    free: int = 0
-    reserved: int = 0
-
-    def take(self, lane: Lane) -> Credit:
-        """Take out all that there is for a lane."""
-        taken = Credit(self.free, self.reserved if lane is Lane.LIVE else 0)
-        self.give(-taken.free, -taken.reserved)
-        return taken
-
-    def offer(self, free: int, reserved: int) -> None:
-        """Add what an executor offers. None has more free slots than this takes note of."""
-        self.free = min(self.free + free, _MOST_CREDIT)
-        self.reserved = min(self.reserved + reserved, _MOST_CREDIT)
-
-    def give(self, free: int, reserved: int = 0) -> None:
-        """Add to it."""
-        self.free += free
-        self.reserved += reserved
-
-    @property
-    def total(self) -> int:
-        """How many tasks it is for."""
-        return self.free + self.reserved
-
-
 @dataclass(slots=True, eq=False)
 class Asked:
     """The credit that a session has put into a claim."""
 
     session: Session
     lane: Lane
-    steps: Credit
-    bodies: Credit
+    steps: Slots
+    bodies: Slots
 
-    def spend(self, *, is_body: bool) -> bool:
-        """Take a claimed task from the credit; return whether it came from what is reserved."""
-        credit = self.bodies if is_body else self.steps
-        reserved = credit.reserved > 0
-        credit.give(0 if reserved else -1, -1 if reserved else 0)
-        return reserved
+    def fill(self, *, is_body: bool) -> bool:
+        """Put a claimed task in; return whether into what is reserved for live ones."""
+        return (self.bodies if is_body else self.steps).fill()
 
-    def settle(self, *, claimed: int) -> None:
-        """Give back what was not spent. A session that got less than it asked for finds no more for now."""
-        if claimed and not (self.steps.total and self.bodies.total):
-            self.session.may_find[self.lane] = True
-        self.session.steps.give(self.steps.free, self.steps.reserved)
-        self.session.bodies.give(self.bodies.free, self.bodies.reserved)
+    def settle(self) -> None:
+        """Give back what was not filled."""
+        self.session.steps.give_back(self.lane, self.steps)
+        self.session.bodies.give_back(self.lane, self.bodies)
 
 
 @dataclass(slots=True, eq=False)
@@ -168,8 +129,6 @@ class Session:
     routes: set[str]
     steps: Credit = field(default_factory=Credit)
     bodies: Credit = field(default_factory=Credit)
-    may_find: list[bool] = field(default_factory=lambda: [True for _ in Lane])
-    """By lane: false once a claim is made; true again if it used all the credit, or anything may have become ready."""
     held: dict[tuple[UUID, int], Held] = field(default_factory=dict)
     """The tasks that were sent and have not ended, by execution and number."""
     unaccepted: dict[Token, float] = field(default_factory=dict)
@@ -198,20 +157,16 @@ class Session:
 
     def wants_work(self, lane: Lane) -> bool:
         """Whether a claim of this lane may find something for this session."""
-        if not self.may_find[lane]:
-            return False
-        free = self.steps.free > 0 or self.bodies.free > 0
-        return free or (lane is Lane.LIVE and (self.steps.reserved > 0 or self.bodies.reserved > 0))
+        return self.steps.wanted(lane) or self.bodies.wanted(lane)
 
     def ask(self, lane: Lane) -> Asked:
-        """Put all the credit that there is for a lane into a claim."""
-        self.may_find[lane] = False
+        """Put the credit that there is for a lane into a claim."""
         return Asked(self, lane, self.steps.take(lane), self.bodies.take(lane))
 
     def look_again(self, lanes: Collection[Lane] = tuple(Lane)) -> None:
         """Note that there may be work to claim."""
-        for lane in lanes:
-            self.may_find[lane] = True
+        self.steps.look_again(lanes)
+        self.bodies.look_again(lanes)
 
     def lane_of(self, token: Token) -> Lane:
         """Return the lane of a task, or of the body that a token is of."""
