@@ -19,7 +19,7 @@ from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store import replays
 from dalsegno_planner.store.definitions import Definitions
 from dalsegno_planner.store.objects import Objects
-from dalsegno_planner.store.pool import Connection, Pool, in_transaction
+from dalsegno_planner.store.pool import TO_BE_REPEATED, Connection, Pool, in_transaction
 from dalsegno_planner.store.refusal import refusal
 from dalsegno_planner.store.replay_entries import View, entries
 from dalsegno_planner.store.replay_needs import of_missing
@@ -78,7 +78,9 @@ class ReplayServicer(ReplayServiceServicer):
     ) -> messages.ReplayServiceCreateResponse:
         how = conversions.creation(request)
         wanted = await self._requests.request(request.spec, single_step=request.single_step)
-        execution = await in_transaction(self._pool, lambda connection: self._create(connection, wanted, how))
+        execution = await self._create_of_few(wanted, how) or await in_transaction(
+            self._pool, lambda connection: self._create(connection, wanted, how)
+        )
         self._bus.work_ready(certain_lane(how.lane, most_steps=execution.invocation_count))
         self._bus.execution_changed(execution.id)
         return messages.ReplayServiceCreateResponse(
@@ -92,24 +94,37 @@ class ReplayServicer(ReplayServiceServicer):
             if gone:
                 raise refusal(f"the replay of {plan.source.name}", gone)
 
+    async def _create_of_few(self, wanted: ReplayRequest, how: Creation) -> Execution | None:
+        """Create a replay in one statement, without a transaction around its plan.
+
+        Returns:
+            None where it needs one: much is affected, the request brings code, or the source has changed meanwhile.
+        """
+        if wanted.code is not None:
+            return None
+        async with self._pool.acquire() as connection:
+            try:
+                plan = await plan_of_few(connection, wanted)
+                return await self._created(connection, plan, how) if plan is not None else None
+            except TO_BE_REPEATED:
+                return None
+            except DalsegnoError as refused:
+                return await _carried_out(connection, how, refused)
+
     async def _create(self, connection: Connection, wanted: ReplayRequest, how: Creation) -> Execution:
         try:
-            return await self._created(connection, wanted, how)
-        except DalsegnoError:
-            # A request that has been carried out is not refused because things have changed since.
-            existing = await replays.find_request(connection, how)
-            if existing is None:
-                raise
-            return existing
+            return await self._created(connection, await make_plan(connection, wanted), how)
+        except DalsegnoError as refused:
+            return await _carried_out(connection, how, refused)
 
-    async def _created(self, connection: Connection, wanted: ReplayRequest, how: Creation) -> Execution:
-        plan = await make_plan(connection, wanted)
+    async def _created(self, connection: Connection, plan: MadePlan, how: Creation) -> Execution:
+        request, project = plan.resolved.request, plan.source.project
         await self._check_objects(plan)
         replays.check_agreed(plan, how)
-        await self._requests.store(wanted)
-        if wanted.code is not None:
-            rows = definition_rows(plan.source.project, wanted.code.definitions)
-            await self._definitions.record(connection, plan.source.project, rows)
+        await self._requests.store(request)
+        if request.code is not None:
+            rows = definition_rows(project, request.code.definitions)
+            await self._definitions.record(connection, project, rows)
         return await replays.create_replay(connection, plan, how)
 
     async def _response(
@@ -132,3 +147,11 @@ class ReplayServicer(ReplayServiceServicer):
             next_page_token=convert.page_token(str(following)) if following is not None else "",
             roots=[conversions.entry_message(one) for one in roots],
         )
+
+
+async def _carried_out(connection: Connection, how: Creation, refused: DalsegnoError) -> Execution:
+    """Return what a request created before: it is not refused because things have changed since."""
+    existing = await replays.find_request(connection, how)
+    if existing is None:
+        raise refused
+    return existing

@@ -29,6 +29,8 @@ DATABASE_LOST: tuple[type[Exception], ...] = (
 """What is raised where the connection to the database is gone, and another one may do."""
 DATABASE_FAILED: tuple[type[Exception], ...] = (asyncpg.PostgresError, *DATABASE_LOST)
 """Whatever the database raises."""
+TO_BE_REPEATED: tuple[type[Exception], ...] = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+"""What ends a transaction that may succeed when it is made again."""
 
 _CONNECT_TIMEOUT = 10.0
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
@@ -75,7 +77,7 @@ async def _leave_as_it_is(connection: Connection) -> None:
 async def in_transaction(pool: Pool, work: Callable[[Connection], Awaitable[Result]]) -> Result:
     """Run `work` in a transaction, again from the start where Postgres ended it to break a deadlock."""
     async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type((asyncpg.DeadlockDetectedError, asyncpg.SerializationError)),
+        retry=retry_if_exception_type(TO_BE_REPEATED),
         stop=stop_after_attempt(5),
         wait=wait_random_exponential(multiplier=0.01, max=0.2),
         reraise=True,

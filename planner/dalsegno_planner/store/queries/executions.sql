@@ -58,8 +58,9 @@ ORDER BY i.position, i.number LIMIT $2;
 
 -- name: changed
 -- Of executions ($1), whose states were $2, those that are in another one; of one that is not there any more, the ID alone.
+-- The sub-selects hide how many they are, for which Postgres would make another plan each time.
 SELECT known.id AS asked, now.*
-FROM unnest($1::uuid[], $2::text[]) AS known (id, state)
+FROM unnest((SELECT $1::uuid[]), (SELECT $2::text[])) AS known (id, state)
 LEFT JOIN LATERAL (
     SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
            invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding,

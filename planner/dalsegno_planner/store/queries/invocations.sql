@@ -54,12 +54,10 @@ WHERE execution_id = $1 AND number = $2;
 
 -- name: outputs
 -- What the consumers of some invocations receive: $1 execution, $2 numbers.
-SELECT DISTINCT ON (row.number) row.number, coalesce(row.override_outputs, row.outputs) AS outputs
-FROM lineage
-JOIN invocations AS row
-  ON row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.number = ANY ($2::integer[])
-WHERE lineage.execution_id = $1
-ORDER BY row.number, lineage.depth;
+-- The sub-select hides how many they are, for which Postgres would make another plan each time.
+SELECT i.number, coalesce(i.override_outputs, i.outputs) AS outputs
+FROM unnest((SELECT $2::integer[])) AS wanted (number)
+CROSS JOIN LATERAL shown_invocation($1, wanted.number) AS i;
 
 -- name: attempts
 SELECT attempt, executor, started_at, finished_at, failure
