@@ -78,9 +78,9 @@ class ReplayServicer(ReplayServiceServicer):
     ) -> messages.ReplayServiceCreateResponse:
         how = conversions.creation(request)
         wanted = await self._requests.request(request.spec, single_step=request.single_step)
-        execution = await self._create_of_few(wanted, how) or await in_transaction(
-            self._pool, lambda connection: self._create(connection, wanted, how)
-        )
+        execution = await self._create_of_few(wanted, how)
+        if execution is None:
+            execution = await in_transaction(self._pool, lambda connection: self._create(connection, wanted, how))
         self._bus.work_ready(certain_lane(how.lane, most_steps=execution.invocation_count))
         self._bus.execution_changed(execution.id)
         return messages.ReplayServiceCreateResponse(
