@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from dalsegno_planner.core.execution import Execution
 from dalsegno_planner.core.plan import Mode
+from dalsegno_planner.store.replay_plan import make_plan
 from dalsegno_planner.store.replay_request import ReplayRequest
 from dalsegno_planner.store.sql import load
 from tests.store.graphs import Database, Recorded, connect, plan, record, replay
+from tests.store.scale import looking
 
 REPLAYS, GRAPH = load("replays"), load("graph")
 
@@ -105,3 +108,26 @@ async def test_a_plan_reads_rows_by_their_keys(connection: Database, kind: str) 
     for _ in range(20):
         await record(connection, [Recorded(f"s{number}", reads=["rate"], kind="step") for number in range(200)])
     assert await reads_of_a_replay(connection, kind) <= 2 * few
+
+
+async def test_what_is_planned_in_a_new_database_serves_when_much_has_come(database: str) -> None:
+    """Postgres has seen little and analyzed nothing when it chooses indexes, and its choice is kept."""
+    async with looking(database) as looks:
+        await looks.connection.execute("ALTER TABLE invocations SET (autovacuum_enabled = false)")
+        await looks.connection.execute("SELECT begin_marks()")
+        little = await record(looks.connection, _links(200))
+        async with looks.connection.transaction():
+            await make_plan(looks.connection, _last_of(little, 200))
+        much = await record(looks.connection, _links(2_000))
+        async with looks.cost() as cost:
+            made = await make_plan(looks.connection, _last_of(much, 2_000))
+            assert made.summary.affected_count == 1
+    cost.assert_within(rows=100, pages=500)
+
+
+def _links(count: int) -> list[Recorded]:
+    return [Recorded(f"s{number}", "work", takes=[f"s{number - 1}"] * (number > 1)) for number in range(1, count + 1)]
+
+
+def _last_of(source: Execution, count: int) -> ReplayRequest:
+    return ReplayRequest(execution=str(source.id), mode=Mode.FROM, selectors=(f"invocation:s{count}",))

@@ -19,10 +19,6 @@ $$;
 --
 -- OFFSET 0 keeps the order of the joins: the lineage first, the nearest entry first of all, and each row by its whole key.
 -- Otherwise planners come to think that rows of that number in all executions are few.
--- What an execution shows of one number. Both are inlined where they are called in FROM.
---
--- OFFSET 0 keeps the order of the joins: the lineage first, the nearest entry first of all, and each row by its whole key.
--- Otherwise planners come to think that rows of that number in all executions are few.
 CREATE OR REPLACE FUNCTION shown_invocation(execution uuid, wanted integer) RETURNS SETOF invocations
 LANGUAGE sql STABLE AS $$
     SELECT i.*
@@ -66,7 +62,7 @@ LANGUAGE sql STABLE AS $$
           WHERE n.execution_id = execution AND n.depth < l.depth)
 $$;
 
--- The distinct names of steps and waits, by skipping from one to the next.
+-- The distinct names of steps and waits, by skipping from one to the next; `name >= ''` lets it use the index of names.
 CREATE OR REPLACE FUNCTION step_names(execution uuid, most integer) RETURNS TABLE (name text)
 LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
@@ -76,10 +72,12 @@ BEGIN
     FROM lineage
     CROSS JOIN LATERAL (
         WITH RECURSIVE skip AS (
-            (SELECT i.name FROM invocations AS i WHERE i.execution_id = lineage.ancestor_id ORDER BY i.name LIMIT 1)
+            (SELECT i.name FROM invocations AS i
+             WHERE i.execution_id = lineage.ancestor_id AND i.name >= '' ORDER BY i.name LIMIT 1)
             UNION ALL
             SELECT (SELECT i.name FROM invocations AS i
-                    WHERE i.execution_id = lineage.ancestor_id AND i.name > skip.name ORDER BY i.name LIMIT 1)
+                    WHERE i.execution_id = lineage.ancestor_id AND i.name >= '' AND i.name > skip.name
+                    ORDER BY i.name LIMIT 1)
             FROM skip WHERE skip.name IS NOT NULL
         )
         SELECT skip.name FROM skip WHERE skip.name IS NOT NULL LIMIT most

@@ -3,7 +3,7 @@
 --
 -- PL/pgSQL keeps the plans of its queries as long as the connection lives. They are made once: their making would cost
 -- more than most of them do, and each is an index look-up by design. OFFSET 0 keeps each step of the recursion one,
--- whatever Postgres expects of the sets.
+-- whatever Postgres expects of the sets; `name >= ''` lets a query use the index of names.
 
 -- What selectors may mean: $2 invocation IDs, $3 numbers, $4 names, $5 how many of each name.
 CREATE OR REPLACE FUNCTION selector_candidates(execution uuid, ids text[], numbers integer[], names text[], each integer)
@@ -33,7 +33,7 @@ BEGIN
             CROSS JOIN lineage
             CROSS JOIN LATERAL (
                 SELECT i.number FROM invocations AS i
-                WHERE i.execution_id = lineage.ancestor_id AND i.name BETWEEN wanted.name AND wanted.name
+                WHERE i.execution_id = lineage.ancestor_id AND i.name BETWEEN wanted.name AND wanted.name AND i.name >= ''
                   AND (i.called OR i.state <> 'not_reached')
                   AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth(execution, i.number) AS near))
                 ORDER BY i.name LIMIT each
@@ -346,13 +346,13 @@ CREATE OR REPLACE FUNCTION recorded_code(execution uuid) RETURNS TABLE (name tex
 LANGUAGE sql STABLE AS $$
     WITH RECURSIVE skip AS (
         (SELECT i.name, i.code_digest AS digest FROM invocations AS i
-         WHERE i.execution_id = execution ORDER BY i.name, i.code_digest LIMIT 1)
+         WHERE i.execution_id = execution AND i.name >= '' ORDER BY i.name, i.code_digest LIMIT 1)
         UNION ALL
         SELECT next.name, next.digest
         FROM skip
         CROSS JOIN LATERAL (
             SELECT i.name, i.code_digest AS digest FROM invocations AS i
-            WHERE i.execution_id = execution AND (i.name, i.code_digest) > (skip.name, skip.digest)
+            WHERE i.execution_id = execution AND i.name >= '' AND (i.name, i.code_digest) > (skip.name, skip.digest)
             ORDER BY i.name, i.code_digest LIMIT 1) AS next
     )
     SELECT skip.name, skip.digest FROM skip
@@ -393,10 +393,11 @@ CREATE OR REPLACE FUNCTION code_digests(execution uuid, step text) RETURNS SETOF
 LANGUAGE sql STABLE AS $$
     WITH RECURSIVE skip AS (
         (SELECT i.code_digest AS digest FROM invocations AS i
-         WHERE i.execution_id = execution AND i.name BETWEEN step AND step ORDER BY i.name, i.code_digest LIMIT 1)
+         WHERE i.execution_id = execution AND i.name BETWEEN step AND step AND i.name >= ''
+         ORDER BY i.name, i.code_digest LIMIT 1)
         UNION ALL
         SELECT (SELECT i.code_digest FROM invocations AS i
-                WHERE i.execution_id = execution AND i.name = step AND i.code_digest > skip.digest
+                WHERE i.execution_id = execution AND i.name = step AND i.name >= '' AND i.code_digest > skip.digest
                 ORDER BY i.name, i.code_digest LIMIT 1)
         FROM skip WHERE skip.digest IS NOT NULL
     )
@@ -426,7 +427,8 @@ LANGUAGE sql STABLE AS $$
     CROSS JOIN LATERAL code_digests(lineage.ancestor_id, today.name) AS other (digest)
     CROSS JOIN LATERAL (
         SELECT row.number, row.invocation_id FROM invocations AS row
-        WHERE row.execution_id = lineage.ancestor_id AND row.name = today.name AND row.code_digest = other.digest
+        WHERE row.execution_id = lineage.ancestor_id AND row.name = today.name AND row.name >= ''
+          AND row.code_digest = other.digest
           AND row.number < lineage.number_limit AND row.module = today.module
           AND row.kind = 'step' AND (row.called OR row.state <> 'not_reached')
           AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth(execution, row.number) AS near))

@@ -60,6 +60,7 @@ FROM lineage
 CROSS JOIN LATERAL (
     SELECT row.* FROM invocations AS row
     WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.name = $2
+      AND row.name >= ''
     OFFSET 0
 ) AS i
 WHERE lineage.execution_id = $1
