@@ -121,6 +121,32 @@ async def test_a_watcher_hears_of_changes_that_nobody_announced(
         assert last.execution.state == states.EXECUTION_STATE_FAILED
 
 
+async def test_who_waits_for_the_end_is_told_what_holds_it_up(
+    database: str, tmp_path: Path, connection: Connection
+) -> None:
+    async with serving(database, tmp_path, poll_interval=60) as planner:
+        execution = await planner.start(flow_header())
+        request = ExecutionServiceWatchRequest(execution=execution.id, execution_only=True)
+        waiting = ExecutionServiceWatchRequest(execution=execution.id, execution_only=True, holdups_only=True)
+        until_end, everything = planner.executions.Watch(waiting), planner.executions.Watch(request)
+        assert (await told_next(everything)).execution.state == states.EXECUTION_STATE_PENDING
+        for state, is_told in (("running", False), ("waiting", True), ("running", True), ("completed", True)):
+            await set_state(connection, execution.id, state)
+            planner.planner.bus.execution_changed(UUID(execution.id))
+            for stream in (everything, until_end)[: 1 + is_told]:
+                name = states.ExecutionState.Name((await told_next(stream)).execution.state)
+                assert name == f"EXECUTION_STATE_{state.upper()}"
+        assert await following(until_end) is None
+
+
+async def test_what_nobody_can_run_is_told_to_who_waits_for_the_end(database: str, tmp_path: Path) -> None:
+    async with serving(database, tmp_path, poll_interval=0.05) as planner:
+        execution = await planner.start(flow_header())
+        request = ExecutionServiceWatchRequest(execution=execution.id, execution_only=True, holdups_only=True)
+        first = await told_next(planner.executions.Watch(request))
+        assert "dalsegno worker kitchens" in first.execution.pending_reason
+
+
 async def test_a_planner_that_stops_lets_its_watchers_go(database: str, tmp_path: Path) -> None:
     async with serving(database, tmp_path, stop_grace=30) as planner:
         execution = await planner.start(flow_header())

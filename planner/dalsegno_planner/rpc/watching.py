@@ -21,6 +21,7 @@ from dalsegno_planner.store.pool import Pool
 from dalsegno_planner.times import timestamp
 
 _EVENTS_AT_ONCE = 1_000
+_GOING_ON = (ExecutionState.PENDING, ExecutionState.RUNNING)
 
 Response = ExecutionServiceWatchResponse
 
@@ -57,7 +58,7 @@ class SharedLooks:
     async def _look_after(
         self, under_way: asyncio.Task[Mapping[ExecutionId, Execution | None]] | None
     ) -> Mapping[ExecutionId, Execution | None]:
-        if under_way is not None:
+        if under_way is not None and not under_way.done():
             await asyncio.wait([under_way])
         asked, self._asked = self._asked, {}
         self._under_way, self._following = self._following, None
@@ -97,10 +98,13 @@ class Watcher:
             yield response
 
     async def _states_of(self, request: ExecutionServiceWatchRequest) -> AsyncIterator[Response]:
-        """Yield the execution at each change of its state, and when it turns out that nothing can run it."""
+        """Yield the execution at each change of its state, and when it turns out that nothing can run it.
+
+        Who asks for what holds it up alone is not told that it goes on, but after that.
+        """
         execution_id = executions.whole_id(request.execution) or (await self._find(request)).id
         execution: Execution | None = None
-        pending_reason, in_vain = "", False
+        tells_all, pending_reason, in_vain, held_up = not request.holdups_only, "", False, False
         while execution is None or not execution.state.finished:
             with self._change_of(execution_id, state_only=True) as change:
                 now = await (self._find(request) if execution is None else self._looks.changed(execution))
@@ -109,9 +113,11 @@ class Watcher:
                     now = await self._reader.get(execution.id) if reason != pending_reason else None
                 if now is not None:
                     execution, execution_id = now, now.id
-                    said = await self._reader.message(execution, with_reason=in_vain)
-                    pending_reason = said.pending_reason
-                    yield _response(said, execution.last_event, execution)
+                    if tells_all or held_up or in_vain or now.state not in _GOING_ON:
+                        said = await self._reader.message(now, with_reason=in_vain)
+                        pending_reason = said.pending_reason
+                        held_up = bool(pending_reason) or now.state not in _GOING_ON
+                        yield _response(said, now.last_event, now)
                 if execution is not None and not execution.state.finished:
                     await self._bus.wait(execution_id, change, self._poll_interval)
                 in_vain = change.cancelled()

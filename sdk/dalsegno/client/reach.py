@@ -27,6 +27,8 @@ _log = logging.getLogger("dalsegno")
 
 _OUTAGE_S = 300.0
 """How long who waits for an execution waits for a planner that answers."""
+_HEARD_S = 60.0
+"""A stream that has held for so long has been answered, though there was nothing to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Reach:
 
     def _finished(self, execution: object, timeout: float | None, *, telling: bool) -> Execution:
         request = ExecutionServiceWatchRequest(
-            execution=execution_text(execution), project=self.project, execution_only=True
+            execution=execution_text(execution), project=self.project, execution_only=True, holdups_only=True
         )
         told = ""
         try:
@@ -112,6 +114,7 @@ class Reach:
         if not self.connection.has_been_answered:
             self.execution(request.execution)  # where none ever answered, that is said within seconds
         while True:
+            began = time.monotonic()
             try:
                 for message in self._watch(request, deadline):
                     silent_since = None
@@ -119,8 +122,10 @@ class Reach:
                     yield message
             except BackendError as error:
                 # The planner, or its database, is gone; the execution goes on when they are back.
-                silent_since = silent_since or time.monotonic()
-                if error.reason == "UNIMPLEMENTED" or time.monotonic() - silent_since > _OUTAGE_S:
+                now = time.monotonic()
+                if silent_since is None or now - began > _HEARD_S:
+                    silent_since = now
+                if error.reason == "UNIMPLEMENTED" or now - silent_since > _OUTAGE_S:
                     raise
                 with suppress(BackendError):
                     self.execution(request.execution)  # asks until one answers, for some seconds

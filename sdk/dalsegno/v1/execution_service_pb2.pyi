@@ -513,6 +513,7 @@ class ExecutionServiceWatchRequest(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     AFTER_EVENT_FIELD_NUMBER: _builtins.int
     EXECUTION_ONLY_FIELD_NUMBER: _builtins.int
+    HOLDUPS_ONLY_FIELD_NUMBER: _builtins.int
     execution: _builtins.str
     """The execution."""
     project: _builtins.str
@@ -521,6 +522,10 @@ class ExecutionServiceWatchRequest(_message.Message):
     """Only events after this one; all events where it is 0."""
     execution_only: _builtins.bool
     """Only events of the execution itself, not those of its invocations."""
+    holdups_only: _builtins.bool
+    """With `execution_only`: not that it is pending or running, but where something holds it up or has held it up: that it
+    waits for an answer, or that nothing can run it. For who waits for its end.
+    """
     def __init__(
         self,
         *,
@@ -528,10 +533,11 @@ class ExecutionServiceWatchRequest(_message.Message):
         project: _builtins.str = ...,
         after_event: _builtins.int = ...,
         execution_only: _builtins.bool = ...,
+        holdups_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_event", b"after_event", "execution", b"execution", "execution_only", b"execution_only", "project", b"project"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_event", b"after_event", "execution", b"execution", "execution_only", b"execution_only", "holdups_only", b"holdups_only", "project", b"project"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,7 +561,7 @@ class ExecutionServiceWatchResponse(_message.Message):
 
     @_builtins.property
     def execution(self) -> _execution_pb2.Execution:
-        """The execution is in this state now. Sent first of all, and at every change. The last message of a stream has
+        """The execution is in this state now. Sent first of all, and at every change that is asked for. The last message has
         the result or the failure.
         """
 
