@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from dalsegno_planner.core.execution import Execution
 from dalsegno_planner.core.plan import Mode
-from dalsegno_planner.store.replay_plan import make_plan
+from dalsegno_planner.store.replay_plan import make_plan, plan_of_few
 from dalsegno_planner.store.replay_request import ReplayRequest
 from dalsegno_planner.store.sql import load
 from tests.store.graphs import Database, Recorded, connect, plan, record, replay
@@ -131,3 +132,17 @@ def _links(count: int) -> list[Recorded]:
 
 def _last_of(source: Execution, count: int) -> ReplayRequest:
     return ReplayRequest(execution=str(source.id), mode=Mode.FROM, selectors=(f"invocation:s{count}",))
+
+
+@pytest.mark.parametrize("selector", ["s20", "invocation:s20"])
+async def test_a_plan_from_one_step_takes_one_round_trip(connection: Database, selector: str) -> None:
+    source = await record(connection, _links(20))
+    request = ReplayRequest(str(source.id), mode=Mode.FROM, selectors=(selector,))
+    await plan_of_few(connection, request)  # the first one looks up types as well
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    connection.add_query_logger(lambda one: asked.put_nowait(one.query))
+    made = await plan_of_few(connection, request)
+    await connection.execute("SELECT 'next'")
+    assert made is not None
+    assert (made.summary.affected_count, made.summary.reused_count) == (1, 19)
+    assert [await asked.get(), await asked.get()] == [REPLAYS["open"], "SELECT 'next'"]

@@ -99,7 +99,7 @@ async def plan_of_few(connection: Connection, request: ReplayRequest) -> Plan | 
 
 async def _resolved(connection: Connection, request: ReplayRequest, few: int) -> Resolved:
     names = names_of(request)
-    source = await open_source(connection, request, names.selectors)
+    source = await open_source(connection, request, names.selectors, few)
     _check_source(source.execution, request)
     resolved = await resolve(connection, source, request, names)
     found = [*resolved.problems, *_unknown_inputs(resolved)]
@@ -198,16 +198,18 @@ class _Planning:
         """What re-executes, in one round trip, where the roots are known and that is little."""
         if not self._names_its_roots:
             return None
-        rows = await self._connection.fetch(
-            SQL["plan_of_few"],
-            self._source.id,
-            *self._named_roots(),
-            list(self._resolved.targets),
-            list(self._resolved.targets.values()),
-            self._request.single_step,
-            self._most,
-            *self._looked_for(),
-        )
+        rows = self._resolved.foreseen
+        if rows is None:
+            rows = await self._connection.fetch(
+                SQL["plan_of_few"],
+                self._source.id,
+                *self._named_roots(),
+                list(self._resolved.targets),
+                list(self._resolved.targets.values()),
+                self._request.single_step,
+                self._most,
+                *self._looked_for(),
+            )
         return FewMarks.of(rows) if rows else None
 
     async def _marked(self) -> FewMarks | None:

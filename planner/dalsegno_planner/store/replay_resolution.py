@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from asyncpg import Record
+
 from dalsegno.v1.value_pb2 import FlowInputs, Inputs, Output, Outputs, Payload
 from dalsegno_planner.core import problems
 from dalsegno_planner.core.execution import Execution, ExecutionKind
@@ -92,6 +94,12 @@ class Resolved:
     def source(self) -> Execution:
         """The execution that is replayed."""
         return self.facts.execution
+
+    @property
+    def foreseen(self) -> Sequence[Record] | None:
+        """The marks of the plan, where they are those of the one invocation that the request chooses, and known."""
+        only = [one.number for one in self.facts.candidates]
+        return self.facts.foreseen if list(self.chosen) == only else None
 
     @property
     def is_flow(self) -> bool:

@@ -10,7 +10,8 @@ from asyncpg import Record
 
 from dalsegno_planner.core.execution import Execution, InvocationKind
 from dalsegno_planner.core.ids import call_id
-from dalsegno_planner.core.selectors import Candidate, Selector, matches
+from dalsegno_planner.core.plan import Mode
+from dalsegno_planner.core.selectors import Candidate, Selector, SelectorKind, matches
 from dalsegno_planner.store import executions, graph
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.replay_request import ReplayRequest
@@ -34,6 +35,8 @@ class Source:
         lineage_length: How many entries its lineage has.
         size: How many invocations it shows.
         candidates: What the selectors of the request may mean.
+        foreseen: The marks of the plan, as `FewMarks` has them, where the request says nothing but from which candidate
+            it replays, and there is one; else None.
     """
 
     execution: Execution
@@ -43,10 +46,19 @@ class Source:
     lineage_length: int
     size: int
     candidates: Sequence[Candidate]
+    foreseen: Sequence[Record] | None
 
 
-async def open_source(connection: Connection, request: ReplayRequest, selectors: Collection[Selector]) -> Source:
+async def open_source(
+    connection: Connection, request: ReplayRequest, selectors: Collection[Selector], few: int
+) -> Source:
     """Return the execution that a request names, in one round trip where it is named by its ID.
+
+    Args:
+        connection: Where it is.
+        request: What names it.
+        selectors: What else the request names.
+        few: How many marks are foreseen at most.
 
     Raises:
         UsageError: Nothing was named.
@@ -54,21 +66,34 @@ async def open_source(connection: Connection, request: ReplayRequest, selectors:
         StateError: There are several, with their IDs.
     """
     named = executions.whole_id(request.execution)
-    found = await _open(connection, named, selectors) if named is not None else None
+    only = _only_selector(request, selectors)
+    plan = (only.text if only is not None else None, request.single_step, few)
+    found = await _open(connection, named, selectors, plan) if named is not None else None
     while found is None:  # again where it is deleted at this moment: then there is none
         execution = await executions.find(connection, request.execution, request.project)
-        found = await _open(connection, execution.id, selectors)
+        found = await _open(connection, execution.id, selectors, plan)
     return found
 
 
-async def _open(connection: Connection, execution_id: UUID, selectors: Collection[Selector]) -> Source | None:
+def _only_selector(request: ReplayRequest, selectors: Collection[Selector]) -> Selector | None:
+    """The selector that is all that a request says."""
+    if request.chosen_mode is not Mode.FROM or len(selectors) != 1 or request.code is not None:
+        return None
+    (only,) = selectors
+    says_more = request.rerun_changed_code or request.inputs or request.overrides or request.step_input_overrides
+    return None if says_more or only.kind is SelectorKind.ALL else only
+
+
+async def _open(
+    connection: Connection, execution_id: UUID, selectors: Collection[Selector], plan: tuple[str | None, bool, int]
+) -> Source | None:
     wanted = graph.wanted_candidates(selectors)
-    row = await connection.fetchrow(SQL["open"], execution_id, *wanted, _COUNTED_BELOW)
+    row = await connection.fetchrow(SQL["open"], execution_id, *wanted, _COUNTED_BELOW, *plan)
     if row is None:
         return None
-    candidates = _candidates(row)
+    candidates, foreseen = _candidates(row), row["foreseen"]
     if any(one.part_of_call_id and not any(matches(one, each) for each in candidates) for one in selectors):
-        candidates = await graph.candidates(connection, execution_id, selectors)
+        candidates, foreseen = await graph.candidates(connection, execution_id, selectors), None
     return Source(
         execution=executions.of_row(row),
         code_digest=row["code_digest"],
@@ -77,6 +102,7 @@ async def _open(connection: Connection, execution_id: UUID, selectors: Collectio
         lineage_length=row["lineage_length"],
         size=row["size"],
         candidates=candidates,
+        foreseen=foreseen,
     )
 
 

@@ -93,21 +93,26 @@ $$;
 -- What the source's record does not tell, and what the selectors of a request may mean: $2 invocation IDs, $3 numbers,
 -- $4 names, $5 how many candidates of each name, $6 up to which size flows are counted: their records tell no more than
 -- how many calls were made. `next_number` is the first that no invocation has.
+--
+-- A request that says no more than from where it replays is planned at once, if its selector can mean one invocation alone:
+-- $7 that selector, else null, $8 whether nothing else re-executes, $9 as `few` of plan_of_few. `foreseen` is what that
+-- returns, or null.
 CREATE OR REPLACE FUNCTION open_plan(
-    source uuid, ids text[], numbers integer[], names text[], each integer, counted integer
+    source uuid, ids text[], numbers integer[], names text[], each integer, counted integer, selector text, alone boolean,
+    few integer
 ) RETURNS TABLE (
     code_digest text, shaping_inputs text[], next_number integer, lineage_length integer, size integer,
     candidate_numbers integer[], candidate_ids text[], candidate_names text[], candidate_kinds text[],
-    candidate_suppliers uuid[]
+    candidate_suppliers uuid[], foreseen plan_row[]
 )
 LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
-    is_counted boolean;
+    is_flow boolean;
 BEGIN
     SELECT e.code_digest, e.shaping_inputs, greatest(e.next_number, 1 + highest.number), highest.entries,
-           e.invocation_count, e.kind = 'flow' AND e.invocation_count <= counted
-    INTO code_digest, shaping_inputs, next_number, lineage_length, size, is_counted
+           e.invocation_count, e.kind = 'flow'
+    INTO code_digest, shaping_inputs, next_number, lineage_length, size, is_flow
     FROM executions AS e
     CROSS JOIN LATERAL (
         SELECT coalesce(max(own.number), 0) AS number, count(*) AS entries
@@ -119,7 +124,7 @@ BEGIN
         WHERE lineage.execution_id = source
     ) AS highest
     WHERE e.id = source;
-    IF is_counted THEN
+    IF is_flow AND size <= counted THEN
         size := shown_count(source);
     END IF;
     IF ids <> '{}' OR numbers <> '{}' OR names <> '{}' THEN
@@ -127,6 +132,12 @@ BEGIN
                array_agg(one.supplier_id)
         INTO candidate_numbers, candidate_ids, candidate_names, candidate_kinds, candidate_suppliers
         FROM selector_candidates(source, ids, numbers, names, each) AS one;
+    END IF;
+    IF selector IS NOT NULL AND cardinality(candidate_numbers) = 1 THEN
+        foreseen := ARRAY(
+            SELECT mark FROM plan_of_few(
+                source, candidate_numbers, '{from}', ARRAY[selector], '{}', '{}', alone, few, alone OR NOT is_flow, true,
+                '{}', '{}', '{}', NOT alone, '{}', '{}', '{}', '{}') AS mark);
     END IF;
     RETURN NEXT;
 END

@@ -9,8 +9,8 @@ SELECT e.id, e.project, e.name, e.flow, e.kind, e.state, e.module, e.pinned_dige
        e.failure, e.result_binding, e.replay, e.time_limit, e.deadline, e.lane AS rank,
        opened.code_digest, opened.shaping_inputs, opened.next_number, opened.lineage_length, opened.size,
        opened.candidate_numbers, opened.candidate_ids, opened.candidate_names, opened.candidate_kinds,
-       opened.candidate_suppliers
-FROM executions AS e CROSS JOIN LATERAL open_plan(e.id, $2, $3, $4, $5, $6) AS opened
+       opened.candidate_suppliers, opened.foreseen
+FROM executions AS e CROSS JOIN LATERAL open_plan(e.id, $2, $3, $4, $5, $6, $7, $8, $9) AS opened
 WHERE e.id = $1;
 
 -- name: plan_of_few
