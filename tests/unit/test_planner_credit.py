@@ -49,6 +49,17 @@ def test_what_is_reserved_for_live_work_is_filled_first_and_by_nothing_else() ->
     assert not credit.wanted(Lane.BULK)
 
 
+def test_what_one_claim_has_no_room_for_is_left_to_the_next_one() -> None:
+    credit = Credit()
+    credit.offer(5, 0)
+    slots = credit.take(Lane.BULK, most=3)
+    assert (slots.left, credit.free) == (3, 2)
+    for _ in range(3):
+        slots.fill()
+    credit.give_back(Lane.BULK, slots)
+    assert credit.wanted(Lane.BULK)
+
+
 class Looking(RuleBasedStateMachine):
     """Claims of two lanes that overlap, beside work that becomes ready: none of it is forgotten."""
 
@@ -73,7 +84,7 @@ class Looking(RuleBasedStateMachine):
     @rule(data=st.data())
     def look(self, data: st.DataObject) -> None:
         lane = data.draw(st.sampled_from([lane for lane in Lane if lane not in self.claims]))
-        self.claims[lane] = self.credit.take(lane)
+        self.claims[lane] = self.credit.take(lane, most=data.draw(st.integers(1, 4)))
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())

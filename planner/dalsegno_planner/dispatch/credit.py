@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from dalsegno_planner.core.lanes import Lane
 
+_MOST_OF_A_CLAIM = 256
+"""An executor works on what one claim takes while the next is made."""
 _MOST = 1_000_000
 """No executor has more free slots than this takes note of."""
 
@@ -69,12 +71,13 @@ class Credit:
         """Whether a claim of this lane may find something."""
         return self.may_find[lane] and (self.free > 0 or (lane is Lane.LIVE and self.reserved > 0))
 
-    def take(self, lane: Lane) -> Slots:
-        """Take out all that there is for a lane, where it is wanted."""
+    def take(self, lane: Lane, most: int = _MOST_OF_A_CLAIM) -> Slots:
+        """Take out what there is for a lane, up to `most`, where it is wanted."""
         if not self.wanted(lane):
             return Slots(0, 0)
-        taken = Slots(self.free, self.reserved if lane is Lane.LIVE else 0)
-        self.free = 0
+        reserved = min(self.reserved, most) if lane is Lane.LIVE else 0
+        taken = Slots(min(self.free, most - reserved), reserved)
+        self.free -= taken.free
         self.reserved -= taken.reserved
         self.may_find[lane] = False
         return taken

@@ -19,7 +19,7 @@ from dalsegno_planner.dispatch.commit import CommitLoop, Outcome
 from dalsegno_planner.dispatch.composites import BodyEnd, TaskResult
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
 
-_MOST_REPORTS = 1000
+_MOST_REPORTS = 512
 _MOST_BESIDE_LIVE = 100
 """Reports of bulk work in one commit while there is live work: what a commit is made from keeps the event loop."""
 _LIVE_FOR = 1.0
