@@ -61,6 +61,22 @@ async def test_a_commit_reads_rows_by_their_keys(ledger: Ledger, analyzed: bool)
     assert many <= 2 * few
 
 
+async def test_what_is_planned_in_a_new_database_reads_large_executions_by_their_keys(ledger: Ledger) -> None:
+    """Postgres chooses indexes when it has seen a few rows and analyzed none, and keeps to its choice."""
+    await ledger.connection.execute("ALTER TABLE invocations SET (autovacuum_enabled = false)")
+    session = await ledger.session()
+    await ledger.pipeline({1: [], 2: [1]})
+    for _ in range(2):
+        await ledger.commit(results=[ledger.result(held) for held in await ledger.claim(session, steps=1, bodies=0)])
+    await ledger.bulk(1_000)
+    await ledger.claim(session, steps=1_000 - _BATCH, bodies=0)
+    before = await _reads(ledger)
+    claimed = await ledger.claim(session, steps=_BATCH, bodies=0)
+    await ledger.commit(results=[ledger.result(held) for held in claimed])
+    assert len(claimed) == _BATCH
+    assert await _reads(ledger) - before <= 10 * _BATCH
+
+
 async def test_a_claim_costs_what_it_claims(ledger: Ledger) -> None:
     session = await ledger.session()
 
