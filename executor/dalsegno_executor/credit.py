@@ -32,12 +32,37 @@ class Slots:
 
 @dataclass(slots=True)
 class AllSlots:
-    """The slots of an executor."""
+    """The slots of an executor.
+
+    Attributes:
+        changed: Whether there may be something to offer; asked for each message, so that the slots need not be.
+    """
 
     steps: Slots = field(default_factory=Slots)
     bodies: Slots = field(default_factory=Slots)
     live_steps: Slots = field(default_factory=Slots)
     live_bodies: Slots = field(default_factory=Slots)
+    changed: bool = False
+
+    def aim_at(self, steps: int, bodies: int, live_steps: int, live_bodies: int) -> None:
+        """Set how many tasks of each kind may be in hand at once."""
+        targets = (steps, bodies, live_steps, live_bodies)
+        for slots, target in zip(self._all, targets, strict=True):
+            if slots.target != target:
+                slots.target = target
+                self.changed = True
+
+    def receive(self, task: Task) -> Slots:
+        """Note that a task has come, and return those that it was sent for; the caller decides whether it takes one."""
+        slots = self.of(task)
+        slots.offered = max(0, slots.offered - 1)
+        self.changed = True
+        return slots
+
+    def free(self, slots: Slots) -> None:
+        """Note that one of them is free again."""
+        slots.in_hand -= 1
+        self.changed = True
 
     def of(self, task: Task) -> Slots:
         """Return those that a task was sent for."""
@@ -47,11 +72,15 @@ class AllSlots:
 
     def begin_anew(self) -> None:
         """Forget what another stream was offered."""
-        for slots in (self.steps, self.bodies, self.live_steps, self.live_bodies):
+        for slots in self._all:
             slots.offered = 0
+        self.changed = True
 
     def take_offers(self) -> Credit | None:
         """Return what to offer now, if anything."""
+        if not self.changed:
+            return None
+        self.changed = False
         credit = Credit(
             steps=self.steps.take_offer(),
             bodies=self.bodies.take_offer(),
@@ -59,3 +88,7 @@ class AllSlots:
             live_bodies=self.live_bodies.take_offer(),
         )
         return credit if credit.ByteSize() else None
+
+    @property
+    def _all(self) -> tuple[Slots, ...]:
+        return self.steps, self.bodies, self.live_steps, self.live_bodies

@@ -66,7 +66,7 @@ class Fleet:
         self.casualties: Casualties | None = None
         self.on_ready: Callable[[Runner], None] = lambda runner: None
         self._session = session
-        self._wake = wake
+        self.wake = wake
         self._start_alone = start_alone
         self._most_alone = most_alone
         self._ids = itertools.count(1)
@@ -178,7 +178,7 @@ class Fleet:
         self._outcomes.clear()
         for runner in self.runners.values():
             runner.link.send(ExecutorServiceWorkResponse(drain=Drain(reason=reason)))
-        self._wake()
+        self.wake()
 
     def interrupt(self, runner: Runner, key: TaskKey, reason: str) -> None:
         """Tell the code of a task to stop; what it says of the task does not count any more."""
@@ -192,7 +192,7 @@ class Fleet:
     def refresh(self) -> None:
         """Place what waits, and offer what room there is."""
         if self._session.draining:
-            self._wake()
+            self.wake()
             return
         if self._unplaced:
             tasks, self._unplaced = self._unplaced, deque()
@@ -208,7 +208,7 @@ class Fleet:
                 live_steps += runner.live_step_slots
                 live_bodies += runner.live_body_slots
         self._session.offer(max(0, steps), max(0, bodies), live_steps=live_steps, live_bodies=live_bodies)
-        self._wake()
+        self.wake()
 
     # Which runner.
 
@@ -269,14 +269,14 @@ class Fleet:
     # What the runners say.
 
     def _hear(self, runner: Runner, messages: Sequence[bytes]) -> None:
-        was_ready, only_begun = runner.ready, True
+        was_ready, changed = runner.ready, False
         for data in messages:
             message = ExecutorServiceWorkRequest.FromString(data)
             kind = message.WhichOneof("message")
             if kind == "reports":
-                only_begun &= not self._hear_reports(runner, message.reports.reports)
+                changed |= self._hear_reports(runner, message.reports.reports)
                 continue
-            only_begun = False
+            changed = True
             match kind:
                 case "log_lines":
                     self._session.write(message.log_lines.lines)
@@ -293,13 +293,15 @@ class Fleet:
                     runner.idle_since = time.monotonic()
         if runner.ready and not was_ready:
             self.on_ready(runner)
-        # That a call begins is heard for each that a body makes, and changes nothing.
-        if not only_begun:
+        # What a body says of its calls changes no slots.
+        if changed:
             self.refresh()
+        else:
+            self.wake()
 
     def _hear_reports(self, runner: Runner, reports: Sequence[Report]) -> bool:
-        """Take reports; return whether there is more among them than that calls begin."""
-        more = some_end = False
+        """Take reports; return whether tasks have ended with them."""
+        some_end = False
         for report in reports:
             key = key_of(report.token)
             given = runner.bodies.get(key) if key[1] == BODY else runner.steps.get(key)
@@ -310,7 +312,6 @@ class Fleet:
                 self._let_go(runner, given)
             elif self._follow_call(given, report):
                 continue
-            more = True
             report_id = report.report_id
             if not self._session.report(report, runner.id) and report_id:
                 ack = Ack(
@@ -319,9 +320,8 @@ class Fleet:
                 self.answer(runner.id, [ack])
         if some_end:
             _begin_next(runner)
-        if more:
             _observe_pace(runner, reports)
-        return more
+        return some_end
 
     def _follow_call(self, given: Given, report: Report) -> bool:
         """Keep track of which calls a body runs; return whether the report is for this alone."""

@@ -60,6 +60,11 @@ class OpenReports:
         """Keep a report no longer."""
         del self._open[report_id]
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether there are reports that are not sent."""
+        return bool(self._live or self._bulk)
+
     def begin_anew(self) -> None:
         """Have all of them sent on another stream."""
         self._live.clear()

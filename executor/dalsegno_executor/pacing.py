@@ -14,12 +14,16 @@ class Pace:
     """The prefetch window of one runner.
 
     It starts closed, opens when tasks prove to be short, and closes at the first long one.
+
+    Attributes:
+        window: How many tasks are fetched beyond those that can run at once.
     """
 
-    __slots__ = ("_seconds",)
+    __slots__ = ("_seconds", "window")
 
     def __init__(self) -> None:
         self._seconds: float | None = None
+        self.window = 0
 
     def observe(self, seconds: float) -> None:
         """Take note of how long a task took."""
@@ -28,10 +32,5 @@ class Pace:
             self._seconds = seconds
         else:
             self._seconds += _WEIGHT_OF_NEWEST * (seconds - self._seconds)
-
-    @property
-    def window(self) -> int:
-        """How many tasks are fetched beyond those that can run at once."""
-        if self._seconds is None or self._seconds > LONGEST_PREFETCHED:
-            return 0
-        return min(LARGEST_WINDOW, int(WORK_AHEAD / max(self._seconds, 1e-6)))
+        long = self._seconds > LONGEST_PREFETCHED
+        self.window = 0 if long else min(LARGEST_WINDOW, int(WORK_AHEAD / max(self._seconds, 1e-6)))

@@ -102,13 +102,21 @@ class _Held:
 
 @dataclass(slots=True)
 class _Outbox:
-    """What waits to be sent, besides reports and credit."""
+    """What waits to be sent, besides reports and credit.
+
+    Attributes:
+        arrived: Tasks that will be accepted, if their end is not durable before.
+    """
 
     announced: list[Definition] = field(default_factory=list)
+    arrived: list[TaskKey] = field(default_factory=list)
     accepted: list[TaskToken] = field(default_factory=list)
     returned: list[TaskToken] = field(default_factory=list)
     heartbeat: Heartbeat | None = None
     progress: dict[tuple[TaskKey, int], StepProgress] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.accepted or self.returned or self.announced) or self.heartbeat is not None
 
 
 class Session:
@@ -172,6 +180,14 @@ class Session:
                 return [DrainAsked(response.drain.reason)]
             case _:  # of a later version of the protocol
                 return []
+
+    @property
+    def has_something_to_send(self) -> bool:
+        """Whether there may be a next message."""
+        if self.state is not State.OPEN:
+            return False
+        has_credit = self._slots.changed and not self.draining
+        return has_credit or self._open.has_unsent or bool(self._outbox) or bool(self._log)
 
     def next_message(self) -> ExecutorServiceWorkRequest | None:
         """Return what to send now, if anything.
@@ -237,7 +253,7 @@ class Session:
         ends = ends_task(report)
         if ends:
             held.ended = True
-            held.slots.in_hand -= 1
+            self._slots.free(held.slots)
         if key[1] == BODY and report.call.HasField("submitted"):
             held.awaiting.add(report.call.number)
         held.open_reports += 1
@@ -255,14 +271,20 @@ class Session:
             if held is None or held.ended or held.leaving:
                 continue
             held.leaving = True
-            held.slots.in_hand -= 1
+            self._slots.free(held.slots)
             self._return_if_settled(key, held)
 
     def offer(self, steps: int, bodies: int, *, live_steps: int = 0, live_bodies: int = 0) -> None:
         """Say how many tasks of each kind may be in hand at once; besides, how many that are live."""
-        slots = self._slots
-        slots.steps.target, slots.bodies.target = steps, bodies
-        slots.live_steps.target, slots.live_bodies.target = live_steps, live_bodies
+        self._slots.aim_at(steps, bodies, live_steps, live_bodies)
+
+    def accept_arrived(self) -> None:
+        """Accept the tasks that have come since this was asked last; to be asked often, for the planner waits for it.
+
+        Most short ones need no such message: that they have ended is durable by then.
+        """
+        arrived, self._outbox.arrived = self._outbox.arrived, []
+        self._outbox.accepted.extend(token_of(key) for key in arrived if key in self._held)
 
     def alive(self, running: Iterable[TaskKey] = ()) -> None:
         """Say so to the planner, with the tasks that have started since."""
@@ -315,8 +337,7 @@ class Session:
                     self._held[key].awaiting.update(_awaited(task.recorded))
                     delivered.append(task)
                 continue
-            slots = self._slots.of(task)
-            slots.offered = max(0, slots.offered - 1)
+            slots = self._slots.receive(task)
             if self.draining:
                 self._outbox.returned.append(task.token)
             elif key not in self._held:
@@ -324,7 +345,7 @@ class Session:
                 if is_body:
                     held.awaiting.update(_awaited(task.body.recorded))
                 slots.in_hand += 1
-                self._outbox.accepted.append(task.token)
+                self._outbox.arrived.append(key)
                 delivered.append(task)
         return [Deliver(delivered)] if delivered else []
 
@@ -385,7 +406,7 @@ class Session:
             if held is None or held.ended:
                 continue
             if not held.leaving:
-                held.slots.in_hand -= 1
+                self._slots.free(held.slots)
                 stopped.append(key)
         return [Stop(stopped, reason)] if stopped else []
 

@@ -83,8 +83,9 @@ class Stream:
         self._complaint = ""
 
     def wake(self) -> None:
-        """Say that the session has something to send."""
-        self._something_to_send.set()
+        """Have what the session has to send written."""
+        if self._leaving or self._session.has_something_to_send:
+            self._something_to_send.set()
 
     def leave(self) -> None:
         """End the present stream once all is sent; another one is opened, as long as `keep` runs."""

@@ -175,6 +175,8 @@ class Supervisor:
             self._take_back_stuck(runner, now)
             self._end_overdue(runner, now)
             self._end_idle(runner, now)
+        self._session.accept_arrived()
+        self.fleet.wake()
 
     def _show_running(self, runner: Runner, now: float) -> None:
         started = []

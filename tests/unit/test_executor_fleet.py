@@ -174,6 +174,12 @@ async def test_steps_go_where_there_is_room(office: Office) -> None:
     assert sorted([*await first.tasks(1), *await second.tasks(1)]) == [1, 2]
 
 
+async def test_what_has_arrived_is_accepted_at_the_next_look(office: Office) -> None:
+    office.give(step(1))
+    office.supervisor.look(time.monotonic())
+    assert [one.number for one in (await office.says("accepted")).accepted.tokens] == [1]
+
+
 async def test_tasks_wait_for_a_runner_and_pages_wait_with_their_body(office: Office) -> None:
     office.give(step(1), body())
     office.give(Task(token=body().token, recorded=RecordedCalls()))

@@ -34,6 +34,7 @@ from dalsegno.v1.executor_service_pb2 import (
     Tasks,
     TaskToken,
     Welcome,
+    WrittenLine,
 )
 from dalsegno_executor.events import Deliver, DrainAsked, Event, RunnerId, Settled, Stop
 from dalsegno_executor.protocol import Identity, Session, State
@@ -115,11 +116,64 @@ def test_credit_is_what_is_free_and_is_offered_once() -> None:
     assert (message.credit.steps, message.credit.bodies) == (4, 2)
     assert talk.sent() == []
     talk.give(step(1), step(2), body())
-    assert kinds(talk.sent()) == ["accepted"]
+    assert talk.sent() == []
     talk.session.report(completed(1))
     credit, reports = talk.sent()
     assert (credit.credit.steps, credit.credit.bodies) == (1, 0)
     assert len(reports.reports.reports) == 1
+
+
+def test_what_has_arrived_is_accepted_unless_its_end_is_durable() -> None:
+    talk = Conversation()
+    talk.sent()
+    talk.give(step(1), step(2), body())
+    talk.session.report(completed(1))
+    talk.session.report(completed(2))
+    talk.ack(ACK_STATUS_DURABLE, 1)
+    talk.sent()
+    talk.session.accept_arrived()
+    [message] = talk.sent()
+    assert [one.number for one in message.accepted.tokens] == [2, 0], "the end of 2 is on its way for longer than usual"
+    talk.session.accept_arrived()
+    assert talk.sent() == []
+
+
+def test_what_is_known_to_be_in_hand_after_a_reconnect_is_not_accepted_again() -> None:
+    talk = Conversation()
+    talk.give(step(1))
+    talk.session.disconnect()
+    talk.connect()
+    talk.sent()
+    talk.session.accept_arrived()
+    assert talk.sent() == []
+
+
+def test_there_is_something_to_send_exactly_where_there_is_a_message() -> None:
+    talk = Conversation()
+
+    def is_true_to_its_word() -> bool:
+        promised = talk.session.has_something_to_send
+        return promised and bool(talk.sent()) and not talk.session.has_something_to_send
+
+    assert is_true_to_its_word(), "credit"
+    talk.give(step(1), step(2), body())
+    talk.session.accept_arrived()
+    assert is_true_to_its_word(), "accepted"
+    talk.session.alive()
+    assert is_true_to_its_word(), "heartbeat"
+    talk.session.report(called(1), RUNNER)
+    assert is_true_to_its_word(), "a report that frees no slot"
+    talk.session.announce([Definition(kind=DEFINITION_KIND_STEP, module="m", name="b", digest="2")])
+    assert is_true_to_its_word(), "announce"
+    talk.session.write([WrittenLine(token=token(1))])
+    assert is_true_to_its_word(), "log lines"
+    talk.session.give_back([key_of(token(1))])
+    assert is_true_to_its_word(), "returned, and the credit for it"
+    talk.session.report(completed(2))
+    talk.session.disconnect()
+    assert not talk.session.has_something_to_send
+    talk.connect()
+    assert is_true_to_its_word(), "what was not acknowledged"
 
 
 def test_credit_comes_with_reports_where_the_planner_takes_it_there() -> None:
@@ -314,7 +368,9 @@ def test_pages_of_recorded_calls_follow_their_body_and_cost_no_credit() -> None:
     [second] = talk.give(page)
     assert isinstance(first, Deliver)
     assert isinstance(second, Deliver)
-    assert kinds(talk.sent()) == ["accepted"]
+    talk.session.accept_arrived()
+    [accepted] = talk.sent()
+    assert [one.number for one in accepted.accepted.tokens] == [0]
     assert talk.give(Task(token=token(0, epoch=2), recorded=RecordedCalls())) == []
 
 

@@ -46,6 +46,7 @@ def _session(count: int) -> Session:
     session.receive(ExecutorServiceWorkResponse(welcome=Welcome()))
     tasks = [Task(token=token(number), step=StepTask()) for number in range(1, count + 1)]
     session.receive(ExecutorServiceWorkResponse(tasks=Tasks(tasks=tasks)))
+    session.accept_arrived()
     assert _sent(session) == ["accepted"]
     return session
 

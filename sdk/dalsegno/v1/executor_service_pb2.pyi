@@ -382,7 +382,7 @@ Global___Credit: _TypeAlias = Credit  # noqa: Y015
 
 @_typing.final
 class Accepted(_message.Message):
-    """Tasks that have arrived. A task that is not accepted in time goes to another executor."""
+    """Tasks that have arrived. A task that is neither accepted nor at its end in time goes to another executor."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
