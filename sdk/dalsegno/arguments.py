@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ class Arguments(dict[str, object]):
 
     __slots__ = ("defaulted",)
 
-    def __init__(self, values: Mapping[str, object], defaulted: frozenset[str]) -> None:
+    def __init__(self, values: Mapping[str, object] | Iterable[tuple[str, object]], defaulted: frozenset[str]) -> None:
         super().__init__(values)
         self.defaulted = defaulted
 
@@ -48,7 +48,7 @@ def bind_arguments(function: Callable[..., Any], args: tuple[object, ...], kwarg
     """
     names = _plain_names(function)
     if not kwargs and names is not None and len(args) == len(names):
-        return Arguments(dict(zip(names, args, strict=True)), frozenset())
+        return Arguments(zip(names, args, strict=True), frozenset())
     signature = signature_of(function)
     try:
         bound = signature.bind(*args, **kwargs)

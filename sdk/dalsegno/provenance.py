@@ -10,9 +10,9 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from dalsegno.arguments import Arguments, bind_arguments
 from dalsegno.durable import StepFuture
@@ -38,8 +38,7 @@ True would otherwise record an edge for each pair of them. A call whose true ori
 affected when that changes, for the values of inputs are compared as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """What one object is known to be: outputs of calls, or else an input of the flow."""
 
     value: object
@@ -91,7 +90,7 @@ class Provenance:
         self._origins: dict[int, Origin] = {}
         self._calls: dict[str, int] = {}
         self._latest: dict[str, int] = {}
-        self._upstream: dict[int, frozenset[int]] = {}
+        self._upstream: dict[int, set[int]] = {}
 
     def record(self, value: object, number: int, output: str, payload_digest: bytes, canonical: bool) -> None:
         """Note that `value` is what the body received as an output of call `number`."""
@@ -103,7 +102,7 @@ class Provenance:
 
     def record_call(self, number: int, name: str, invocation_id: str, inputs: Mapping[str, Traced]) -> None:
         """Note that a call was made with these inputs, so that ``after=`` can name it."""
-        self._upstream[number] = frozenset(_numbers_in(inputs.values()))
+        self._upstream[number] = _numbers_in(inputs.values())
         self._calls[invocation_id] = number
         self._latest[name] = number
 
@@ -150,10 +149,7 @@ class Provenance:
         Raises:
             UsageError: If an entry names no earlier call.
         """
-        numbers: dict[int, None] = {}
-        for entry in after:
-            numbers.update(dict.fromkeys(self._numbers_of(entry)))
-        return tuple(sorted(numbers))
+        return tuple(sorted({number for entry in after for number in self._numbers_of(entry)})) if after else ()
 
     def _note(self, origin: Origin) -> None:
         if origin.value is None:
@@ -272,12 +268,14 @@ def _fill_parts(binding: Binding, parts: Parts) -> None:
         _fill(items.add(), item)
 
 
-def _numbers_in(inputs: Iterable[Traced]) -> Iterator[int]:
+def _numbers_in(inputs: Iterable[Traced]) -> set[int]:
+    found: set[int] = set()
     for traced in inputs:
         if isinstance(traced, Origin):
-            yield from (number for number, _ in traced.outputs)
+            found.update([number for number, _ in traced.outputs])
         elif isinstance(traced, Parts):
-            yield from _numbers_in(traced.items)
+            found |= _numbers_in(traced.items)
+    return found
 
 
 def _in_parameter(error: UsageError, name: str) -> UsageError:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from dalsegno.decorated import FORBIDDEN_IN_NAMES, Decorated
-from dalsegno.durable import StepFuture, active_body, current_body, inside_step
+from dalsegno.durable import BodyContext, StepFuture, active_body, current_body, inside_step
 from dalsegno.errors import ContextError, UsageError
 from dalsegno.limits import Concurrency, Limit, checked_concurrency
 from dalsegno.values.classes import exception_name
@@ -136,10 +136,11 @@ class Step(Decorated[P, R]):
                 reason="STEP_INSIDE_STEP",
                 fields={"step": self.name},
             )
-        if current_body.get() is None:
+        body = current_body.get()
+        if body is None:
             return self.function(*args, **kwargs)
         given_id, after, kwargs_left = self._split_options(kwargs)
-        return self._call(args, kwargs_left, given_id, after)
+        return self._call(body, args, kwargs_left, given_id, after)
 
     @overload
     def submit(self: Step[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> StepFuture[T]: ...
@@ -229,8 +230,14 @@ class Step(Decorated[P, R]):
         after = kwargs.get("after") if "after" in given else None
         return _checked_id(self.name, given_id), _entries(after), left
 
-    def _call(self, args: tuple[object, ...], kwargs: dict[str, Any], id: str | None, after: Sequence[object]) -> R:
-        body = active_body(f"{self.name}()")
+    def _call(
+        self,
+        body: BodyContext,
+        args: tuple[object, ...],
+        kwargs: dict[str, Any],
+        id: str | None,
+        after: Sequence[object],
+    ) -> R:
         if not self.is_async or body.draws_graph:
             return cast("R", body.call(self, args, kwargs, id=id, after=after))
         if not _loop_runs_here():
@@ -259,7 +266,8 @@ class StepCall(Generic[P, R]):
         self._after = after
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._step._call(args, dict(kwargs), self._id, self._after)
+        body = active_body(f"{self._step.name}()")
+        return self._step._call(body, args, dict(kwargs), self._id, self._after)
 
     @overload
     def submit(self: StepCall[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> StepFuture[T]: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
@@ -39,7 +39,7 @@ def output(number: int, text: str = "") -> Fingerprint:
 def recorded(number: int, name: str, action: Action = Action.REUSE, **fields: object) -> Recorded:
     """A recorded step whose position is its number."""
     call = Recorded(number, number, CallKind.STEP, name, name, action, {})
-    return replace(call, **fields)  # type: ignore[arg-type]
+    return call._replace(**fields)  # type: ignore[arg-type]
 
 
 def made(name: str, **inputs: Fingerprint) -> Made:
@@ -157,7 +157,7 @@ def test_something_new_counts_only_once_it_is_received() -> None:
 
 def test_an_overridden_output_is_new() -> None:
     calls = recording("a", "b", "c")
-    calls[0] = replace(calls[0], override_is_new=True)
+    calls[0] = calls[0]._replace(override_is_new=True)
     sequence = replaying(calls)
     assert isinstance(sequence.make(made("a")), Reuse)
     sequence.receive(1)
@@ -176,7 +176,7 @@ def test_an_override_of_an_earlier_replay_is_not_new() -> None:
 @pytest.mark.semantics("5", "(a) the body has received something new → the call is affected after all, and re-executes")
 def test_a_reused_call_with_other_inputs_executes_after_something_new(same: bool) -> None:
     calls = recording("root", "a", execute=["root"])
-    calls[1] = replace(calls[1], inputs={"p": value("old")})
+    calls[1] = calls[1]._replace(inputs={"p": value("old")})
     sequence = replaying(calls)
     sequence.make(made("root"))
     sequence.receive(1)
@@ -186,8 +186,8 @@ def test_a_reused_call_with_other_inputs_executes_after_something_new(same: bool
 
 def test_what_follows_a_call_that_executed_after_all_is_never_reused() -> None:
     calls = recording("root", "a", "b", "c", execute=["root"])
-    calls[1] = replace(calls[1], inputs={"p": value("old")})
-    calls[2] = replace(calls[2], inputs={"p": output(2, "same")})
+    calls[1] = calls[1]._replace(inputs={"p": value("old")})
+    calls[2] = calls[2]._replace(inputs={"p": output(2, "same")})
     sequence = replaying(calls)
     sequence.make(made("root"))
     sequence.receive(1)
@@ -198,22 +198,22 @@ def test_what_follows_a_call_that_executed_after_all_is_never_reused() -> None:
 
 
 STALE = {
-    OnStale.REUSE: Reuse(replace(recorded(1, "a"), inputs={"p": value("old")}), 1, stale_inputs=True),
-    OnStale.RERUN: Execute(1, 1, replace(recorded(1, "a"), inputs={"p": value("old")})),
+    OnStale.REUSE: Reuse(recorded(1, "a")._replace(inputs={"p": value("old")}), 1, stale_inputs=True),
+    OnStale.RERUN: Execute(1, 1, recorded(1, "a")._replace(inputs={"p": value("old")})),
 }
 
 
 @pytest.mark.parametrize("on_stale", STALE)
 @pytest.mark.semantics("5", "(b) flow inputs were overridden → reuse, and mark the invocation stale_inputs")
 def test_an_overridden_flow_input_makes_inputs_stale_or_counts_as_new(on_stale: OnStale) -> None:
-    calls = [replace(recorded(1, "a"), inputs={"p": value("old")})]
+    calls = [recorded(1, "a")._replace(inputs={"p": value("old")})]
     sequence = replaying(calls, overridden=["topic"], on_stale=on_stale)
     assert sequence.make(made("a", p=value("new"))) == STALE[on_stale]
 
 
 @pytest.mark.semantics("5", '"fail" refuses); (c) neither → divergence')
 def test_stale_inputs_can_be_refused() -> None:
-    calls = [replace(recorded(1, "a"), inputs={"p": value("old")})]
+    calls = [recorded(1, "a")._replace(inputs={"p": value("old")})]
     sequence = replaying(calls, overridden=["topic"], on_stale=OnStale.FAIL)
     decision = sequence.make(made("a", p=value("new")))
     assert isinstance(decision, Divergence)
@@ -259,7 +259,7 @@ def test_a_body_that_raises_reaches_the_rest_not() -> None:
 @pytest.mark.semantics("5", "a new wait's answer")
 def test_waits_of_the_source_are_asked_again_and_their_answers_are_new() -> None:
     calls = recording("a", "approve", "b")
-    calls[1] = replace(calls[1], kind=CallKind.WAIT)
+    calls[1] = calls[1]._replace(kind=CallKind.WAIT)
     sequence = replaying(calls)
     sequence.make(made("a"))
     assert sequence.make(Made(CallKind.WAIT, "approve", "approve", {})) == Execute(2, 2, calls[1])
@@ -269,7 +269,7 @@ def test_waits_of_the_source_are_asked_again_and_their_answers_are_new() -> None
 
 def recovering(*calls: Recorded) -> CallSequence:
     """The sequence of a body that is recovered."""
-    return CallSequence([replace(call, own=True) for call in calls], len(calls) + 1, None)
+    return CallSequence([call._replace(own=True) for call in calls], len(calls) + 1, None)
 
 
 @pytest.mark.semantics("5", "every finished call is reused")
@@ -294,7 +294,7 @@ def test_recovery_knows_no_freedom_after_something_new() -> None:
 
 
 def test_recovery_fills_the_gap_of_a_call_that_left_no_trace() -> None:
-    sequence = recovering(replace(recorded(1, "b"), position=2))
+    sequence = recovering(recorded(1, "b")._replace(position=2))
     assert sequence.make(made("a")) == Execute(2, 1)
     assert isinstance(sequence.make(made("b")), Reuse)
 
@@ -330,8 +330,8 @@ COMPARISONS = {
     "canonical and different": (value("x"), value("y"), Comparison.DIFFERENT),
     "not canonical": (Fingerprint(b"x"), Fingerprint(b"y"), Comparison.UNKNOWN),
     "not canonical, same output": (
-        replace(output(1), digest=b"x"),
-        replace(output(1), digest=b"y"),
+        output(1)._replace(digest=b"x"),
+        output(1)._replace(digest=b"y"),
         Comparison.SAME,
     ),
     "not canonical, other output": (output(1), output(2), Comparison.DIFFERENT),
@@ -374,7 +374,7 @@ def test_a_flow_input_that_is_overridden_is_another_value() -> None:
 
 @pytest.mark.semantics("5", "a differing digest of a codec that is not canonical is never a divergence by itself")
 def test_a_differing_digest_that_proves_nothing_is_no_divergence() -> None:
-    call = replace(recorded(1, "a"), inputs={"p": Fingerprint(b"x")})
+    call = recorded(1, "a")._replace(inputs={"p": Fingerprint(b"x")})
     assert isinstance(replaying([call]).make(made("a", p=Fingerprint(b"y"))), Reuse)
 
 

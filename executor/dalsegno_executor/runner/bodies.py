@@ -31,7 +31,7 @@ from dalsegno_executor.runner.failures import BACKEND, exception_of, failure_of
 from dalsegno_executor.runner.inbox import Inbox, Outcome
 from dalsegno_executor.runner.log_capture import Who, Writer
 from dalsegno_executor.runner.matching import Await, Execute, Reuse
-from dalsegno_executor.runner.outputs import StoredOutputs, joined, read_outputs
+from dalsegno_executor.runner.outputs import StoredOutputs, joined
 from dalsegno_executor.runner.running import RunningCall
 from dalsegno_executor.runner.turns import Turns
 from dalsegno_executor.runner.waits import aborted, answer_of, json_text, schema_text, timed_out
@@ -145,7 +145,11 @@ class Body:
     ) -> object:
         """Ask, and return the answer; where there is none yet, the body ends here."""
         self._check()
-        made = self._numbered(lambda: self._calls.wait(name or "wait"))
+        try:
+            made = self._calls.wait(name or "wait")
+        except BodyEnd as ending:
+            self._end(ending)
+        self._note(made)
         if not isinstance(made.decision, Reuse):
             self._ask(made, schema, question, timeout, metadata)
         return self._answer(made, schema)
@@ -251,35 +255,35 @@ class Body:
         after: Sequence[object],
     ) -> MadeCall:
         self._check()
-        return self._numbered(lambda: self._calls.step(step, args, kwargs, id, after))
-
-    def _numbered(self, make: Any) -> MadeCall:
         try:
-            made: MadeCall = make()
+            made = self._calls.step(step, args, kwargs, id, after)
         except BodyEnd as ending:
             self._end(ending)
-        decision = made.decision
-        if isinstance(decision, Reuse):
-            self._reuse(made, decision)
-        elif made.recorded is not None and made.recorded.output_overridden:
-            self._overridden[made.number] = made.recorded.outputs
+        self._note(made)
         return made
 
-    def _reuse(self, made: MadeCall, decision: Reuse) -> None:
-        self._inbox.set_outcome(made.number, _outcome(made))
-        if decision.stale_inputs or decision.moved:
-            made.message.reused.CopyFrom(CallReused(stale_inputs=decision.stale_inputs))
-            self._report(made.message)
+    def _note(self, made: MadeCall) -> None:
+        """Report that a call is reused where the recording does not say so, and keep what overrides its output."""
+        decision = made.decision
+        if isinstance(decision, Reuse):
+            if decision.stale_inputs or decision.moved:
+                made.message.reused.CopyFrom(CallReused(stale_inputs=decision.stale_inputs))
+                self._report(made.message)
+        elif made.recorded is not None and made.recorded.output_overridden:
+            self._overridden[made.number] = made.recorded.outputs
 
     def _runs_here(self, step: Step[..., Any], made: MadeCall) -> bool:
         return isinstance(made.decision, Execute) and step.options.runs_in_body
 
     def _start_elsewhere(self, step: Step[..., Any], made: MadeCall) -> None:
-        if isinstance(made.decision, Execute):
-            made.message.submitted.CopyFrom(CallSubmitted(code_digest=step.digest))
-            self._report(made.message)
-        else:
-            assert isinstance(made.decision, Reuse | Await)
+        match made.decision:
+            case Execute():
+                made.message.submitted.CopyFrom(CallSubmitted(code_digest=step.digest))
+                self._report(made.message)
+            case Reuse():
+                self._inbox.set_outcome(made.number, _outcome(made))
+            case Await():
+                pass  # it comes by itself
 
     def _begin(self, made: MadeCall) -> int:
         """Tell the stream process which call begins, so that it knows what a runner died of; return the time."""
@@ -361,15 +365,13 @@ class Body:
         if isinstance(outcome, Failure):
             raise self._rebuilt(outcome)
         try:
-            values = read_outputs(outcome, self._environment)
+            outputs = [(output.name, *self._environment.read_encoded(output.payload)) for output in outcome.outputs]
         except (BackendError, NotFoundError) as error:
             self._raised.append((error, failure_of(error, BACKEND)))
             raise
-        provenance = self._calls.provenance
-        for output, value in zip(outcome.outputs, values, strict=True):
-            payload = output.payload
-            provenance.record(value, number, output.name, payload.digest, payload.canonical)
-        return joined(values)
+        for name, encoded, value in outputs:
+            self._calls.provenance.record(value, number, name, encoded.digest, encoded.canonical)
+        return joined([value for _, _, value in outputs])
 
     def _hand_out(self, number: int, outputs: StoredOutputs) -> object:
         if number in self._overridden:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 from dalsegno.arguments import Arguments, bind_arguments
@@ -41,6 +40,8 @@ class MadeCall:
         arguments: Its arguments, overrides applied; empty for a wait.
     """
 
+    __slots__ = ("_describe", "_message", "arguments", "decision", "invocation_id", "number", "recorded")
+
     def __init__(
         self,
         made: Made,
@@ -56,13 +57,15 @@ class MadeCall:
         self.recorded = recorded
         self.arguments = arguments
         self._describe = describe
+        self._message: Call | None = None
 
-    @cached_property
+    @property
     def message(self) -> Call:
         """What is reported of it, as soon as there is an action; of most calls that are reused that is nothing."""
-        call = self._describe()
-        call.number, call.position, call.invocation_id = self.number, self.decision.position, self.invocation_id
-        return call
+        if self._message is None:
+            self._message = call = self._describe()
+            call.number, call.position, call.invocation_id = self.number, self.decision.position, self.invocation_id
+        return self._message
 
 
 class Calls:

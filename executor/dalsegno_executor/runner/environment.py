@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dalsegno.object_store import ObjectStore, UrlObjectStore
-from dalsegno.payloads import DEFAULT_INLINE_LIMIT, encode_named, from_payload, to_payload
+from dalsegno.payloads import DEFAULT_INLINE_LIMIT, encode_named, from_payload, read_payload, to_payload
 from dalsegno.v1.executor_service_pb2 import Welcome, WrittenLine
 from dalsegno.v1.value_pb2 import Payload
-from dalsegno.values import Encoded
+from dalsegno.values import Encoded, decode
 from dalsegno_executor.runner.running import RunningCalls
 
 
@@ -37,6 +37,11 @@ class Environment:
     def read(self, payload: Payload) -> Any:
         """Return a value, a new object at every call."""
         return from_payload(payload, self.store)
+
+    def read_encoded(self, payload: Payload) -> tuple[Encoded, Any]:
+        """Return a value as it is stored, and as `read` does."""
+        encoded = read_payload(payload, self.store)
+        return encoded, decode(encoded)
 
     def write(self, value: object, what: str, payload: Payload | None = None) -> tuple[Encoded, Payload]:
         """Encode a value, and store it if it is large; `what` is how an error names it."""

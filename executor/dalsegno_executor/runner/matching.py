@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from dalsegno.errors import DivergenceKind
 from dalsegno_executor.runner.fingerprints import Comparison, Inputs, differing_inputs
@@ -48,8 +48,7 @@ class OnStale(StrEnum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """A recorded call. One at position 0 was not made: only what is overridden of it is recorded."""
 
     number: int
@@ -63,8 +62,7 @@ class Recorded:
     override_is_new: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(NamedTuple):
     """A call that the body makes."""
 
     kind: CallKind
@@ -83,8 +81,7 @@ class Rules:
     roots: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Reuse:
+class Reuse(NamedTuple):
     """The recorded outcome is given to the body; `moved` says that it is recorded at another position."""
 
     recorded: Recorded
@@ -93,8 +90,7 @@ class Reuse:
     moved: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Execute:
+class Execute(NamedTuple):
     """The call runs; `recorded` is the recorded call with its number, if there is one."""
 
     number: int
@@ -102,8 +98,7 @@ class Execute:
     recorded: Recorded | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Await:
+class Await(NamedTuple):
     """The call was submitted before; its outcome comes by itself."""
 
     recorded: Recorded
@@ -280,14 +275,16 @@ class CallSequence:
         return Reuse(found, self._position)
 
     def _reuse_recorded(self, found: Recorded, made: Made) -> Decision:
+        if self._follows_fresh(found, made):
+            return Execute(found.number, self._position, found)
         differences = self._differences(found, made)
-        if self._follows_fresh(found, made) or (differences and self._received_new):
+        if differences and self._received_new:
             return Execute(found.number, self._position, found)
         # The consumers of an override of an earlier replay were recorded with it.
         if found.override_is_new:
             self._fresh.add(found.number)
         moved = self._position != found.position
-        changed = _proven(differences)
+        changed = _proven(differences) if differences else ()
         if not changed:
             return Reuse(found, self._position, moved=moved)
         rules = self._rules

@@ -45,11 +45,6 @@ def store_outputs(
     return StoredOutputs(names, tuple(encoded), message)
 
 
-def read_outputs(outputs: Outputs, environment: Environment) -> list[Any]:
-    """Return the values of recorded outputs, new objects at every call."""
-    return [environment.read(output.payload) for output in outputs.outputs]
-
-
 def joined(values: list[Any]) -> Any:
     """Return what a call with these outputs returns: the one value, or a tuple of several."""
     return values[0] if len(values) == 1 else tuple(values)
