@@ -23,7 +23,7 @@ from dalsegno.values import Encoded, encode
 if TYPE_CHECKING:
     from dalsegno.v1.value_pb2 import Binding, Inputs, Payload
 
-__all__ = ["Arguments", "Origin", "Parts", "Provenance", "Traced", "bind_arguments", "inputs_message"]
+__all__ = ["Arguments", "Origin", "Parts", "Provenance", "Traced", "bind_arguments", "fill_inputs", "inputs_message"]
 
 _IMMUTABLE = frozenset(
     {
@@ -222,9 +222,15 @@ def inputs_message(inputs: Mapping[str, Traced]) -> Inputs:
     from dalsegno.v1.value_pb2 import Inputs
 
     message = Inputs()
-    for name, traced in inputs.items():
-        _fill(message.bindings[name], traced)
+    fill_inputs(message, inputs)
     return message
+
+
+def fill_inputs(message: Inputs, inputs: Mapping[str, Traced]) -> None:
+    """Put inputs into a message, as they are reported."""
+    bindings = message.bindings
+    for name, traced in inputs.items():
+        _fill(bindings[name], traced)
 
 
 def _fill(binding: Binding, traced: Traced) -> None:

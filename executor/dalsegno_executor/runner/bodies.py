@@ -12,17 +12,14 @@ from dalsegno.errors import BackendError, ContextError, NotFoundError
 from dalsegno.steps import Step
 from dalsegno.v1.execution_pb2 import Failure
 from dalsegno.v1.executor_service_pb2 import (
-    Call,
     CallReused,
-    CallStarted,
     CallSubmitted,
     CallWait,
     Report,
-    StepCompleted,
     Task,
 )
 from dalsegno.v1.value_pb2 import Outputs
-from dalsegno_executor.attempts import duration, failed_call, timestamp
+from dalsegno_executor.attempts import duration, failed_call, set_time, timestamp
 from dalsegno_executor.runner.calls import Calls, MadeCall
 from dalsegno_executor.runner.control import BodyEnd, Refused, Suspension
 from dalsegno_executor.runner.direct import DirectRun, run_direct, run_direct_async
@@ -45,7 +42,7 @@ class Reporting(Protocol):
         ...
 
     def report(self, report: Report) -> None:
-        """Send a report."""
+        """Send a report as it is now; it may be changed and sent again."""
         ...
 
 
@@ -94,7 +91,8 @@ class Body:
             return self._value(made.number, _outcome(made))
         if self._runs_here(step, made):
             begun, writer, running = self._begin(made), self._writer(made), self._running(made)
-            run = run_direct(step, made.arguments, self._environment, begun, writer, running)
+            message = made.message.completed.outputs
+            run = run_direct(step, made.arguments, self._environment, begun, writer, running, message)
             outputs = self._conclude(step, made, run)
             if outputs is not None:
                 return self._hand_out(made.number, outputs)
@@ -167,7 +165,7 @@ class Body:
             if timeout is not None:
                 ask.timeout.CopyFrom(duration(timeout))
             made.message.wait.CopyFrom(ask)
-            self._report_durably(made.message)
+            self._report_durably(made)
         self._end(Suspension(made.number))
 
     # Futures.
@@ -268,7 +266,7 @@ class Body:
         if isinstance(decision, Reuse):
             if decision.stale_inputs or decision.moved:
                 made.message.reused.CopyFrom(CallReused(stale_inputs=decision.stale_inputs))
-                self._report(made.message)
+                self._report(made)
         elif made.recorded is not None and made.recorded.output_overridden:
             self._overridden[made.number] = made.recorded.outputs
 
@@ -279,7 +277,7 @@ class Body:
         match made.decision:
             case Execute():
                 made.message.submitted.CopyFrom(CallSubmitted(code_digest=step.digest))
-                self._report(made.message)
+                self._report(made)
             case Reuse():
                 self._inbox.set_outcome(made.number, _outcome(made))
             case Await():
@@ -288,10 +286,11 @@ class Body:
     def _begin(self, made: MadeCall) -> int:
         """Tell the stream process which call begins, so that it knows what a runner died of; return the time."""
         started = time.time_ns()
-        report = Report(token=self._task.token, call=made.message)
-        report.call.yields.extend(self._calls.completions.unrecorded())
-        report.call.started.CopyFrom(CallStarted(started_at=timestamp(started), attempts_before=_attempts_before(made)))
-        self._reporting.report(report)
+        begun = made.message.started
+        set_time(begun.started_at, started)
+        begun.attempts_before = _attempts_before(made)
+        made.message.yields.extend(self._calls.completions.unrecorded())
+        self._reporting.report(made.report)
         return started
 
     def _writer(self, made: MadeCall) -> Writer:
@@ -306,24 +305,21 @@ class Body:
 
     def _conclude(self, step: Step[..., Any], made: MadeCall, run: DirectRun) -> StoredOutputs | None:
         """Report how a call that ran here has ended, and wait until that is durable; None where it has failed."""
-        self._report_durably(self._ended(step, made, run))
+        self._describe_end(step, made, run)
+        self._report_durably(made)
         return run.outputs
 
-    def _ended(self, step: Step[..., Any], made: MadeCall, run: DirectRun) -> Call:
-        started, finished = timestamp(run.started), timestamp(run.finished)
-        if run.outputs is None:
-            assert run.failure is not None
-            before = _attempts_before(made)
+    def _describe_end(self, step: Step[..., Any], made: MadeCall, run: DirectRun) -> None:
+        if run.failure is not None:
+            started, finished, before = timestamp(run.started), timestamp(run.finished), _attempts_before(made)
             call = failed_call(made.message, run.failure, started, finished, step.digest, run.raised, before)
             if call.WhichOneof("action") == "failed":
                 self._inbox.set_outcome(made.number, call.failed.failure)
-            return call
-        made.message.completed.CopyFrom(
-            StepCompleted(
-                outputs=run.outputs.message, started_at=started, finished_at=finished, code_digest=step.digest
-            )
-        )
-        return made.message
+            return
+        completed = made.message.completed  # its outputs are there
+        set_time(completed.started_at, run.started)
+        set_time(completed.finished_at, run.finished)
+        completed.code_digest = step.digest
 
     async def _run_awaited(self, step: Step[..., Any], made: MadeCall) -> object:
         assert self._turns is not None
@@ -331,8 +327,10 @@ class Body:
         try:
             self._check()
             begun, writer, running = self._begin(made), self._writer(made), self._running(made)
-            run = await run_direct_async(step, made.arguments, self._environment, begun, writer, running)
-            report_id = self._report_expected(self._ended(step, made, run))
+            outputs = made.message.completed.outputs
+            run = await run_direct_async(step, made.arguments, self._environment, begun, writer, running, outputs)
+            self._describe_end(step, made, run)
+            report_id = self._report_expected(made)
             await self._inbox.until_durable(report_id)
             if run.outputs is None:
                 await self._inbox.until_outcome(made.number)
@@ -399,25 +397,25 @@ class Body:
 
     # What is reported.
 
-    def _report(self, call: Call) -> None:
+    def _report(self, made: MadeCall) -> None:
         """Report a call and go on; a refusal ends the body later."""
-        self._send(call, self._reporting.answered_to(self._inbox))
+        self._send(made, self._reporting.answered_to(self._inbox))
 
-    def _report_durably(self, call: Call) -> None:
-        self._inbox.wait_durable(self._report_expected(call))
+    def _report_durably(self, made: MadeCall) -> None:
+        self._inbox.wait_durable(self._report_expected(made))
 
-    def _report_expected(self, call: Call) -> int:
+    def _report_expected(self, made: MadeCall) -> int:
         report_id = self._reporting.answered_to(self._inbox)
         self._inbox.expect(report_id)
-        self._send(call, report_id)
+        self._send(made, report_id)
         return report_id
 
-    def _send(self, call: Call, report_id: int) -> None:
-        report = Report(report_id=report_id, token=self._task.token, call=call)
-        completions = self._calls.completions
-        report.call.yields.extend(completions.unrecorded())
-        completions.reported()
-        self._reporting.report(report)
+    def _send(self, made: MadeCall, report_id: int) -> None:
+        made.report.report_id = report_id
+        made.message.ClearField("yields")
+        made.message.yields.extend(self._calls.completions.unrecorded())
+        self._calls.completions.reported()
+        self._reporting.report(made.report)
 
     def _end(self, ending: BodyEnd) -> NoReturn:
         self._inbox.end(ending)

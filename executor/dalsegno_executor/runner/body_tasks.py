@@ -64,7 +64,7 @@ class BodyTaskRun:
         self._started = time.time_ns()
         self._repeats = bool(recorded)
         pinned = bool(task.definition.pinned_digest)
-        self._calls = Calls(task.body, recorded, pinned=pinned, environment=environment, ended=inbox.ended)
+        self._calls = Calls(task, recorded, pinned=pinned, environment=environment, ended=inbox.ended)
 
     def run(self) -> ExecutorServiceWorkRequest | Report:
         """Run the body, and return the last message of its task."""

@@ -8,10 +8,10 @@ from typing import Any
 from dalsegno.arguments import Arguments, bind_arguments
 from dalsegno.definitions import definition_ref, step_options
 from dalsegno.invocation_ids import InvocationIds
-from dalsegno.provenance import Provenance, Traced, inputs_message
+from dalsegno.provenance import Provenance, Traced, fill_inputs
 from dalsegno.steps import Step
 from dalsegno.v1.execution_pb2 import INVOCATION_KIND_STEP, INVOCATION_KIND_WAIT
-from dalsegno.v1.executor_service_pb2 import BodyTask, Call, RecordedCall
+from dalsegno.v1.executor_service_pb2 import Call, RecordedCall, Report, Task
 from dalsegno_executor.runner.completions import Completions, Order
 from dalsegno_executor.runner.control import Diverged
 from dalsegno_executor.runner.environment import Environment
@@ -40,7 +40,7 @@ class MadeCall:
         arguments: Its arguments, overrides applied; empty for a wait.
     """
 
-    __slots__ = ("_describe", "_message", "arguments", "decision", "invocation_id", "number", "recorded")
+    __slots__ = ("_describe", "_report", "arguments", "decision", "invocation_id", "number", "recorded")
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class MadeCall:
         number: int,
         recorded: RecordedCall | None,
         arguments: Mapping[str, object],
-        describe: Callable[[], Call],
+        describe: Callable[[], Report],
     ) -> None:
         self.number = number
         self.invocation_id = made.invocation_id
@@ -57,22 +57,28 @@ class MadeCall:
         self.recorded = recorded
         self.arguments = arguments
         self._describe = describe
-        self._message: Call | None = None
+        self._report: Report | None = None
+
+    @property
+    def report(self) -> Report:
+        """What is reported of it, as soon as there is an action; of most calls that are reused that is nothing."""
+        if self._report is None:
+            self._report = self._describe()
+            call = self._report.call
+            call.number, call.position, call.invocation_id = self.number, self.decision.position, self.invocation_id
+        return self._report
 
     @property
     def message(self) -> Call:
-        """What is reported of it, as soon as there is an action; of most calls that are reused that is nothing."""
-        if self._message is None:
-            self._message = call = self._describe()
-            call.number, call.position, call.invocation_id = self.number, self.decision.position, self.invocation_id
-        return self._message
+        """The call in the report."""
+        return self.report.call
 
 
 class Calls:
     """The calls of one run of a body.
 
     Args:
-        work: The body's inputs and recorded calls.
+        task: The body's task.
         recorded: All recorded calls: those of the task, and those of its further pages.
         pinned: Whether steps are to run with exactly the code that they have here.
         environment: Stores large plain values.
@@ -81,13 +87,14 @@ class Calls:
 
     def __init__(
         self,
-        work: BodyTask,
+        task: Task,
         recorded: Iterable[RecordedCall],
         *,
         pinned: bool,
         environment: Environment,
         ended: Order,
     ) -> None:
+        work, self._token = task.body, task.token
         self._recorded = {call.number: call for call in recorded}
         self._overrides = {
             call.invocation_id: call.overridden_inputs
@@ -99,7 +106,7 @@ class Calls:
         self._resolver = Resolver(environment, (), work.inputs)
         self._ids = InvocationIds()
         self._pinned = pinned
-        self._of_steps: dict[Step[..., Any], Call] = {}
+        self._of_steps: dict[Step[..., Any], bytes] = {}
         yielded = {number: call.yielded for number, call in self._recorded.items() if call.yielded}
         self.completions = Completions(yielded, ended)
         self.provenance = Provenance(environment.store_encoded)
@@ -125,7 +132,7 @@ class Calls:
         self._override(invocation_id, arguments, inputs)
         known = {name: traced_fingerprint(traced) for name, traced in inputs.items()}
         made = Made(CallKind.STEP, step.name, invocation_id, known, frozenset(upstream))
-        return self._make(made, inputs, arguments, lambda: self._step_message(step, inputs, upstream))
+        return self._make(made, inputs, arguments, lambda: self._step_report(step, inputs, upstream))
 
     def wait(self, name: str) -> MadeCall:
         """Take a wait.
@@ -135,7 +142,7 @@ class Calls:
         """
         invocation_id = self._ids.give(name)
         made = Made(CallKind.WAIT, name, invocation_id, {})
-        return self._make(made, {}, {}, lambda: Call(kind=INVOCATION_KIND_WAIT, name=name))
+        return self._make(made, {}, {}, lambda: self._wait_report(name))
 
     def receive(self, number: int) -> None:
         """Note that the body has received the outcome of a call."""
@@ -146,7 +153,7 @@ class Calls:
         return self._sequence.end(failed=failed)
 
     def _make(
-        self, made: Made, inputs: Mapping[str, Traced], arguments: Mapping[str, object], describe: Callable[[], Call]
+        self, made: Made, inputs: Mapping[str, Traced], arguments: Mapping[str, object], describe: Callable[[], Report]
     ) -> MadeCall:
         decision = self._sequence.make(made)
         if isinstance(decision, Divergence):
@@ -155,21 +162,26 @@ class Calls:
         self.provenance.record_call(number, made.name, made.invocation_id, inputs)
         return MadeCall(made, decision, number, self._recorded.get(number), arguments, describe)
 
-    def _step_message(self, step: Step[..., Any], inputs: Mapping[str, Traced], after: Sequence[int]) -> Call:
-        message = Call(inputs=inputs_message(inputs), after=after)
-        message.MergeFrom(self._same_of_all(step))
-        return message
+    def _step_report(self, step: Step[..., Any], inputs: Mapping[str, Traced], after: Sequence[int]) -> Report:
+        report = Report.FromString(self._same_of_all(step))
+        fill_inputs(report.call.inputs, inputs)
+        report.call.after.extend(after)
+        return report
 
-    def _same_of_all(self, step: Step[..., Any]) -> Call:
-        """Return what is the same in all calls of a step."""
+    def _wait_report(self, name: str) -> Report:
+        return Report(token=self._token, call=Call(kind=INVOCATION_KIND_WAIT, name=name))
+
+    def _same_of_all(self, step: Step[..., Any]) -> bytes:
+        """Return what is the same in the reports of all calls of a step, serialized."""
         known = self._of_steps.get(step)
         if known is None:
-            known = self._of_steps[step] = Call(
+            call = Call(
                 kind=INVOCATION_KIND_STEP,
                 name=step.name,
                 definition=definition_ref(step, pinned=self._pinned),
                 options=step_options(step.options),
             )
+            known = self._of_steps[step] = Report(token=self._token, call=call).SerializeToString()
         return known
 
     def _override(self, invocation_id: str, arguments: Arguments, inputs: dict[str, Traced]) -> None:

@@ -37,21 +37,28 @@ class Channel:
         self.log = LogBuffer(self.flush)
         self._socket = sock
         self._lock = threading.Lock()
-        self._items: list[_Item] = []
+        self._messages: list[ExecutorServiceWorkRequest] = []
+        # The last of them, where it is one of reports: consecutive reports go in one message.
+        self._reports: ExecutorServiceWorkRequest | None = None
+        self.held_back = 0
+        """How many reports and messages wait for a `flush`."""
         # Of each call the latest.
         self._progress: dict[tuple[TaskKey, int], StepProgress] = {}
         self._writing = False
         self._closed = False
 
-    @property
-    def held_back(self) -> int:
-        """How many messages wait for a `flush`."""
-        return len(self._items)
-
     def add(self, item: _Item) -> None:
-        """Queue a report or another message for the next `flush`."""
+        """Queue a report, as it is now, or another message for the next `flush`."""
         with self._lock:
-            self._items.append(item)
+            self.held_back += 1
+            if not isinstance(item, Report):
+                self._messages.append(item)
+                self._reports = None
+                return
+            if self._reports is None:
+                self._reports = ExecutorServiceWorkRequest()
+                self._messages.append(self._reports)
+            self._reports.reports.reports.append(item)
 
     def send(self, item: _Item) -> None:
         """Send a report or another message, after those that are queued."""
@@ -68,18 +75,19 @@ class Channel:
         """Send what is queued; returns at once where another thread does so already."""
         while True:
             with self._lock:
-                if self._writing or not (self._items or self.log or self._progress):
+                if self._writing or not (self._messages or self.log or self._progress):
                     return
                 self._writing = True
-                items, self._items = self._items, []
+                messages, self._messages = self._messages, []
+                self._reports, self.held_back = None, 0
                 if self._progress:
                     heartbeat = Heartbeat(progress=self._progress.values())
                     self._progress.clear()
-                    items.insert(0, ExecutorServiceWorkRequest(heartbeat=heartbeat))
+                    messages.insert(0, ExecutorServiceWorkRequest(heartbeat=heartbeat))
                 if self.log:
-                    items.insert(0, ExecutorServiceWorkRequest(log_lines=self.log.take()))
+                    messages.insert(0, ExecutorServiceWorkRequest(log_lines=self.log.take()))
             try:
-                self._write(items)
+                self._write(messages)
             finally:
                 with self._lock:
                     self._writing = False
@@ -107,25 +115,9 @@ class Channel:
         except OSError:  # closed, at one end or the other
             return b""
 
-    def _write(self, items: list[_Item]) -> None:
+    def _write(self, messages: list[ExecutorServiceWorkRequest]) -> None:
         try:
-            self._socket.sendall(b"".join(map(frame, _grouped(items))))
+            self._socket.sendall(b"".join(map(frame, messages)))
         except OSError:
             # The stream process is gone, and with it whoever would want this. The reader notices, and ends the runner.
             return
-
-
-def _grouped(items: list[_Item]) -> Iterator[ExecutorServiceWorkRequest]:
-    """Yield messages, with consecutive reports in one."""
-    group: ExecutorServiceWorkRequest | None = None
-    for item in items:
-        if isinstance(item, Report):
-            group = group or ExecutorServiceWorkRequest()
-            group.reports.reports.append(item)
-            continue
-        if group is not None:
-            yield group
-            group = None
-        yield item
-    if group is not None:
-        yield group

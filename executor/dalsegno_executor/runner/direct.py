@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dalsegno.arguments import call_arguments
 from dalsegno.durable import inside_step
 from dalsegno.steps import Step
 from dalsegno.v1.execution_pb2 import Failure
+from dalsegno.v1.value_pb2 import Outputs
 from dalsegno.values import decode, encode
 from dalsegno_executor.runner.environment import Environment
 from dalsegno_executor.runner.log_capture import Writer
@@ -22,8 +22,7 @@ from dalsegno_executor.runner.steps import StepFailed, call_function, store_resu
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
-@dataclass(frozen=True, slots=True)
-class DirectRun:
+class DirectRun(NamedTuple):
     """What came of it: outputs, or a failure with the names of what was raised. Times are in nanoseconds."""
 
     started: int
@@ -40,12 +39,13 @@ def run_direct(
     started: int,
     writer: Writer,
     call: RunningCall,
+    message: Outputs,
 ) -> DirectRun:
-    """Call the function of a step and store what it returns."""
+    """Call the function of a step, store what it returns, and name it in a message."""
     try:
         with call:
             value = call_function(step, _copies(arguments), writer, call)
-        return DirectRun(started, time.time_ns(), outputs=store_result(step, value, environment))
+        return DirectRun(started, time.time_ns(), outputs=store_result(step, value, environment, message))
     except StepFailed as failed:
         return DirectRun(started, time.time_ns(), failure=failed.failure, raised=failed.raised)
 
@@ -57,14 +57,15 @@ async def run_direct_async(
     started: int,
     writer: Writer,
     call: RunningCall,
+    message: Outputs,
 ) -> DirectRun:
-    """Await the function of a step on the body's loop and store what it returns.
+    """Await the function of a step on the body's loop, store what it returns, and name it in a message.
 
     It gets a task of its own, so that nothing of the body's context is changed while it runs.
     """
     try:
         value = await asyncio.get_running_loop().create_task(_call(step, _copies(arguments), writer, call))
-        return DirectRun(started, time.time_ns(), outputs=store_result(step, value, environment))
+        return DirectRun(started, time.time_ns(), outputs=store_result(step, value, environment, message))
     except StepFailed as failed:
         return DirectRun(started, time.time_ns(), failure=failed.failure, raised=failed.raised)
 

@@ -18,31 +18,27 @@ class StoredOutputs:
 
     names: tuple[str, ...]
     encoded: tuple[Encoded, ...]
-    message: Outputs
 
     def values(self) -> list[Any]:
         """Return the values as whoever reads them gets them: new objects at every call."""
         return [decode(encoded) for encoded in self.encoded]
 
 
-def store_outputs(
-    step: Step[..., Any], value: object, environment: Environment, message: Outputs | None = None
-) -> StoredOutputs:
-    """Encode and store what a step has returned, and name it in a message: the one that is given, or a new one.
+def store_outputs(step: Step[..., Any], value: object, environment: Environment, message: Outputs) -> StoredOutputs:
+    """Encode and store what a step has returned, and name it in a message, which is empty.
 
     Raises:
         UsageError: If it does not fit the declared outputs, or a part has no codec or is too large.
         BackendError: If the object store cannot be written.
     """
     names = step.options.outputs
-    message = Outputs() if message is None else message
     encoded = []
     for name, part in zip(names, _split(step, names, value), strict=True):
         output = message.outputs.add()
         output.name = name
         stored, _ = environment.write(part, f"output {name!r} of step {step.name!r}", output.payload)
         encoded.append(stored)
-    return StoredOutputs(names, tuple(encoded), message)
+    return StoredOutputs(names, tuple(encoded))
 
 
 def joined(values: list[Any]) -> Any:

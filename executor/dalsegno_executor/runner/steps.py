@@ -119,10 +119,8 @@ def _read_arguments(task: Task, environment: Environment) -> dict[str, object]:
         raise StepFailed(failure_of(error, RUNTIME)) from error
 
 
-def store_result(
-    step: Step[..., Any], value: object, environment: Environment, message: Outputs | None = None
-) -> StoredOutputs:
-    """Store what a step has returned, and say so in a message: the one that is given, or a new one.
+def store_result(step: Step[..., Any], value: object, environment: Environment, message: Outputs) -> StoredOutputs:
+    """Store what a step has returned, and name it in a message, which is empty.
 
     Raises:
         StepFailed: It cannot be stored.
