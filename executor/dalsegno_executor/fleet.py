@@ -16,7 +16,6 @@ from typing import Protocol
 from dalsegno.v1.executor_service_pb2 import (
     ACK_STATUS_FENCED,
     Ack,
-    Acks,
     Cancel,
     Drain,
     ExecutorServiceWorkRequest,
@@ -24,7 +23,6 @@ from dalsegno.v1.executor_service_pb2 import (
     Report,
     ResolvedCall,
     Task,
-    Tasks,
     Welcome,
 )
 from dalsegno_executor.events import RunnerId
@@ -116,7 +114,7 @@ class Fleet:
 
     def place(self, tasks: Iterable[Task]) -> None:
         """Give tasks to runners, or let them wait for one."""
-        batches: dict[RunnerId, Tasks] = {}
+        batches: dict[RunnerId, ExecutorServiceWorkResponse] = {}
         candidates = [runner for runner in self.runners.values() if runner.ready and not runner.exclusive]
         now = time.monotonic()
         for task in tasks:
@@ -128,19 +126,22 @@ class Fleet:
                 if runner is not None:
                     self._note_given(runner, task, key, now)
             if runner is not None:
-                given = batches.setdefault(runner.id, Tasks()).tasks
+                given = batches.setdefault(runner.id, ExecutorServiceWorkResponse()).tasks.tasks
                 given.append(task)
-                given.extend(self._pages.pop(key, ()))
+                if key in self._pages:
+                    given.extend(self._pages.pop(key))
         for runner_id, batch in batches.items():
-            self.runners[runner_id].link.send(ExecutorServiceWorkResponse(tasks=batch))
-            for task in batch.tasks if self._outcomes else ():
+            self.runners[runner_id].link.send(batch)
+            for task in batch.tasks.tasks if self._outcomes else ():
                 self.resolve(self._outcomes.pop(key_of(task.token), ()))
 
     def answer(self, runner_id: RunnerId, acks: Sequence[Ack]) -> None:
         """Pass acknowledgements on to the runner that waits for them."""
         runner = self.runners.get(runner_id)
         if runner is not None:
-            runner.link.send(ExecutorServiceWorkResponse(acks=Acks(acks=acks)))
+            message = ExecutorServiceWorkResponse()
+            message.acks.acks.extend(acks)
+            runner.link.send(message)
 
     def resolve(self, calls: Sequence[ResolvedCall]) -> None:
         """Pass outcomes on to the bodies that have submitted the calls."""

@@ -26,10 +26,10 @@ def frame(message: Message) -> bytes:
 class FrameReader:
     """Cuts what arrives into messages."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_rest",)
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what was read, and return the messages that are complete now.
@@ -37,8 +37,12 @@ class FrameReader:
         Raises:
             FrameError: If a length makes no sense.
         """
-        self._buffer += data
-        buffer, start, messages = self._buffer, 0, []
+        # Most reads are of whole messages, which are cut from what was read.
+        buffer: bytes | bytearray = data
+        if self._rest:
+            self._rest += data
+            buffer = self._rest
+        start, messages = 0, []
         while len(buffer) - start >= _HEADER.size:
             (length,) = _HEADER.unpack_from(buffer, start)
             if length > FRAME_LIMIT:
@@ -48,11 +52,13 @@ class FrameReader:
                 break
             messages.append(bytes(buffer[start + _HEADER.size : end]))
             start = end
-        if start:
-            del buffer[:start]
+        if buffer is data:
+            self._rest += data[start:]
+        else:
+            del self._rest[:start]
         return messages
 
     @property
     def pending(self) -> int:
         """How many bytes of an incomplete message have arrived."""
-        return len(self._buffer)
+        return len(self._rest)
