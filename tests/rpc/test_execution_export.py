@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from uuid import UUID
 
 import grpc
 import pytest
@@ -23,6 +24,7 @@ from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceExportRequest,
     ExecutionServiceExportResponse,
     ExecutionServiceImportRequest,
+    ExecutionServiceListInvocationsRequest,
     ImportedStep,
     ImportedSteps,
     ImportHeader,
@@ -36,6 +38,7 @@ from dalsegno.v1.replay_service_pb2 import (
 )
 from dalsegno.v1.value_pb2 import Binding, BindingList, Output, Outputs
 from dalsegno.v1.wait_service_pb2 import WAIT_STATE_ANSWERED, WAIT_STATE_TIMED_OUT, Wait, WaitServiceListRequest
+from dalsegno_planner.core.ids import call_id
 from dalsegno_planner.store.pool import Connection
 from tests.rpc.recording import complete, set_state
 from tests.rpc.serving import Serving, json_payload, json_value, output, pipeline_header, plain, step, told
@@ -263,10 +266,64 @@ async def test_a_replay_is_exported_whole_and_in_order(planner: Serving, connect
     messages = await exported(planner, replay.id)
     found = steps_of(messages)
     assert [one.step.invocation_id for one in found] == ["load", "scale", "fit"]
+    assert [one.original_call_id for one in found] == [str(call_id(UUID(source.id), 1)), "", ""]
     assert [one.outputs.outputs[0].payload.inline for one in found] == [b"7", b"70", b"80"]
     assert found[2].step.inputs.bindings["x"].output.number == 2
     assert {one.state for one in found} == {states.INVOCATION_STATE_COMPLETED}
-    assert (await again(planner, messages)).invocation_count == 3
+    copy = await again(planner, messages)
+    assert copy.invocation_count == 3
+    copied = steps_of(await exported(planner, copy.id))
+    assert [one.original_call_id for one in copied] == [one.original_call_id for one in found]
+
+
+ELSEWHERE = "01a20106-648f-7849-abe8-defc36803353"
+
+
+async def test_an_imported_call_is_shown_as_reused_from_where_its_record_says(planner: Serving) -> None:
+    head = ImportHeader()
+    head.CopyFrom(PIPELINE)
+    head.original_exec_id = ELSEWHERE
+    steps = [done(step("load"), 7, original_call_id=ELSEWHERE), done(step("fit", x=output(1)), 8)]
+    imported = await record(planner, head, steps)
+    listed = await planner.executions.ListInvocations(ExecutionServiceListInvocationsRequest(execution=imported.id))
+    assert [(one.state, one.original_call_id) for one in listed.invocations] == [
+        (states.INVOCATION_STATE_REUSED, ELSEWHERE),
+        (states.INVOCATION_STATE_COMPLETED, ""),
+    ]
+    own = [str(call_id(UUID(imported.id), number)) for number in (1, 2)]
+    assert [one.call_id for one in listed.invocations] == own
+
+    # What is reused of it is reused from it: it has the outputs.
+    spec = ReplaySpec(execution=imported.id, **{"from": SelectorList(selectors=["fit"])})  # type: ignore[arg-type]
+    replay = (await planner.replays.Create(ReplayServiceCreateRequest(spec=spec))).execution
+    listed = await planner.executions.ListInvocations(ExecutionServiceListInvocationsRequest(execution=replay.id))
+    assert (listed.invocations[0].call_id, listed.invocations[0].original_call_id) == (own[0], own[0])
+
+
+@pytest.mark.parametrize(
+    ("original", "of_replay", "state", "text"),
+    [
+        (ELSEWHERE, False, states.INVOCATION_STATE_COMPLETED, "only a replay reuses calls: give the header"),
+        (ELSEWHERE, True, states.INVOCATION_STATE_FAILED, "only a call that has completed is reused"),
+        ("load", True, states.INVOCATION_STATE_COMPLETED, "is 'load', which is not a UUID"),
+    ],
+)
+async def test_an_original_call_is_one_that_can_be_reused(
+    planner: Serving,
+    connection: Connection,
+    original: str,
+    of_replay: bool,
+    state: states.InvocationState.ValueType,
+    text: str,
+) -> None:
+    head = ImportHeader()
+    head.CopyFrom(PIPELINE)
+    head.original_exec_id = ELSEWHERE if of_replay else ""
+    with pytest.raises(aio.AioRpcError) as error:
+        await record(planner, head, [ImportedStep(step=step("load"), state=state, original_call_id=original)])
+    assert told(error.value).fields == ["steps[1].original_call_id"]
+    assert text in told(error.value).descriptions
+    assert await connection.fetchval("SELECT count(*) FROM executions") == 0
 
 
 async def test_overridden_inputs_are_those_of_the_export(planner: Serving) -> None:

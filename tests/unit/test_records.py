@@ -193,6 +193,7 @@ EVERYTHING: dict[str, Any] = {
             },
         ),
         step("b_2", None, status="failed", outputs={}, failure={"message": "no luck"}),
+        step("d", None, original_call_id=str(ARTIFACT)),
         step("c", None, status="not_reached", outputs={}, inputs={"x": {"step": "b", "output": "right"}}),
     ],
     "returns": {"list": [{"step": "b", "output": "left"}], "digest": DIGEST},

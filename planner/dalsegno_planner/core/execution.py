@@ -178,6 +178,8 @@ class Invocation:
     failure: bytes | None
     options: bytes
     progress: bytes | None
+    recorded_original_id: CallId | None
+    """Of an import, which call its record says that it was reused from."""
 
     @property
     def reused(self) -> bool:
@@ -188,6 +190,11 @@ class Invocation:
     def call_id(self) -> CallId:
         """The ID of the call that supplies the outputs."""
         return call_id(self.supplier_id, self.number)
+
+    @property
+    def original_call_id(self) -> CallId | None:
+        """The ID of the call in an earlier execution that it was reused from."""
+        return self.call_id if self.reused else self.recorded_original_id
 
 
 @dataclass(frozen=True, slots=True)

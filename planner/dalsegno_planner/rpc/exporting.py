@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import AsyncIterator, Iterable, Mapping
+from uuid import UUID
 
 from asyncpg import Record
 
@@ -28,6 +29,7 @@ from dalsegno.v1.execution_service_pb2 import (
 from dalsegno.v1.value_pb2 import Binding, FlowInputs, Inputs, Outputs, Payload, Value
 from dalsegno.v1.wait_service_pb2 import Wait
 from dalsegno_planner.core.execution import Execution, WaitState
+from dalsegno_planner.core.ids import ExecutionId, call_id
 from dalsegno_planner.rpc.convert import (
     KIND_MESSAGES,
     execution_state_message,
@@ -75,7 +77,7 @@ class Exporter:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             yield ExecutionServiceExportResponse(header=await _header(connection, execution))
-            steps = _Steps(await exports.taken_by_single_step(connection, execution))
+            steps = _Steps(execution.id, await exports.taken_by_single_step(connection, execution))
             async for row in exports.calls(connection, execution):
                 steps.add(row)
                 if steps.is_full:
@@ -121,10 +123,12 @@ class _Steps:
     """Gathers steps for a message; refers to each by its place in the stream.
 
     Args:
+        execution_id: Whose they are.
         taken: Outputs of calls that are not among them, by number: what takes one has its value.
     """
 
-    def __init__(self, taken: Mapping[int, Outputs]) -> None:
+    def __init__(self, execution_id: ExecutionId, taken: Mapping[int, Outputs]) -> None:
+        self._execution_id = execution_id
         self._taken = taken
         self.size = 0
         self._message = ImportedSteps()
@@ -166,7 +170,14 @@ class _Steps:
             step.wait.CopyFrom(_wait(row))
         step.yielded = row["yielded"] or 0
         _add_marks(step, row)
+        if step.state == INVOCATION_STATE_COMPLETED:
+            step.original_call_id = str(self._original_call(row) or "")
         self.size += len(row["inputs"]) + len(row["outputs"] or b"") + 200
+
+    def _original_call(self, row: Record) -> UUID | None:
+        """The call that one was reused from; of an import, the one that its record says."""
+        supplier: UUID = row["supplier_id"]
+        return row["original_call_id"] if supplier == self._execution_id else call_id(supplier, row["number"])
 
     def _note(self, number: int) -> None:
         if number >= len(self._places):

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Container, Iterable
 from datetime import datetime
 from typing import Literal, NamedTuple, TypeVar
+from uuid import UUID
 
 from google.protobuf.message import Message
 
@@ -47,6 +48,7 @@ class Recorded(NamedTuple):
     outputs: bytes | None
     failure: bytes | None
     output_names: tuple[str, ...]
+    original_call_id: UUID | None = None
 
 
 class _Large(NamedTuple):
@@ -254,6 +256,7 @@ class GraphReader:
             recorded.outputs,
             recorded.failure,
             options,
+            recorded.original_call_id,
         )
 
     def _check_id(self, invocation_id: str, number: int) -> None:

@@ -201,7 +201,9 @@ class _Record:
             names, outputs = self._completed_outputs(step.outputs, place)
         if step.HasField("failure"):
             failure = step.failure.SerializeToString()
-        return self.graph.recorded_step(step.step, Recorded(state, kind, started, finished, outputs, failure, names))
+        original = self._marks.original_call_id(place, step, state)
+        recorded = Recorded(state, kind, started, finished, outputs, failure, names, original)
+        return self.graph.recorded_step(step.step, recorded)
 
     def _note_rest(self, place: int, step: ImportedStep, state: str, kind: str) -> None:
         self.failures += state == "failed"

@@ -1,13 +1,15 @@
-"""What few steps of an import have: overrides, and attempts besides the first."""
+"""What few steps of an import have: overrides, attempts besides the first, and the call that they were reused from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from uuid import UUID
 
+from dalsegno.errors import UsageError
 from dalsegno.v1.execution_pb2 import INVOCATION_STATE_FAILED, INVOCATION_STATE_NOT_REACHED, InvocationState
 from dalsegno.v1.execution_service_pb2 import ImportedStep
 from dalsegno_planner.core.ids import ExecutionId
-from dalsegno_planner.rpc.convert import moment
+from dalsegno_planner.rpc.convert import moment, optional_uuid
 from dalsegno_planner.rpc.values import ValueReader
 from dalsegno_planner.store.invocations import AttemptRow, MarkRow
 
@@ -42,8 +44,7 @@ class MarksReader:
             if not attempt or attempt == _attempts_used(step.state, 0):
                 return
         if overrides and not self._is_replay:
-            text = "only a replay overrides anything: give the header the original_exec_id of what it replayed"
-            self._report(f"steps[{number}]", text)
+            self._report(f"steps[{number}]", _only_a_replay("overrides anything"))
         attempts = [one.attempt or place for place, one in enumerate(step.failed_attempts, 1)]
         if len(set(attempts)) < len(attempts) or max((step.attempt, *attempts)) > _MOST_ATTEMPTS:
             self._report(f"steps[{number}].failed_attempts", "each attempt has a number of its own, from 1")
@@ -72,6 +73,21 @@ class MarksReader:
                 )
             )
 
+    def original_call_id(self, number: int, step: ImportedStep, state: str) -> UUID | None:
+        """Return which call a step was reused from; None where it ran."""
+        if not step.original_call_id:
+            return None
+        place = f"steps[{number}].original_call_id"
+        if not self._is_replay:
+            self._report(place, _only_a_replay("reuses calls"))
+        if state != "completed":
+            self._report(place, f"only a call that has completed is reused, and this one is {state}")
+        try:
+            return optional_uuid(step.original_call_id, place)
+        except UsageError as error:
+            self._report(place, error.message)
+            return None
+
     def take_marks(self) -> list[MarkRow]:
         """Return what was gathered, and begin anew."""
         taken, self._marks = self._marks, []
@@ -89,6 +105,10 @@ class MarksReader:
             if not self._values.is_complete(output.payload):
                 self._report(f"steps[{number}].returned.{output.name}", "a value needs its digest and its size")
         return step.returned.SerializeToString()
+
+
+def _only_a_replay(does: str) -> str:
+    return f"only a replay {does}: give the header the original_exec_id of what it replayed"
 
 
 def _attempts_used(state: InvocationState.ValueType, failed: int) -> int:

@@ -42,6 +42,7 @@ def _encoders(execution: UUID) -> tuple[Callable[[InvocationRow], bytes], Callab
                 copying.binary(row.outputs),
                 copying.binary(row.failure),
                 copying.binary(row.options),
+                copying.binary(None if row.original_call_id is None else row.original_call_id.bytes),
             )
         )
 
@@ -61,14 +62,15 @@ def _encoders(execution: UUID) -> tuple[Callable[[InvocationRow], bytes], Callab
                 copying.length(len(inputs)),
                 inputs,
                 copying.binary(outputs),
-                _NO_FAILURE_AND_OPTIONS,
+                _NOTHING_ELSE,
             )
         )
 
     return whole, completed
 
 
-_NO_FAILURE_AND_OPTIONS = copying.binary(None) + copying.binary(b"")
+_NOTHING_ELSE = copying.binary(None) + copying.binary(b"") + copying.binary(None)
+"""No failure, no options, no original call."""
 
 
 @lru_cache(_MOST_KNOWN)

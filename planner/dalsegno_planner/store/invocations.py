@@ -47,6 +47,7 @@ class InvocationRow(NamedTuple):
     outputs: bytes | None
     failure: bytes | None
     options: bytes
+    original_call_id: UUID | None = None
 
 
 class StepCode(NamedTuple):
@@ -242,11 +243,12 @@ def _from_row(execution_id: ExecutionId, kind: ExecutionKind, row: Record) -> In
         failure=row["failure"],
         options=row["options"],
         progress=row["progress"],
+        recorded_original_id=row["original_call_id"],
     )
 
 
 def _state(row: Record, kind: ExecutionKind) -> InvocationState:
-    if row["depth"] > 0:
+    if row["depth"] > 0 or row["original_call_id"] is not None:
         return InvocationState.REUSED
     state = InvocationState(row["state"])
     if state is not InvocationState.PENDING:

@@ -20,8 +20,9 @@ header     ``flow`` and ``kind`` (``flow``, ``pipeline``); optional ``module nam
 step       ``invocation_id`` and ``name``; optional ``kind`` (``step``, ``wait``), ``status`` (``completed``,
            ``failed``, ``cancelled``, ``not_reached``), ``module inputs after outputs code_digest options
            failure started_at finished_at``, and for a wait ``wait``; ``attempt`` and ``failed_attempts``
-           where there was more than one attempt; in a replay ``overridden_inputs stale_inputs``, and
-           ``output_overridden`` with what the step itself had ``returned``
+           where there was more than one attempt; in a replay ``overridden_inputs stale_inputs``,
+           ``output_overridden`` with what the step itself had ``returned``, and ``original_call_id`` where it
+           was reused: the call that it was reused from
 binding    ``{"step": ID, "output": NAME}``, ``{"flow_input": NAME}``, ``{"value": …}``, a list or dict of
            bindings; in full ``{"list": […]}``, ``{"tuple": […]}``, ``{"dict": {…}}`` or
            ``{"dict": [[key, binding], …]}``. Each may have the ``digest`` of the value that was passed.

@@ -49,6 +49,7 @@ _STEP_KEYS = frozenset(
         *("invocation_id", "name", "kind", "module", "status", "inputs", "after", "outputs", "code_digest"),
         *("options", "failure", "started_at", "finished_at", "wait", "yielded"),
         *("attempt", "failed_attempts", "output_overridden", "returned", "overridden_inputs", "stale_inputs"),
+        "original_call_id",
     }
 )
 _USUAL_KEYS = frozenset(
@@ -273,6 +274,8 @@ class RecordReader:
                 _in(name, self._add_failed_attempts, message, value)
             case "output_overridden" | "stale_inputs":
                 setattr(message, name, _in(name, flag_of, value))
+            case "original_call_id":
+                message.original_call_id = _in(name, text_of, value)
             case "overridden_inputs":
                 message.overridden_inputs.extend(_in(name, texts_of, value))
             case "returned":

@@ -87,6 +87,7 @@ class RecordWriter:
             "output_overridden": message.output_overridden,
             "overridden_inputs": list(message.overridden_inputs),
             "stale_inputs": message.stale_inputs,
+            "original_call_id": message.original_call_id,
         }
         if message.HasField("returned"):
             form["returned"] = {output.name: self._value(output.payload) for output in message.returned.outputs}

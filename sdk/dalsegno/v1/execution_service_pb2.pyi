@@ -1012,6 +1012,7 @@ class ImportedStep(_message.Message):
     RETURNED_FIELD_NUMBER: _builtins.int
     OVERRIDDEN_INPUTS_FIELD_NUMBER: _builtins.int
     STALE_INPUTS_FIELD_NUMBER: _builtins.int
+    ORIGINAL_CALL_ID_FIELD_NUMBER: _builtins.int
     kind: _execution_pb2.InvocationKind.ValueType
     """A step where it is unspecified."""
     state: _execution_pb2.InvocationState.ValueType
@@ -1024,6 +1025,10 @@ class ImportedStep(_message.Message):
     """Whether `outputs` are an override."""
     stale_inputs: _builtins.bool
     """Whether it was reused although its inputs would have been others."""
+    original_call_id: _builtins.str
+    """For a call of a replay that was reused, the UUID of the call that it was reused from, which need not be here; empty
+    otherwise. Such a call has completed.
+    """
     @_builtins.property
     def step(self) -> Global___StepSpec:
         """The step."""
@@ -1078,10 +1083,11 @@ class ImportedStep(_message.Message):
         returned: _value_pb2.Outputs | None = ...,
         overridden_inputs: _abc.Iterable[_builtins.str] | None = ...,
         stale_inputs: _builtins.bool = ...,
+        original_call_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "finished_at", b"finished_at", "outputs", b"outputs", "returned", b"returned", "started_at", b"started_at", "step", b"step", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "failed_attempts", b"failed_attempts", "failure", b"failure", "finished_at", b"finished_at", "kind", b"kind", "output_overridden", b"output_overridden", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs", "returned", b"returned", "stale_inputs", b"stale_inputs", "started_at", b"started_at", "state", b"state", "step", b"step", "wait", b"wait", "yielded", b"yielded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "failed_attempts", b"failed_attempts", "failure", b"failure", "finished_at", b"finished_at", "kind", b"kind", "original_call_id", b"original_call_id", "output_overridden", b"output_overridden", "outputs", b"outputs", "overridden_inputs", b"overridden_inputs", "returned", b"returned", "stale_inputs", b"stale_inputs", "started_at", b"started_at", "state", b"state", "step", b"step", "wait", b"wait", "yielded", b"yielded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -161,10 +161,14 @@ def test_overrides_and_who_made_them_survive(client: Client, tmp_path: Path) -> 
         {"output": [0, 1, 2, 3]},
     )
     assert gathered["overridden_inputs"] == ["plain"]
+    assert [one.get("original_call_id") for one in record["steps"]] == [run.checkpoints["load"].call_id, None, None]
     imported = client.executions.import_(record)
     assert (imported.original_exec_id, imported.overridden_inputs) == (run.exec_id, ("rate",))
     marks = [(one.invocation_id, one.output_overridden, one.overridden_inputs) for one in imported.checkpoints]
     assert marks == [("load", True, ()), ("fragile", False, ()), ("gather", False, ("plain",))]
+    facts = [(one.status, one.original_call_id) for one in imported.checkpoints]
+    assert facts == [(one.status, one.original_call_id) for one in replay.checkpoints]
+    assert facts == [("reused", run.checkpoints["load"].call_id), ("completed", None), ("completed", None)]
     # A replay of what was imported starts from the overridden values, as one of the original does.
     again = client.executions.wait(client.executions.replay(imported.exec_id, from_="fragile"))
     assert again.result == replay.result == "[30.0, 7] ([10], 1) {'size': 4, 'deep': [{'xs': [10]}]} 5"
@@ -204,6 +208,7 @@ def small(**header: Any) -> dict[str, Any]:
 
 
 LOAD = {"invocation_id": "load", "name": "load", "inputs": {"size": {"flow_input": "size"}}, "outputs": {"output": [1]}}
+ORIGINAL = "01a20106-648f-7849-abe8-defc36803353"
 FRAGILE = {
     "invocation_id": "fragile",
     "name": "fragile",
@@ -289,6 +294,8 @@ def endless(count: int, *, last: dict[str, Any]) -> Iterator[dict[str, Any]]:
         (small(steps=[{**LOAD, "failed_attempts": [{"attempt": 1}, {"attempt": 1}]}]), "steps[0].failed_attempts"),
         (small(steps=[{**LOAD, "output_overridden": True}]), "steps[0]"),
         (small(steps=[], original_exec_id="yesterday's"), "original_exec_id"),
+        (small(steps=[{**LOAD, "original_call_id": ORIGINAL}]), "steps[0].original_call_id"),
+        (small(steps=[{**LOAD, "original_call_id": 7}]), "steps[0].original_call_id"),
         (lambda: endless(6_000, last={**LOAD, "invocation_id": "load_7"}), "steps[6000].invocation_id"),
     ],
 )

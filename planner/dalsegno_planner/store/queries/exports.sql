@@ -29,7 +29,7 @@ SELECT i.attempts_before + i.attempt AS attempt, i.stale_inputs, i.overridden_in
            ORDER BY failed.attempt) END AS failed_attempts,
        i.number, i.invocation_id, i.name, i.kind, i.state, i.module, i.code_digest, i.upstream, i.after, i.inputs,
        coalesce(i.override_outputs, i.outputs) AS outputs, i.override_outputs IS NOT NULL AS overridden, i.failure,
-       i.options, i.started_at, i.finished_at,
+       i.options, i.started_at, i.finished_at, coalesce(i.supplier_id, i.execution_id) AS supplier_id, i.original_call_id,
        w.question, w.schema, w.metadata, w.state AS wait_state, w.asked_at, w.deadline, w.answered_by, w.answered_at,
        y.place AS yielded
 FROM effective_invocations($1) AS i

@@ -9,6 +9,7 @@ SELECT DISTINCT ON (row.number)
        row.attempts_before + row.attempt AS attempt, row.stale_inputs, row.override_outputs IS NOT NULL AS output_overridden, row.started_at,
        row.finished_at, row.after, row.overridden_inputs, row.inputs,
        coalesce(row.override_outputs, row.outputs) AS outputs, row.failure, row.options, row.progress,
+       row.original_call_id,
        task.number IS NOT NULL AS has_task, task.session_id IS NOT NULL AS given_out, coalesce(task.running, false) AS running,
        coalesce(task.available_at <= clock_timestamp(), false) AS available
 FROM lineage
@@ -33,6 +34,7 @@ SELECT DISTINCT ON (row.number)
        row.attempts_before + row.attempt AS attempt, row.stale_inputs, row.override_outputs IS NOT NULL AS output_overridden, row.started_at,
        row.finished_at, row.after, row.overridden_inputs, row.inputs,
        coalesce(row.override_outputs, row.outputs) AS outputs, row.failure, row.options, row.progress,
+       row.original_call_id,
        task.number IS NOT NULL AS has_task, task.session_id IS NOT NULL AS given_out, coalesce(task.running, false) AS running,
        coalesce(task.available_at <= clock_timestamp(), false) AS available
 FROM lineage
