@@ -26,8 +26,15 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     """Return the message for a time."""
     if moment is None:
         return None
+    message = Timestamp()
+    fill(message, moment)
+    return message
+
+
+def fill(message: Timestamp, moment: datetime) -> None:
+    """Put a time into a message."""
     since = moment - _EPOCH  # without the way of FromDatetime through calendars
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+    message.seconds, message.nanos = since.days * 86_400 + since.seconds, since.microseconds * 1_000
 
 
 def seconds(message: Duration) -> float:

@@ -1,8 +1,10 @@
-"""What a plan costs, by the size of the graph and of what is affected; and importing graphs of that size."""
+"""What a plan costs, by the size of the graph and of what is affected; and imports and exports of such graphs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.benchmarks import budgets
 from tests.benchmarks.figures import Figure, Unit
@@ -34,10 +36,21 @@ def _of_size(fleet: Fleet, count: int) -> Iterator[Figure]:
     budget = budgets.IMPORTED_STEPS if count >= _RATED_FROM else None
     yield Figure(f"import of {count:,} steps", Unit.PER_SECOND, rate, budget, size=count, series="import")
     yield _memory(f"planner, importing {count:,} steps", watch, count, "memory, import")
+    with MemoryWatch(fleet.planners[0].process) as watch:
+        yield _export(fleet, source, count)
+    yield _memory(f"planner, exporting {count:,} steps", watch, count, "memory, export")
     yield _part(fleet, source, count)
     with MemoryWatch(fleet.planners[0].process) as watch:
         yield _everything(fleet, source, count)
     yield _memory(f"planner, planning {count:,} affected", watch, count, "memory, plan of everything")
+
+
+def _export(fleet: Fleet, source: str, count: int) -> Figure:
+    """The whole way, to a file: beside the planner, the client has its part."""
+    with TemporaryDirectory(prefix="dalsegno-bench-") as folder:
+        seconds, _ = timed(lambda: fleet.client.executions.export(source, Path(folder) / "record.jsonl"))
+    rate = Samples.of([count / seconds])
+    return Figure(f"export of {count:,} steps", Unit.PER_SECOND, rate, size=count, series="export")
 
 
 def _part(fleet: Fleet, source: str, count: int) -> Figure:

@@ -9,7 +9,7 @@ from uuid import UUID
 from asyncpg import Record
 
 from dalsegno.errors import StateError
-from dalsegno.v1.definition_pb2 import Definition, DefinitionRef, StepOptions
+from dalsegno.v1.definition_pb2 import Definition, DefinitionRef
 from dalsegno.v1.execution_pb2 import (
     INVOCATION_KIND_STEP,
     INVOCATION_KIND_WAIT,
@@ -39,7 +39,7 @@ from dalsegno_planner.rpc.convert import (
 from dalsegno_planner.store import exports
 from dalsegno_planner.store.bindings import fill_in, references, renumber
 from dalsegno_planner.store.pool import Connection, Pool
-from dalsegno_planner.times import timestamp
+from dalsegno_planner.times import fill, timestamp
 
 _STEPS_IN_MESSAGE = 1_000
 _BYTES_IN_MESSAGE = 1 << 20
@@ -78,10 +78,11 @@ class Exporter:
         ):
             yield ExecutionServiceExportResponse(header=await _header(connection, execution))
             steps = _Steps(execution.id, await exports.taken_by_single_step(connection, execution))
-            async for row in exports.calls(connection, execution):
-                steps.add(row)
-                if steps.is_full:
-                    yield ExecutionServiceExportResponse(steps=steps.take())
+            async for rows in exports.calls(connection, execution):
+                for row in rows:
+                    steps.add(row)
+                    if steps.is_full:
+                        yield ExecutionServiceExportResponse(steps=steps.take())
             if steps.size:
                 yield ExecutionServiceExportResponse(steps=steps.take())
             if execution.result_binding is not None:
@@ -140,7 +141,7 @@ class _Steps:
     @property
     def is_full(self) -> bool:
         """Whether what is gathered fills a message."""
-        return len(self._message.steps) >= _STEPS_IN_MESSAGE or self.size >= _BYTES_IN_MESSAGE
+        return self.size >= _BYTES_IN_MESSAGE or len(self._message.steps) >= _STEPS_IN_MESSAGE
 
     def take(self) -> ImportedSteps:
         """Return what is gathered, and begin anew."""
@@ -162,10 +163,11 @@ class _Steps:
         if row["failure"] is not None:
             step.failure.ParseFromString(row["failure"])
         if row["outputs"] is not None:
-            step.outputs.CopyFrom(Outputs.FromString(row["outputs"]))
-        for name in ("started_at", "finished_at"):
-            if row[name] is not None:
-                getattr(step, name).FromDatetime(row[name])
+            step.outputs.ParseFromString(row["outputs"])
+        if row["started_at"] is not None:
+            fill(step.started_at, row["started_at"])
+        if row["finished_at"] is not None:
+            fill(step.finished_at, row["finished_at"])
         if row["wait_state"] is not None:
             step.wait.CopyFrom(_wait(row))
         step.yielded = row["yielded"] or 0
@@ -187,20 +189,22 @@ class _Steps:
 
     def _describe(self, spec: StepSpec, row: Record) -> None:
         spec.invocation_id = row["invocation_id"]
-        spec.definition.name = row["name"]
-        spec.definition.module = row["module"]
+        definition, inputs = spec.definition, spec.inputs
+        definition.name = row["name"]
+        definition.module = row["module"]
         spec.code_digest = row["code_digest"]
-        spec.inputs.CopyFrom(self._inputs(row))
-        after = [*row["after"], *spec.inputs.comes_after]
-        spec.after.extend(place for place in map(self.place_of, after) if place)
-        spec.inputs.ClearField("comes_after")
+        inputs.ParseFromString(row["inputs"])
+        if not self._are_numbers:
+            self._place(inputs)
+        if row["after"] or inputs.comes_after:
+            after = [*row["after"], *inputs.comes_after]
+            spec.after.extend(place for place in map(self.place_of, after) if place)
+            inputs.ClearField("comes_after")
         if row["options"]:
-            spec.options.CopyFrom(StepOptions.FromString(row["options"]))
+            spec.options.ParseFromString(row["options"])
 
-    def _inputs(self, row: Record) -> Inputs:
-        inputs = Inputs.FromString(row["inputs"])
-        if self._are_numbers:
-            return inputs
+    def _place(self, inputs: Inputs) -> None:
+        """Let inputs refer to places instead of numbers."""
         if self._taken:
             fill_in(inputs, self._taken)
         shown = {number for number in references(inputs).numbers if self.place_of(number)}
@@ -211,14 +215,14 @@ class _Steps:
             else:
                 # It took the output of a call that the execution does not show.
                 del inputs.bindings[name]
-        return inputs
 
 
 def _add_marks(step: ImportedStep, row: Record) -> None:
     """Add what few steps have: overrides, and attempts besides the first."""
     step.attempt = row["attempt"]
     step.stale_inputs = row["stale_inputs"]
-    step.overridden_inputs.extend(row["overridden_inputs"])
+    if row["overridden_inputs"]:
+        step.overridden_inputs.extend(row["overridden_inputs"])
     if row["overridden"]:
         step.output_overridden = True
         if row["returned"] is not None:

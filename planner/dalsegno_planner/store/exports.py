@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from asyncpg import Record
@@ -15,7 +15,7 @@ from dalsegno_planner.store.sql import load
 
 SQL = load("exports")
 
-_PREFETCHED = 500
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +35,17 @@ async def code_of(connection: Connection, execution: Execution) -> ExportedCode:
     return ExportedCode(header["code_digest"], header["shaping_inputs"], [row["document"] for row in documents])
 
 
-async def calls(connection: Connection, execution: Execution) -> AsyncIterator[Record]:
-    """Yield the rows of an execution's calls, those that it reuses included. Must run in a transaction.
+async def calls(connection: Connection, execution: Execution) -> AsyncIterator[Sequence[Record]]:
+    """Yield the rows of an execution's calls, those that it reuses included, some at a time. Must run in a transaction.
 
     The replay of a single step has that one alone.
     """
     by_position, alone = execution.kind is ExecutionKind.FLOW, execution.single_step
     order = _Order()
-    async for row in connection.cursor(SQL["steps"], execution.id, by_position, alone, prefetch=_PREFETCHED):
-        for one in order.place(row):
-            yield one
-    for one in order.rest():
-        yield one
+    cursor = await connection.cursor(SQL["steps"], execution.id, by_position, alone)
+    while rows := await cursor.fetch(_AT_ONCE):
+        yield order.place(rows)
+    yield order.rest()
 
 
 async def taken_by_single_step(connection: Connection, execution: Execution) -> dict[int, Outputs]:
@@ -65,27 +64,32 @@ class _Order:
         self._placed = bytearray()
         self._held: dict[int, list[Record]] = {}
 
-    def place(self, row: Record) -> Iterator[Record]:
-        """Yield what can come now."""
-        ready = [row]
+    def place(self, rows: Sequence[Record]) -> list[Record]:
+        """Return what can come now."""
+        ready, placed = list(reversed(rows)), []
         while ready:
             one = ready.pop()
-            missing = next((number for number in one["upstream"] if not self._is_placed(number)), None)
+            missing = self._missing(one["upstream"])
             if missing is not None:
                 self._held.setdefault(missing, []).append(one)
                 continue
-            self._note(one["number"])
-            yield one
-            ready += reversed(self._held.pop(one["number"], []))
+            number = one["number"]
+            self._note(number)
+            placed.append(one)
+            if number in self._held:
+                ready += reversed(self._held.pop(number))
+        return placed
 
-    def rest(self) -> Iterator[Record]:
-        """Yield what refers to calls that the execution does not show, such as those that a replay did not make."""
+    def rest(self) -> list[Record]:
+        """Return what refers to calls that the execution does not show, such as those that a replay did not make."""
         held, self._held = self._held, {}
-        for rows in held.values():
-            yield from rows
+        return [row for rows in held.values() for row in rows]
 
-    def _is_placed(self, number: int) -> bool:
-        return number < len(self._placed) and self._placed[number] == 1
+    def _missing(self, upstream: Sequence[int]) -> int | None:
+        for number in upstream:
+            if number >= len(self._placed) or not self._placed[number]:
+                return number
+        return None
 
     def _note(self, number: int) -> None:
         if number >= len(self._placed):

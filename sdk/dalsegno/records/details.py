@@ -19,6 +19,7 @@ from dalsegno.v1.definition_pb2 import Definition, StepOptions
 from dalsegno.v1.execution_pb2 import Attempt, Failure
 from dalsegno.v1.wait_service_pb2 import Wait
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _FAILURE_TEXTS = ("message", "exception_type", "traceback", "invocation_id", "reason")
 _FAILURE_KEYS = frozenset({*_FAILURE_TEXTS, "origin", "attempt", "exception_args", "divergence"})
 _ATTEMPT_KEYS = frozenset({"attempt", "executor", "started_at", "finished_at", "failure"})
@@ -127,7 +128,7 @@ def fill_time(message: Timestamp, value: Any) -> None:
 
 def time_form(message: Timestamp) -> str:
     """Return a time as it is written."""
-    return message.ToDatetime(tzinfo=dt.UTC).isoformat()
+    return (_EPOCH + dt.timedelta(0, message.seconds, message.nanos // 1_000)).isoformat()
 
 
 def fill_failure(message: Failure, value: Any, values: ValueReader) -> None:

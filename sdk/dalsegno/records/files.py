@@ -222,5 +222,4 @@ def _no_json(what: str) -> UsageError:
     return UsageError(f"the record is no JSON: {what}", reason="INVALID_JSON")
 
 
-def _text(item: Any) -> str:
-    return json.dumps(item, ensure_ascii=False, separators=(", ", ": "))
+_text = json.JSONEncoder(ensure_ascii=False).encode

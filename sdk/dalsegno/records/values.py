@@ -29,6 +29,7 @@ _JSON_TYPES = frozenset({type(None), bool, int, float, str})
 _KEPT_TYPES = _JSON_TYPES - {float}
 """Not floats: 0.0 equals -0.0, and is another value."""
 
+_decode = json.JSONDecoder().decode
 _inline_start = content_start(Payload.DESCRIPTOR, "inline")
 _value_start = content_start(Binding.DESCRIPTOR, "value")
 _passed_digest_start = content_start(Binding.DESCRIPTOR, "digest")
@@ -165,7 +166,7 @@ def value_form(payload: Payload, content: Callable[[Payload], bytes] | None = No
             return {PAYLOAD_KEY: _description(payload) | {"size": payload.size, "object_key": payload.object_key}}
         data = content(payload)
     if payload.codec == "json":
-        tree = json.loads(data)
+        tree = _decode(data.decode())
         return {VALUE_KEY: tree} if type(tree) is dict and len(tree) == 1 and not FORMS.isdisjoint(tree) else tree
     if payload.codec == "text":
         return data.decode()

@@ -18,7 +18,14 @@ from dalsegno.records.details import (
 from dalsegno.records.values import value_form
 from dalsegno.v1 import definition_pb2, execution_pb2
 from dalsegno.v1.execution_service_pb2 import ImportedStep, ImportHeader
-from dalsegno.v1.value_pb2 import Binding, OutputRef, Payload
+from dalsegno.v1.value_pb2 import Binding, OutputRef, Outputs, Payload
+
+# What most steps have is looked at first, and each once: there may be a million.
+_STATES = {
+    number: word_of(execution_pb2.InvocationState.Name(number), "INVOCATION_STATE_")
+    for number in execution_pb2.InvocationState.values()
+} | {execution_pb2.INVOCATION_STATE_UNSPECIFIED: "completed"}
+_PLAIN = ("yielded", "output_overridden", "stale_inputs", "original_call_id")
 
 
 class RecordWriter:
@@ -44,8 +51,8 @@ class RecordWriter:
             "status": message.state and word_of(execution_pb2.ExecutionState.Name(message.state), "EXECUTION_STATE_"),
             "code_digest": message.code_digest,
             "shaping_inputs": list(message.shaping_inputs),
-            "started_at": _time(message, "started_at"),
-            "finished_at": _time(message, "finished_at"),
+            "started_at": time_form(message.started_at) if message.HasField("started_at") else "",
+            "finished_at": time_form(message.finished_at) if message.HasField("finished_at") else "",
             "definitions": [definition_form(one) for one in message.definitions],
             "failure": failure_form(message.failure) if message.HasField("failure") else None,
             "original_exec_id": message.original_exec_id,
@@ -63,41 +70,58 @@ class RecordWriter:
     def step(self, message: ImportedStep) -> dict[str, Any]:
         """Return a step; what is as it is by default is left out."""
         step = message.step
-        self._ids.append(step.invocation_id)
-        state = message.state or execution_pb2.INVOCATION_STATE_COMPLETED
-        is_wait = message.kind == execution_pb2.INVOCATION_KIND_WAIT
+        invocation_id, definition, bindings = step.invocation_id, step.definition, step.inputs.bindings
+        self._ids.append(invocation_id)
         form: dict[str, Any] = {
-            "invocation_id": step.invocation_id,
-            "name": step.definition.name,
-            "kind": "wait" if is_wait else "",
-            "status": word_of(execution_pb2.InvocationState.Name(state), "INVOCATION_STATE_"),
-            "module": "" if step.definition.module == self._module else step.definition.module,
-            "inputs": {name: self.binding(step.inputs.bindings[name]) for name in sorted(step.inputs.bindings)},
-            "after": [self._ids[number - 1] for number in step.after],
-            "outputs": {output.name: self._value(output.payload) for output in message.outputs.outputs},
-            "code_digest": step.code_digest,
-            "options": options_form(step.options),
-            "started_at": _time(message, "started_at"),
-            "finished_at": _time(message, "finished_at"),
-            "failure": failure_form(message.failure) if message.HasField("failure") else None,
-            "wait": wait_form(message.wait) if message.HasField("wait") else None,
-            "yielded": message.yielded,
-            "attempt": 0 if message.attempt == 1 else message.attempt,
-            "failed_attempts": [attempt_form(one) for one in message.failed_attempts],
-            "output_overridden": message.output_overridden,
-            "overridden_inputs": list(message.overridden_inputs),
-            "stale_inputs": message.stale_inputs,
-            "original_call_id": message.original_call_id,
+            "invocation_id": invocation_id,
+            "name": definition.name,
+            "status": _STATES[message.state],
+            "inputs": {name: self.binding(bindings[name]) for name in sorted(bindings)},
+            "outputs": self._outputs(message.outputs),
         }
+        if step.code_digest:
+            form["code_digest"] = step.code_digest
+        if message.HasField("started_at"):
+            form["started_at"] = time_form(message.started_at)
+        if message.HasField("finished_at"):
+            form["finished_at"] = time_form(message.finished_at)
+        if definition.module != self._module and definition.module:
+            form["module"] = definition.module
+        if step.after:
+            form["after"] = [self._ids[number - 1] for number in step.after]
+        if step.HasField("options") and (options := options_form(step.options)):
+            form["options"] = options
+        self._add_rest(form, message)
+        return form
+
+    def _add_rest(self, form: dict[str, Any], message: ImportedStep) -> None:
+        """Add what few steps have."""
+        if message.kind == execution_pb2.INVOCATION_KIND_WAIT:
+            form["kind"] = "wait"
+        if message.HasField("wait"):
+            form["wait"] = wait_form(message.wait)
+        if message.HasField("failure"):
+            form["failure"] = failure_form(message.failure)
+        if message.attempt > 1:
+            form["attempt"] = message.attempt
+        if message.failed_attempts:
+            form["failed_attempts"] = [attempt_form(one) for one in message.failed_attempts]
+        if message.overridden_inputs:
+            form["overridden_inputs"] = list(message.overridden_inputs)
+        for name in _PLAIN:
+            if value := getattr(message, name):
+                form[name] = value
         if message.HasField("returned"):
-            form["returned"] = {output.name: self._value(output.payload) for output in message.returned.outputs}
-        kept = ("inputs", "outputs", "returned")
-        return {name: value for name, value in form.items() if value or name in kept}
+            form["returned"] = self._outputs(message.returned)
+
+    def _outputs(self, message: Outputs) -> dict[str, Any]:
+        return {output.name: self._value(output.payload) for output in message.outputs}
 
     def binding(self, message: Binding) -> Any:
         """Return where an input comes from."""
-        form = self._binding(message)
-        if not message.digest or message.WhichOneof("kind") == "value":
+        kind = message.WhichOneof("kind")
+        form = self._binding(kind, message)
+        if kind == "value" or not message.digest:
             return form
         if type(form) is list:
             form = {"list": form}
@@ -106,8 +130,8 @@ class RecordWriter:
         form["digest"] = message.digest.hex()
         return form if message.canonical else form | {"canonical": False}
 
-    def _binding(self, message: Binding) -> Any:
-        match message.WhichOneof("kind"):
+    def _binding(self, kind: str | None, message: Binding) -> Any:
+        match kind:
             case "value":
                 return {"value": self._value(message.value)}
             case "flow_input":
@@ -123,9 +147,10 @@ class RecordWriter:
 
     def _output(self, reference: OutputRef) -> dict[str, Any]:
         form: dict[str, Any] = {"step": self._ids[reference.number - 1], "output": reference.output}
-        others = list(_flat(reference))
-        if others:
-            form["alternatives"] = [{"step": self._ids[other.number - 1], "output": other.output} for other in others]
+        if reference.alternatives:
+            form["alternatives"] = [
+                {"step": self._ids[other.number - 1], "output": other.output} for other in _flat(reference)
+            ]
         return form
 
     def _entries(self, message: Binding) -> dict[str, Any]:
@@ -147,7 +172,3 @@ def _flat(reference: OutputRef) -> Iterator[OutputRef]:
     for other in reference.alternatives:
         yield other
         yield from _flat(other)
-
-
-def _time(message: ImportHeader | ImportedStep, name: str) -> str:
-    return time_form(getattr(message, name)) if message.HasField(name) else ""  # type: ignore[arg-type]
