@@ -125,6 +125,13 @@ class Ledger:
         promoted: int | None = await self.connection.fetchval(QUERIES["promote"])
         return promoted
 
+    async def mark_unreached(self) -> int | None:
+        """Mark a part of what comes after failures."""
+        row = await self.connection.fetchrow(QUERIES["mark_unreached"])
+        assert row is not None
+        marked: int | None = row["marked"]
+        return marked
+
     async def flow(self) -> UUID:
         """Write a flow whose body is ready."""
         execution_id = new_execution_id()

@@ -181,3 +181,19 @@ async def test_a_sign_of_life_writes_no_index(ledger: Ledger) -> None:
     assert written is not None
     assert written["n_tup_upd"] == 400
     assert written["n_tup_hot_upd"] >= 390
+
+
+async def test_marking_what_comes_after_a_failure_reads_what_it_marks(ledger: Ledger) -> None:
+    session = await ledger.session()
+
+    async def reads_of_a_part(consumers: int) -> int:
+        await ledger.fan(consumers)
+        (source,) = await ledger.claim(session)
+        await ledger.commit(results=[ledger.result(source, "failed")])
+        before = await _reads(ledger)
+        assert await ledger.mark_unreached() == 1_000
+        return await _reads(ledger) - before
+
+    few = await reads_of_a_part(2_001)
+    await ledger.connection.execute("DELETE FROM tasks")
+    assert await reads_of_a_part(20_000) <= 1.1 * few

@@ -112,6 +112,8 @@ async def test_a_retry_counts_anew(ledger: Ledger) -> None:
     first, second = await ledger.claim(session)
     await ledger.commit(results=[ledger.result(first)])
     await ledger.commit(results=[ledger.result(second, "failed")])
+    while await ledger.mark_unreached() is not None:
+        pass
     assert (await ledger.state(execution), await left(ledger)) == ("failed", 1)
     async with ledger.connection.transaction():
         assert await lifecycle.retry(ledger.connection, execution, lifecycle.Retry())

@@ -140,6 +140,14 @@ class CommitLoop:
         row = await connection.fetchrow(_QUERIES["commit"], results, [], [], ends, [], [])
         self._outcome.committed((), row["resolved"] or (), row["changed"] or (), row["moved"] or ())
 
+    async def go_on(self, connection: Any) -> bool:
+        """Make ready, or mark as not reached, a part of what follows from ends; return whether there was any left."""
+        if await connection.fetchval(_QUERIES["promote"]) is not None:
+            return True
+        part = await connection.fetchrow(_QUERIES["mark_unreached"])
+        self._outcome.committed((), (), part["changed"] or (), part["moved"] or ())
+        return part["marked"] is not None
+
     def wake(self) -> None:
         """Look for work to claim, if any session has credit for it."""
         if self._wanted():
@@ -161,11 +169,11 @@ class CommitLoop:
         return any(session.wants_work(self._lane) for session in self._sessions)
 
     async def _promote(self) -> None:
-        """Make ready a part of what follows from ends. Where that fails, housekeeping of any planner goes on."""
+        """Go on with what follows from ends. Where that fails, housekeeping of any planner does."""
         self._promoting = False
         if self._connection is not None:
             try:
-                self._promoting = await self._connection.fetchval(_QUERIES["promote"]) is not None
+                self._promoting = await self.go_on(self._connection)
             except _PASSING as error:
                 log.warning("promotion_delayed", error=str(error))
         self._look_again()

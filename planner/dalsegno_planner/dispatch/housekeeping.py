@@ -161,7 +161,7 @@ class Housekeeping:
 
     async def _promote(self, connection: Any) -> None:
         """Go on with what planners have left that are no more."""
-        while await connection.fetchval(_QUERIES["promote"]) is not None:
+        while await self._commit_loop.go_on(connection):
             self._bus.work_ready()
 
     async def _end_lost(self, connection: Any) -> None:

@@ -72,6 +72,10 @@ class CommitLoops:
         """Commit on another connection what no session reports; tokens without a session are those of ready tasks."""
         await self._loops[Lane.LIVE].commit_apart(connection, results, ends)
 
+    async def go_on(self, connection: Any) -> bool:
+        """Go on with a part of what follows from ends, and return whether there was any left."""
+        return await self._loops[Lane.LIVE].go_on(connection)
+
     def wake(self) -> None:
         """Look for work to claim."""
         for loop in self._loops.values():

@@ -10,7 +10,7 @@ DECLARE
     consumers integer[];
 BEGIN
     SELECT t.execution_id, -t.number AS producer, t.epoch AS last INTO work FROM tasks t
-    WHERE t.available_at = 'infinity' AND t.number < 0
+    WHERE t.available_at = 'infinity' AND t.number < 0 AND t.route = ''
     LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;

@@ -92,8 +92,9 @@ BEGIN
 END
 $$;
 
--- Records what follows from steps that have failed: their last attempts, and that their descendants are not reached, of
--- which the bodies that wait for these are told.
+-- Records what follows from steps that have failed: their last attempts, and that their descendants are not reached. Of
+-- those of flows the bodies that wait for them are told; what comes after steps of pipelines is up to
+-- dispatch_mark_failed.
 CREATE OR REPLACE FUNCTION dispatch_failures(failed task_result[], OUT changes state_change[], OUT unreached resolved_call[])
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -106,6 +107,7 @@ BEGIN
         SELECT e.execution_id, e.downstream AS number, r.failure
         FROM unnest(failed) r
         JOIN edges e ON e.execution_id = r.execution_id AND e.upstream = r.number
+        JOIN executions x ON x.id = r.execution_id AND x.kind = 'flow'
         JOIN invocations p ON p.execution_id = r.execution_id AND p.number = r.number
         WHERE p.override_outputs IS NULL
         UNION
@@ -116,8 +118,7 @@ BEGIN
     ), marked AS (
         -- A flow's body that asks again for the outcome is given the failure.
         UPDATE invocations i
-        SET state = 'not_reached', finished_at = clock_timestamp(),
-            failure = (SELECT s.failure FROM executions e WHERE e.id = i.execution_id AND e.kind = 'flow')
+        SET state = 'not_reached', finished_at = clock_timestamp(), failure = s.failure
         FROM (SELECT DISTINCT ON (execution_id, number) * FROM stopped ORDER BY execution_id, number) s
         WHERE i.execution_id = s.execution_id AND i.number = s.number AND i.state = 'pending' AND i.called
         RETURNING i.execution_id, i.number, s.failure
@@ -140,6 +141,7 @@ DECLARE
     failed task_result[];
     more state_change[];
     unreached resolved_call[];
+    is_left boolean;
 BEGIN
     -- Looked up one by one: joined, all tasks are gone through where statistics are of a time when there were none. Deleted by
     -- a statement of its own: one that locks does not see the version of a row for which it has waited.
@@ -171,6 +173,9 @@ BEGIN
         SELECT * INTO more, unreached FROM dispatch_failures(failed);
         changes := changes || more;
         outcomes := outcomes || unreached;
+        SELECT * INTO more, is_left FROM dispatch_mark_failed(failed);
+        changes := changes || more;
+        promoting := promoting OR is_left;
     END IF;
 
     IF cardinality(durable) < cardinality(results) THEN

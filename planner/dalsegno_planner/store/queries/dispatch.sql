@@ -6,6 +6,10 @@ FROM dispatch_commit($1::task_result[], $2::body_call[], $3::failed_attempt[], $
 -- How many consumers were told of the end of their producer; null where none are left to be told.
 SELECT dispatch_promote()
 
+-- name: mark_unreached
+-- A part of what is left to be marked after failures: how much it was, null where nothing was left, and what has changed.
+SELECT marked, changed, moved FROM dispatch_mark_unreached()
+
 -- name: open_session
 SELECT generation, lost FROM open_session($1, $2, $3, $4::text[], $5, $6::task_token[])
 
