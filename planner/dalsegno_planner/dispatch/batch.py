@@ -74,6 +74,7 @@ class Batch:
     items: list[Reported]
     results: list[TaskResult] = field(default_factory=list)
     calls: list[BodyCall] = field(default_factory=list)
+    """In the order in which their executions are locked, and those of one as they were reported."""
     attempts: list[FailedAttempt] = field(default_factory=list)
     ends: list[BodyEnd] = field(default_factory=list)
     returned: list[TaskToken] = field(default_factory=list)
@@ -96,6 +97,8 @@ class Batch:
                 batch.superseded[item] = counted
             else:
                 batch._add(item, items[item])
+        if len(batch.calls) > 1:
+            batch.calls.sort(key=lambda call: call.execution_id)
         batch.returned = [token.of_session(session.id) for session, token in returned]
         return batch
 

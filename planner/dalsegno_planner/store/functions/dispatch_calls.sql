@@ -85,7 +85,8 @@ BEGIN
 END
 $$;
 
--- Records durable calls of bodies, of those whose tokens hold. A call that has ended is never written again.
+-- Records durable calls of bodies, of those whose tokens hold; they come in the order of their executions, which is that of
+-- the locks. A call that has ended is never written again.
 CREATE OR REPLACE FUNCTION dispatch_calls(
     reported body_call[], failures failed_attempt[], OUT durable integer[], OUT changes state_change[])
 LANGUAGE plpgsql AS $$
@@ -103,7 +104,7 @@ DECLARE
 BEGIN
     durable := '{}';
     changes := '{}';
-    FOR one IN SELECT u.* FROM unnest(reported) u ORDER BY u.execution_id LOOP
+    FOREACH one IN ARRAY reported LOOP
         PERFORM FROM tasks t
         WHERE t.execution_id = one.execution_id AND t.number = 0 AND t.epoch = one.epoch
           AND t.session_id IS NOT DISTINCT FROM one.session_id

@@ -119,7 +119,6 @@ LANGUAGE plpgsql AS $$
 DECLARE
     counts record;
     execution record;
-    further integer;
     outcome text;
     cause bytea;
 BEGIN
@@ -135,19 +134,19 @@ BEGIN
                coalesce(max(c.number) FILTER (WHERE c.fresh IS NOT NULL), 0) AS highest
         FROM unnest(changes) c GROUP BY c.execution_id ORDER BY c.execution_id
     LOOP
-        SELECT e.kind, e.source_id, e.state, e.last_event, e.next_number, e.failures + counts.failed AS failures,
-               e.kind = 'pipeline' AND e.unfinished = counts.ended AND e.state IN ('pending', 'running') AS ends
-        INTO execution FROM executions e WHERE e.id = counts.id FOR UPDATE;
-        -- In a replay, a delta of a recorded call is a fresh row, but no further invocation.
-        further := CASE WHEN execution.source_id IS NULL THEN counts.fresh
-                        ELSE greatest(counts.highest + 1 - execution.next_number, 0) END;
         UPDATE executions e
         SET last_event = e.last_event + counts.events, next_number = greatest(e.next_number, counts.highest + 1),
-            invocation_count = e.invocation_count + further, failures = execution.failures,
+            -- In a replay, a delta of a recorded call is a fresh row, but no further invocation.
+            invocation_count = e.invocation_count + CASE
+                WHEN e.source_id IS NULL THEN counts.fresh ELSE greatest(counts.highest + 1 - e.next_number, 0) END,
+            failures = e.failures + counts.failed,
             unfinished = CASE e.kind WHEN 'pipeline' THEN e.unfinished - counts.ended ELSE e.unfinished END
-        WHERE e.id = counts.id;
+        WHERE e.id = counts.id
+        RETURNING e.kind, e.failures, e.last_event,
+                  e.kind = 'pipeline' AND e.unfinished = 0 AND e.state IN ('pending', 'running') AS ends
+        INTO execution;
         INSERT INTO events (execution_id, event, number, state)
-        SELECT counts.id, execution.last_event + c.place, c.number, c.state
+        SELECT counts.id, execution.last_event - counts.events + c.place, c.number, c.state
         FROM unnest(counts.numbers, counts.states) WITH ORDINALITY c(number, state, place);
         IF execution.ends THEN
             -- The failure of a pipeline is that of its first failed invocation.
@@ -161,7 +160,7 @@ BEGIN
             SET state = outcome, failure = cause, finished_at = clock_timestamp(), last_event = e.last_event + 1
             WHERE e.id = counts.id;
             INSERT INTO events (execution_id, event, number, state)
-            VALUES (counts.id, execution.last_event + counts.events + 1, 0, outcome);
+            VALUES (counts.id, execution.last_event + 1, 0, outcome);
             ended := ended || counts.id;
         END IF;
         changed := changed || counts.id;
