@@ -488,7 +488,7 @@ BEGIN
     RETURN QUERY
     WITH mark AS MATERIALIZED (
         SELECT one.number, one.role, i.invocation_id, i.name, i.kind,
-               coalesce(extract(epoch FROM i.finished_at - i.started_at)::double precision, 0) AS seconds,
+               coalesce(date_part('epoch', i.finished_at - i.started_at), 0) AS seconds,
                i.number = ANY (replaced) OR (is_replay AND i.override_outputs IS NOT NULL) AS overridden,
                i.upstream, i.after, opens_inputs AND position('blobs/'::bytea IN i.inputs) > 0 AS objects
         FROM (SELECT number, 'affected' FROM unnest(affected) AS one (number)

@@ -159,7 +159,7 @@ GROUP BY number;
 -- name: page_of_marks
 -- $1 execution, $2 roles, $3 only roots, $4 only waits, $5 after this number, $6 how many.
 SELECT i.number, i.invocation_id, i.name, i.kind, mark.role, mark.overridden,
-       coalesce(extract(epoch FROM i.finished_at - i.started_at)::double precision, 0) AS seconds, root.reasons, root.causes
+       coalesce(date_part('epoch', i.finished_at - i.started_at), 0) AS seconds, root.reasons, root.causes
 FROM (
     SELECT marks.* FROM replay_marks AS marks
     WHERE marks.number > $5 AND marks.role = ANY ($2::text[])
@@ -181,7 +181,7 @@ ORDER BY i.number;
 SELECT DISTINCT ON (i.number)
        i.number, i.invocation_id, i.name, i.kind, i.state = 'not_reached' AND NOT i.called AS hidden,
        i.override_outputs IS NOT NULL OR i.number = ANY ($2::integer[]) AS overridden,
-       coalesce(extract(epoch FROM i.finished_at - i.started_at)::double precision, 0) AS seconds,
+       coalesce(date_part('epoch', i.finished_at - i.started_at), 0) AS seconds,
        coalesce(i.supplier_id, i.execution_id) AS supplier_id
 FROM lineage
 CROSS JOIN LATERAL (
