@@ -1,8 +1,8 @@
 """Planning a replay: the roots, everything downstream of them, and what the user should know of the rest.
 
-The sets stay in temporary tables of the connection, so that planning costs what the affected part costs in a graph of
-any size, and a plan that affects a million invocations never leaves Postgres. The rules are those of `core.plan`, which
-applies them to graphs in memory; the tests hold both against one oracle.
+What is affected stays in memory where that is little, else in temporary tables of the connection: planning costs what
+the affected part costs in a graph of any size, and a plan that affects a million invocations never leaves Postgres. The
+rules are those of `core.plan`, which applies them to graphs in memory; the tests hold both against one oracle.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from dalsegno_planner.core.plan import (
     digest,
 )
 from dalsegno_planner.core.problems import Problem
-from dalsegno_planner.store import graph
 from dalsegno_planner.store.bindings import references, with_values
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.refusal import refusal
+from dalsegno_planner.store.replay_marking import Marking, named_roots, touching_inputs
 from dalsegno_planner.store.replay_marks import FEW, FewMarks
 from dalsegno_planner.store.replay_names import names_of
 from dalsegno_planner.store.replay_needs import NeededObject, Needs, takers
@@ -168,7 +168,7 @@ class _Planning:
         self._resolved = resolved
         self._request = resolved.request
         self._source = resolved.source
-        self._todays_code: Sequence[tuple[str, str, str]] = resolved.code.todays_digests()
+        self._marking = Marking(connection, resolved)
         self._objects: Sequence[NeededObject] = ()
         self._not_looked_for = 0
         self._few: FewMarks | None = None
@@ -178,9 +178,10 @@ class _Planning:
         if self._request.code is not None and self._request.code.steps is not None:
             await self._connection.execute(SQL["begin_marks"])
             today = await plan_today(self._connection, self._resolved, self._resolved.facts.next_number)
-            await self._insert_decision(today)
+            await self._marking.decided(today)
             rows = self._request.code.steps
-            self._todays_code = sorted({(row.module, row.name, row.code_digest) for row in rows if row.code_digest})
+            known = {(row.module, row.name, row.code_digest) for row in rows if row.code_digest}
+            self._marking.todays_code = sorted(known)
         else:
             self._few = await self._few_marks() or await self._marked()
         return await self._plan(today)
@@ -190,7 +191,7 @@ class _Planning:
         return await self._plan(None) if self._few is not None else None
 
     async def _plan(self, today: TodaysPlan | None) -> Plan:
-        counts = self._few.counts() if self._few is not None else await self._counts()
+        counts = self._few.counts() if self._few is not None else await self._marking.counts()
         await self._check(today, counts["affected"])
         return await self._finished(counts, today)
 
@@ -203,7 +204,7 @@ class _Planning:
             rows = await self._connection.fetch(
                 SQL["plan_of_few"],
                 self._source.id,
-                *self._named_roots(),
+                *named_roots(self._resolved),
                 list(self._resolved.targets),
                 list(self._resolved.targets.values()),
                 self._request.single_step,
@@ -214,7 +215,7 @@ class _Planning:
 
     async def _marked(self) -> FewMarks | None:
         """Mark what re-executes in the temporary tables, and read it from there where it is little after all."""
-        if await self._mark_affected() > self._most:
+        if await self._marking.affected() > self._most:
             return None
         overridden = list(self._resolved.targets)
         rows = await self._connection.fetch(SQL["few_marks"], self._source.id, overridden, *self._looked_for())
@@ -229,7 +230,7 @@ class _Planning:
         if self._request.single_step:
             return not many
         skips = mode.keeps_only_what_is_named or mode is Mode.SKIP_SUCCESSFUL
-        return not (skips or many or self._request.rerun_changed_code or self._touching_inputs())
+        return not (skips or many or self._request.rerun_changed_code or touching_inputs(self._resolved))
 
     def _looked_for(self) -> tuple[object, ...]:
         """What is read with few marks: the arguments of `few_marks` after those of what is overridden."""
@@ -243,107 +244,16 @@ class _Planning:
             list(taken),
             list(taken.values()),
             compares_code(resolved),
-            *self._code_columns(),
+            *self._marking.code_columns,
             [] if alone else sorted(resolved.inputs),
         )
-
-    async def _counts(self) -> Mapping[str, int]:
-        counts = await self._connection.fetchrow(SQL["counts"])
-        assert counts is not None
-        if counts["affected"] > FEW:
-            await self._connection.execute(SQL["expect_much"])
-            await self._connection.execute(SQL["analyze"])
-        return dict(counts)
-
-    async def _insert_decision(self, today: TodaysPlan) -> None:
-        roots = [
-            (number, one) for number, why in today.decision.roots.items() for one in why if number not in today.new
-        ]
-        await self._insert_root_rows([(number, one.reason.value, one.cause) for number, one in roots])
-        await self._connection.execute(SQL["affect_numbers"], sorted(today.decision.affected - today.new), "affected")
-        await self._connection.execute(SQL["affect_numbers"], sorted(today.removed), "removed")
-        await self._connection.execute(SQL["mark_overridden"], list(self._resolved.overrides))
-        await self._connection.execute(SQL["mark_overridden_before"], self._source.id)
-
-    async def _insert_root_rows(self, rows: Sequence[tuple[int, str, str]]) -> None:
-        if rows:
-            await self._connection.execute(SQL["root_numbers"], *map(list, zip(*rows, strict=True)))
-
-    async def _find_todays_code(self) -> None:
-        """What the client sent counts; the rest is what executors have."""
-        sent = self._todays_code
-        known = await graph.todays_steps(self._connection, self._source.project, self._source.id)
-        places = {(module, name) for module, name, _ in sent}
-        self._todays_code = [*sent, *(one for one in known if one[:2] not in places)]
-
-    async def _insert_roots(self) -> None:
-        """Insert the roots that are found by looking at much."""
-        resolved, source = self._resolved, self._source.id
-        if resolved.mode.keeps_only_what_is_named or resolved.chosen_names:
-            await self._connection.execute(SQL["expect_much"])
-        for selector in resolved.chosen_names:
-            why = (RootReason.FROM.value, selector.text)
-            await self._connection.execute(SQL["root_name"], source, selector.value, *why)
-        if self._request.single_step:
-            return
-        if self._request.rerun_changed_code:
-            await self._find_todays_code()
-            await self._connection.execute(
-                SQL["root_changed"], source, *self._code_columns(), RootReason.CODE_CHANGED.value
-            )
-        touching = self._touching_inputs()
-        if touching:
-            reason = RootReason.FLOW_INPUT_OVERRIDE.value
-            await self._connection.execute(SQL["root_readers"], source, touching, reason)
-        if resolved.mode is Mode.SKIP_SUCCESSFUL and self._source.source_id is not None:
-            await self._connection.execute(SQL["root_replaced"], source, RootReason.NOT_COMPLETED.value)
-
-    def _touching_inputs(self) -> list[str]:
-        """Overridden inputs whose readers re-execute by plan. A flow's body decides for itself when it runs."""
-        reruns = self._request.on_stale is OnStale.RERUN and not self._resolved.is_flow
-        return sorted(self._resolved.inputs) if reruns or self._resolved.mode is Mode.SKIP_SUCCESSFUL else []
-
-    def _code_columns(self) -> tuple[list[str], list[str], list[str]]:
-        return (
-            [module for module, _, _ in self._todays_code],
-            [name for _, name, _ in self._todays_code],
-            [code for _, _, code in self._todays_code],
-        )
-
-    def _named_roots(self) -> tuple[list[int], list[str], list[str]]:
-        """Numbers of roots that the request names, with their reasons and causes."""
-        roots: list[tuple[int, RootReason, str]] = [
-            (number, RootReason.FROM, text) for number, text in self._resolved.chosen.items()
-        ]
-        if not self._request.single_step:
-            replaced = self._resolved.recorded_step_inputs.items()
-            roots += [(number, RootReason.STEP_INPUT_OVERRIDE, one.key) for number, one in replaced]
-        return [one[0] for one in roots], [one[1].value for one in roots], [one[2] for one in roots]
-
-    async def _mark_affected(self) -> int:
-        """Mark all roots, and what re-executes with them, in the temporary tables; returns how many marks there are."""
-        resolved = self._resolved
-        await self._connection.execute(SQL["begin_marks"])
-        await self._insert_roots()
-        scope = "others" if resolved.mode.keeps_only_what_is_named else "descendants"
-        marked: int = await self._connection.fetchval(
-            SQL["mark_affected"],
-            self._source.id,
-            *self._named_roots(),
-            list(resolved.targets),
-            list(resolved.targets.values()),
-            resolved.mode is Mode.SKIP_SUCCESSFUL,
-            "roots" if self._request.single_step else scope,
-            list(resolved.kept),
-        )
-        return marked
 
     async def skipped_roots(self) -> list[Problem]:
         """What is skipped though the request makes a root of it; for a request that is refused in any case."""
         if not self._resolved.kept or self._resolved.todays_steps:
             return []
         async with self._connection.transaction():
-            await self._mark_affected()
+            await self._marking.affected()
             return await self._check_kept()
 
     async def _check_kept(self) -> list[Problem]:
@@ -437,5 +347,5 @@ class _Planning:
     async def _warnings(self, today: TodaysPlan | None) -> list[str]:
         # Today's graph says of all its steps which code they have; else executors know more.
         project = self._source.project if today is None else None
-        warnings = Warnings(self._connection, self._resolved, self._code_columns(), project, self._few)
+        warnings = Warnings(self._connection, self._resolved, self._marking.code_columns, project, self._few)
         return await warnings.told(self._not_looked_for)
