@@ -322,7 +322,8 @@ BEGIN
         SELECT one.number, 'affected'
         FROM descendants(
             execution, ARRAY(SELECT DISTINCT root.number FROM replay_roots AS root), is_replay, of_flow, NULL
-        ) AS one (number);
+        ) AS one (number)
+        ORDER BY one.number;  -- so that the index grows at its end
     ELSE
         INSERT INTO replay_marks (number, role)
         SELECT i.number, 'affected'
