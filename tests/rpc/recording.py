@@ -31,13 +31,14 @@ async def record_events(connection: Connection, execution_id: str, *changes: tup
 async def set_state(connection: Connection, execution_id: str, state: str) -> None:
     """Put an execution into a state, with its event."""
     finished = state in ("completed", "failed", "cancelled")
-    await connection.execute(
-        "UPDATE executions SET state = $2, finished_at = CASE WHEN $3 THEN clock_timestamp() END WHERE id = $1",
-        UUID(execution_id),
-        state,
-        finished,
-    )
-    await record_events(connection, execution_id, (0, state))
+    async with connection.transaction():  # as in a commit: no watcher sees the state without its event
+        await connection.execute(
+            "UPDATE executions SET state = $2, finished_at = CASE WHEN $3 THEN clock_timestamp() END WHERE id = $1",
+            UUID(execution_id),
+            state,
+            finished,
+        )
+        await record_events(connection, execution_id, (0, state))
 
 
 async def complete(
