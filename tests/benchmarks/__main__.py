@@ -13,6 +13,7 @@ import asyncpg
 import grpc
 
 from dalsegno import Client, DalsegnoError
+from tests.benchmarks.bare_step import bare_step
 from tests.benchmarks.chains import chains, replays
 from tests.benchmarks.engine import keep_logs, running_engine
 from tests.benchmarks.executor_alone import executor_alone
@@ -41,6 +42,7 @@ LEAST = 1_000
 
 BENCHMARKS = (
     Benchmark("footprint", footprint),
+    Benchmark("bare-step", bare_step),
     Benchmark("chains", chains),
     Benchmark("replays", replays),
     Benchmark("replays-a-second", replays_a_second),
