@@ -156,6 +156,7 @@ class Session:
                     for key, held in self._held.items()
                     if held.awaiting
                 ],
+                acks_with_tasks=True,
             )
         )
 
@@ -169,7 +170,7 @@ class Session:
             case "welcome":
                 return self._welcome(response.welcome)
             case "tasks":
-                return self._tasks(response.tasks.tasks)
+                return [*self._acks(response.tasks.acks), *self._tasks(response.tasks.tasks)]
             case "acks":
                 return self._acks(response.acks.acks)
             case "resolved":

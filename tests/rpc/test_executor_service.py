@@ -128,6 +128,27 @@ async def test_a_result_frees_the_next_step_and_carries_its_input(planner: Servi
     assert (await planner.get(execution.id)).state == COMPLETED
 
 
+@pytest.mark.parametrize("takes_them", [True, False])
+async def test_acks_come_with_the_tasks_that_they_free_where_the_executor_takes_them(
+    planner: Serving, takes_them: bool
+) -> None:
+    await planner.start(pipeline_header(), [step("work"), step("work_2", x=_output_of(1))])
+    async with scripted_worker(planner.channel) as worker:
+        await worker.hello(acks_with_tasks=takes_them)
+        worker.credit(steps=1)
+        report = executor_service_pb2.Report(
+            report_id=1, token=(await worker.task()).token, completed=executor_service_pb2.StepCompleted()
+        )
+        # With the slot that it frees, so that one commit records the report and claims what follows.
+        credit = executor_service_pb2.Credit(steps=1)
+        worker.send(reports=executor_service_pb2.Reports(reports=[report], credit=credit))
+        tasks = await worker.next("tasks")
+        acks = tasks.acks if takes_them else (await worker.next("acks")).acks
+        assert [(ack.report_id, ack.status) for ack in acks] == [(1, ACK_STATUS_DURABLE)]
+        assert [task.step.invocation_id for task in tasks.tasks] == ["work_2"]
+        assert worker.count("acks") == 0
+
+
 async def test_a_task_that_is_not_accepted_in_time_goes_to_another(database: str, tmp_path: Path) -> None:
     async with serving(database, tmp_path, accept_within=1.0, poll_interval=0.1) as planner:
         await _works(planner, 1)

@@ -289,6 +289,20 @@ def test_a_runner_gets_the_answer_under_its_own_id() -> None:
     assert [ack.report_id for ack in event.acks] == [41]
 
 
+def test_acks_that_come_with_tasks_are_taken_before_them() -> None:
+    talk = Conversation(bodies=1)
+    assert talk.session.connect().hello.acks_with_tasks
+    talk.connect()
+    talk.give(body())
+    talk.session.report(called(runner_report_id=41), RUNNER)
+    durable = Ack(report_id=1, status=ACK_STATUS_DURABLE)
+    settled, delivered = talk.tell(tasks=Tasks(acks=[durable], tasks=[step(1)]))
+    assert isinstance(settled, Settled)
+    assert [ack.report_id for ack in settled.acks] == [41]
+    assert isinstance(delivered, Deliver)
+    assert [task.token.number for task in delivered.tasks] == [1]
+
+
 def test_a_runner_that_asks_for_no_answer_gets_none() -> None:
     talk = Conversation()
     talk.give(step(1))

@@ -133,6 +133,7 @@ class Dispatcher:
             )  # fmt: skip
         assert row is not None
         session = Session(session_id, hello.executor, project, hello.pinned_only, row["generation"], routes)
+        session.acks_with_tasks = hello.acks_with_tasks
         lost = {Token(token["execution_id"], token["number"], token["epoch"]) for token in row["lost"] or ()}
         for token in in_hand:
             if token not in lost:
@@ -389,20 +390,26 @@ async def outgoing_messages(session: Session) -> AsyncIterator[Message]:
         message = await session.outgoing.get()
         while message is not None and not session.outgoing.empty():
             following = session.outgoing.get_nowait()
-            if following is None or not _merged(message, following):
+            both = None if following is None else _merged(session, message, following)
+            if both is None:
                 yield message
-                message = following
+            message = both or following
         if message is None:
             return
         yield message
 
 
-def _merged(message: Message, following: Message) -> bool:
-    """Append `following` to `message` where both are acks, or both outcomes of no great size."""
-    kind = message.WhichOneof("message")
-    if kind != following.WhichOneof("message") or kind not in ("acks", "resolved"):
-        return False
-    if kind == "resolved" and message.ByteSize() > _MERGED_BYTES:
-        return False
-    message.MergeFrom(following)
-    return True
+def _merged(session: Session, message: Message, following: Message) -> Message | None:
+    """Return one message for both where both are acks, or both outcomes of no great size, or tasks follow acks."""
+    match message.WhichOneof("message"), following.WhichOneof("message"):
+        case "acks", "acks":
+            message.MergeFrom(following)
+            return message
+        case "resolved", "resolved" if message.ByteSize() <= _MERGED_BYTES:
+            message.MergeFrom(following)
+            return message
+        case "acks", "tasks" if session.acks_with_tasks:
+            following.tasks.acks.extend(message.acks.acks)
+            return following
+        case _:
+            return None

@@ -131,6 +131,8 @@ class Session:
     bodies: Credit = field(default_factory=Credit)
     held: dict[tuple[UUID, int], Held] = field(default_factory=dict)
     """The tasks that were sent and have not ended, by execution and number."""
+    acks_with_tasks: bool = False
+    """Whether the executor takes acks that come with tasks."""
     unaccepted: dict[Token, float] = field(default_factory=dict)
     """By when the tasks that were sent are to be accepted, in the event loop's time."""
     preparing: dict[UUID, list[executor_service_pb2.ResolvedCall]] = field(default_factory=dict)

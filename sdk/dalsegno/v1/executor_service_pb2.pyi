@@ -250,6 +250,7 @@ class Hello(_message.Message):
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     PINNED_ONLY_FIELD_NUMBER: _builtins.int
     AWAITING_FIELD_NUMBER: _builtins.int
+    ACKS_WITH_TASKS_FIELD_NUMBER: _builtins.int
     session_key: _builtins.bytes
     """A UUID of the executor's own, 16 bytes, that stays the same over reconnects."""
     executor: _builtins.str
@@ -260,6 +261,8 @@ class Hello(_message.Message):
     """The version of this protocol that it speaks. This one is 1."""
     pinned_only: _builtins.bool
     """Whether it takes tasks of any version of its code, or only those pinned to the digests that it announces."""
+    acks_with_tasks: _builtins.bool
+    """Whether acks may come with tasks."""
     @_builtins.property
     def definitions(self) -> _containers.RepeatedCompositeFieldContainer[_definition_pb2.Definition]:
         """The code that it can run."""
@@ -283,10 +286,11 @@ class Hello(_message.Message):
         protocol_version: _builtins.int = ...,
         pinned_only: _builtins.bool = ...,
         awaiting: _abc.Iterable[Global___Awaiting] | None = ...,
+        acks_with_tasks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaiting", b"awaiting", "definitions", b"definitions", "executor", b"executor", "in_hand", b"in_hand", "pinned_only", b"pinned_only", "project", b"project", "protocol_version", b"protocol_version", "session_key", b"session_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks_with_tasks", b"acks_with_tasks", "awaiting", b"awaiting", "definitions", b"definitions", "executor", b"executor", "in_hand", b"in_hand", "pinned_only", b"pinned_only", "project", b"project", "protocol_version", b"protocol_version", "session_key", b"session_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1155,18 +1159,26 @@ class Tasks(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: _builtins.int
+    ACKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
         """Never more than the credit."""
+
+    @_builtins.property
+    def acks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ack]:
+        """What became of reports, to be taken before the tasks. Only where the executor's `hello` says that it looks for them
+        here.
+        """
 
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___Task] | None = ...,
+        acks: _abc.Iterable[Global___Ack] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
