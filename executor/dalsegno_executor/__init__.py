@@ -7,6 +7,7 @@ user code and know nothing of gRPC. They are joined by socket pairs that carry t
 module           what is there
 ===============  =====================================================================================
 ``protocol``     the session with the planner as a state machine without I/O
+``outbox``       what that machine has to send, besides reports and credit
 ``events``       what that machine has the stream process do
 ``session``      the gRPC stream that it is spoken over
 ``fleet``        which runner gets which task

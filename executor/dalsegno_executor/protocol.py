@@ -38,7 +38,6 @@ from dalsegno.v1.executor_service_pb2 import (
     StepProgress,
     Task,
     TaskFailed,
-    TaskToken,
     Welcome,
     WrittenLine,
 )
@@ -56,6 +55,7 @@ from dalsegno_executor.events import (
 )
 from dalsegno_executor.log_lines import LogQueue
 from dalsegno_executor.open_reports import OpenReport, OpenReports
+from dalsegno_executor.outbox import Outbox
 from dalsegno_executor.tokens import BODY, TaskKey, ends_task, is_live, key_of, token_of
 
 PROTOCOL_VERSION = 1
@@ -100,25 +100,6 @@ class _Held:
     awaiting: set[int] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class _Outbox:
-    """What waits to be sent, besides reports and credit.
-
-    Attributes:
-        arrived: Tasks that will be accepted, if their end is not durable before.
-    """
-
-    announced: list[Definition] = field(default_factory=list)
-    arrived: list[TaskKey] = field(default_factory=list)
-    accepted: list[TaskToken] = field(default_factory=list)
-    returned: list[TaskToken] = field(default_factory=list)
-    heartbeat: Heartbeat | None = None
-    progress: dict[tuple[TaskKey, int], StepProgress] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.accepted or self.returned or self.announced) or self.heartbeat is not None
-
-
 class Session:
     """The state of one executor's session."""
 
@@ -134,14 +115,14 @@ class Session:
         self._written_through = 0
         self._slots = AllSlots()
         self._credit_with_reports = False
-        self._outbox = _Outbox()
+        self._outbox = Outbox()
 
     # The connection.
 
     def connect(self) -> ExecutorServiceWorkRequest:
         """Start a stream, and return its first message."""
         self.state = State.GREETING
-        self._outbox = _Outbox()
+        self._outbox = Outbox()
         return ExecutorServiceWorkRequest(
             hello=Hello(
                 session_key=self.identity.session_key,
@@ -218,10 +199,7 @@ class Session:
                 reports.reports.credit.CopyFrom(credit)
             return reports
         if outbox.heartbeat is not None:
-            heartbeat, outbox.heartbeat = outbox.heartbeat, None
-            heartbeat.progress.extend(said for (key, _), said in outbox.progress.items() if self.holds(key))
-            outbox.progress = {}
-            return ExecutorServiceWorkRequest(heartbeat=heartbeat)
+            return ExecutorServiceWorkRequest(heartbeat=outbox.take_heartbeat(self.holds))
         if self._log:
             self._written_through = self._open.last_id
             return ExecutorServiceWorkRequest(log_lines=self._log.take())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from dalsegno.durable import StepFuture
 from dalsegno.errors import BackendError, ContextError, NotFoundError
@@ -15,11 +15,11 @@ from dalsegno.v1.executor_service_pb2 import (
     CallReused,
     CallSubmitted,
     CallWait,
-    Report,
     Task,
 )
 from dalsegno.v1.value_pb2 import Outputs
 from dalsegno_executor.attempts import duration, failed_call, set_time, timestamp
+from dalsegno_executor.runner.call_reports import CallReports, Reporting
 from dalsegno_executor.runner.calls import Calls, MadeCall
 from dalsegno_executor.runner.control import BodyEnd, Refused, Suspension
 from dalsegno_executor.runner.direct import DirectRun, run_direct, run_direct_async
@@ -32,18 +32,6 @@ from dalsegno_executor.runner.outputs import StoredOutputs, joined
 from dalsegno_executor.runner.running import RunningCall
 from dalsegno_executor.runner.turns import Turns
 from dalsegno_executor.runner.waits import aborted, answer_of, json_text, schema_text, timed_out
-
-
-class Reporting(Protocol):
-    """Where the reports of a body go."""
-
-    def answered_to(self, inbox: Inbox) -> int:
-        """Return an ID for a report whose fate is to come to an inbox."""
-        ...
-
-    def report(self, report: Report) -> None:
-        """Send a report as it is now; it may be changed and sent again."""
-        ...
 
 
 class Body:
@@ -63,8 +51,8 @@ class Body:
         self._task = task
         self._calls = calls
         self._environment = environment
-        self._reporting = reporting
         self._inbox = inbox
+        self._reports = CallReports(reporting, inbox, calls.completions)
         self._thread = threading.get_ident()
         self._turns: Turns | None = None
         self._on_end: Callable[[], object] = lambda: None
@@ -88,7 +76,7 @@ class Body:
         """Make a call and return its value."""
         made = self._make(step, args, kwargs, id, after)
         if isinstance(made.decision, Reuse):
-            return self._value(made.number, _outcome(made))
+            return self._value(made.number, made.outcome)
         if self._runs_here(step, made):
             begun, writer, running = self._begin(made), self._writer(made), self._running(made)
             message = made.message.completed.outputs
@@ -165,7 +153,7 @@ class Body:
             if timeout is not None:
                 ask.timeout.CopyFrom(duration(timeout))
             made.message.wait.CopyFrom(ask)
-            self._report_durably(made)
+            self._reports.send_durably(made)
         self._end(Suspension(made.number))
 
     # Futures.
@@ -266,7 +254,7 @@ class Body:
         if isinstance(decision, Reuse):
             if decision.stale_inputs or decision.moved:
                 made.message.reused.CopyFrom(CallReused(stale_inputs=decision.stale_inputs))
-                self._report(made)
+                self._reports.send(made)
         elif made.recorded is not None and made.recorded.output_overridden:
             self._overridden[made.number] = made.recorded.outputs
 
@@ -277,9 +265,9 @@ class Body:
         match made.decision:
             case Execute():
                 made.message.submitted.CopyFrom(CallSubmitted(code_digest=step.digest))
-                self._report(made)
+                self._reports.send(made)
             case Reuse():
-                self._inbox.set_outcome(made.number, _outcome(made))
+                self._inbox.set_outcome(made.number, made.outcome)
             case Await():
                 pass  # it comes by itself
 
@@ -288,15 +276,14 @@ class Body:
         started = time.time_ns()
         begun = made.message.started
         set_time(begun.started_at, started)
-        begun.attempts_before = _attempts_before(made)
-        made.message.yields.extend(self._calls.completions.unrecorded())
-        self._reporting.report(made.report)
+        begun.attempts_before = made.attempts_before
+        self._reports.begin(made)
         return started
 
     def _writer(self, made: MadeCall) -> Writer:
         def who() -> Who:
             # Only the first attempt runs where the body runs.
-            return Who(self._task.token, made.number, made.invocation_id, _attempts_before(made) + 1)
+            return Who(self._task.token, made.number, made.invocation_id, made.attempts_before + 1)
 
         return Writer(who, self._environment.keep_line)
 
@@ -306,12 +293,12 @@ class Body:
     def _conclude(self, step: Step[..., Any], made: MadeCall, run: DirectRun) -> StoredOutputs | None:
         """Report how a call that ran here has ended, and wait until that is durable; None where it has failed."""
         self._describe_end(step, made, run)
-        self._report_durably(made)
+        self._reports.send_durably(made)
         return run.outputs
 
     def _describe_end(self, step: Step[..., Any], made: MadeCall, run: DirectRun) -> None:
         if run.failure is not None:
-            started, finished, before = timestamp(run.started), timestamp(run.finished), _attempts_before(made)
+            started, finished, before = timestamp(run.started), timestamp(run.finished), made.attempts_before
             call = failed_call(made.message, run.failure, started, finished, step.digest, run.raised, before)
             if call.WhichOneof("action") == "failed":
                 self._inbox.set_outcome(made.number, call.failed.failure)
@@ -330,7 +317,7 @@ class Body:
             outputs = made.message.completed.outputs
             run = await run_direct_async(step, made.arguments, self._environment, begun, writer, running, outputs)
             self._describe_end(step, made, run)
-            report_id = self._report_expected(made)
+            report_id = self._reports.send_expected(made)
             await self._inbox.until_durable(report_id)
             if run.outputs is None:
                 await self._inbox.until_outcome(made.number)
@@ -395,41 +382,7 @@ class Body:
         self._raised.append((error, failure))
         return error
 
-    # What is reported.
-
-    def _report(self, made: MadeCall) -> None:
-        """Report a call and go on; a refusal ends the body later."""
-        self._send(made, self._reporting.answered_to(self._inbox))
-
-    def _report_durably(self, made: MadeCall) -> None:
-        self._inbox.wait_durable(self._report_expected(made))
-
-    def _report_expected(self, made: MadeCall) -> int:
-        report_id = self._reporting.answered_to(self._inbox)
-        self._inbox.expect(report_id)
-        self._send(made, report_id)
-        return report_id
-
-    def _send(self, made: MadeCall, report_id: int) -> None:
-        made.report.report_id = report_id
-        made.message.ClearField("yields")
-        made.message.yields.extend(self._calls.completions.unrecorded())
-        self._calls.completions.reported()
-        self._reporting.report(made.report)
-
     def _end(self, ending: BodyEnd) -> NoReturn:
         self._inbox.end(ending)
         self._on_end()
         raise ending
-
-
-def _outcome(made: MadeCall) -> Outcome:
-    """Return the recorded outcome of a call that is reused."""
-    recorded = made.recorded
-    assert recorded is not None
-    return recorded.failure if recorded.HasField("failure") else recorded.outputs
-
-
-def _attempts_before(made: MadeCall) -> int:
-    """Return how often a call was tried before the execution was last retried."""
-    return made.recorded.attempts_before if made.recorded is not None else 0

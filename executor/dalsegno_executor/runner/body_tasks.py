@@ -24,7 +24,8 @@ from dalsegno.v1.executor_service_pb2 import (
     TaskFailed,
 )
 from dalsegno_executor.attempts import timestamp
-from dalsegno_executor.runner.bodies import Body, Reporting
+from dalsegno_executor.runner.bodies import Body
+from dalsegno_executor.runner.call_reports import Reporting
 from dalsegno_executor.runner.calls import Calls
 from dalsegno_executor.runner.control import BodyEnd, Diverged, HandedBack, Refused, Suspension
 from dalsegno_executor.runner.divergence import divergence_failure

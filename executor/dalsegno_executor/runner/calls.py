@@ -15,6 +15,7 @@ from dalsegno.v1.executor_service_pb2 import Call, RecordedCall, Report, Task
 from dalsegno_executor.runner.completions import Completions, Order
 from dalsegno_executor.runner.control import Diverged
 from dalsegno_executor.runner.environment import Environment
+from dalsegno_executor.runner.inbox import Outcome
 from dalsegno_executor.runner.matching import (
     Await,
     CallKind,
@@ -72,6 +73,17 @@ class MadeCall:
     def message(self) -> Call:
         """The call in the report."""
         return self.report.call
+
+    @property
+    def outcome(self) -> Outcome:
+        """The recorded outcome, for a call that is reused."""
+        assert self.recorded is not None
+        return self.recorded.failure if self.recorded.HasField("failure") else self.recorded.outputs
+
+    @property
+    def attempts_before(self) -> int:
+        """How often it was tried before the execution was last retried."""
+        return self.recorded.attempts_before if self.recorded is not None else 0
 
 
 class Calls:
