@@ -90,7 +90,7 @@ def database(postgres: PostgresServer) -> Iterator[str]:
     """The connection string of a database of the test's own, with the planner's schema."""
     name = postgres.create_database(migrated=True)
     yield postgres.dsn(name)
-    postgres.drop_database(name)
+    postgres.drop_meanwhile(name)
 
 
 @pytest.fixture
@@ -98,4 +98,4 @@ def empty_database(postgres: PostgresServer) -> Iterator[str]:
     """The connection string of a database of the test's own, with nothing in it."""
     name = postgres.create_database(migrated=False)
     yield postgres.dsn(name)
-    postgres.drop_database(name)
+    postgres.drop_meanwhile(name)

@@ -20,6 +20,7 @@ from dalsegno.v1.execution_pb2 import Execution
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceGetRequest,
     ExecutionServiceStartRequest,
+    ExecutionServiceWatchRequest,
     StartHeader,
     StepSpec,
     StepSpecs,
@@ -63,6 +64,12 @@ class Serving:
     async def get(self, execution: str) -> Execution:
         """Return an execution."""
         return (await self.executions.Get(ExecutionServiceGetRequest(execution=execution))).execution
+
+    async def end_of(self, execution: str) -> Execution:
+        """Wait until an execution ends, and return it."""
+        request = ExecutionServiceWatchRequest(execution=execution, execution_only=True)
+        told = [one.execution async for one in self.executions.Watch(request)]
+        return told[-1]
 
 
 @asynccontextmanager

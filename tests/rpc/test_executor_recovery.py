@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
 import pytest
+import structlog
 from google.protobuf.duration_pb2 import Duration
 from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from dalsegno.v1 import executor_service_pb2
-from dalsegno.v1.execution_pb2 import EXECUTION_STATE_FAILED, EXECUTION_STATE_PENDING
+from dalsegno.v1.execution_pb2 import EXECUTION_STATE_FAILED
 from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest, ExecutionServiceRetryRequest
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, Awaiting
 from dalsegno.v1.value_pb2 import Output, Outputs, Payload
@@ -32,6 +36,21 @@ def submit(worker: ScriptedWorker, body: executor_service_pb2.Task, report_id: i
     call.definition.module, call.definition.name = "training", "work"
     call.submitted.SetInParent()
     return worker.report(body.token, report_id, call=call)
+
+
+@contextmanager
+def hearing(event: str) -> Iterator[asyncio.Event]:
+    """What is set once the planner logs an event."""
+    heard = asyncio.Event()
+
+    def listen(_: object, __: str, line: EventDict) -> EventDict:
+        if line["event"] == event:
+            heard.set()
+        return line
+
+    with capture_logs():
+        structlog.get_config()["processors"].insert(0, listen)
+        yield heard
 
 
 async def assert_told(host: ScriptedWorker) -> None:
@@ -184,20 +203,18 @@ async def test_executors_keep_their_leases_over_an_outage_of_the_database(
         await worker.hello()
         worker.credit(steps=1)
         task = await worker.task()
-        with capture_logs() as logged:
+        with hearing("housekeeping_delayed") as delayed:
             await asyncio.to_thread(postgres.execute, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
             await connection.execute("UPDATE sessions SET expires_at = clock_timestamp() - interval '1 second'")
-            while not any(line["event"] == "housekeeping_delayed" for line in logged):  # noqa: ASYNC110 - a log has no event
-                await asyncio.sleep(0)
+            await asyncio.wait_for(delayed.wait(), 60)
         await asyncio.to_thread(postgres.execute, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
         # Its end shows that the planner has looked for what has expired.
         hasty = await planner.start(flow_header(timeout=Duration(nanos=1)))
-        while (state := (await planner.get(hasty.id)).state) != EXECUTION_STATE_FAILED:
-            assert state == EXECUTION_STATE_PENDING
+        assert (await planner.end_of(hasty.id)).state == EXECUTION_STATE_FAILED
         worker.vanish()
         async with scripted_worker(planner.channel, worker.key) as back:
             assert list((await back.hello(in_hand=[task.token])).lost) == []

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dalsegno.v1 import execution_pb2 as states
-from dalsegno.v1.execution_service_pb2 import ExecutionServiceWatchRequest
+from dalsegno.v1.execution_pb2 import EXECUTION_STATE_FAILED
 from dalsegno_planner.store.pool import Connection
 from tests.rpc.scripted_worker import scripted_worker
 from tests.rpc.serving import Serving, output, pipeline_header, serving, step
@@ -31,9 +30,6 @@ async def test_the_end_is_told_once_all_are_marked(planner: Serving, connection:
         steps = [step("work"), *(step(f"s_{number}", x=output(1)) for number in range(DESCENDANTS))]
         execution = await planner.start(pipeline_header(), steps)
         worker.fail(await worker.task())
-        watch = planner.executions.Watch(ExecutionServiceWatchRequest(execution=execution.id))
-        async for update in watch:
-            if update.execution.state == states.EXECUTION_STATE_FAILED:
-                break
+        assert (await planner.end_of(execution.id)).state == EXECUTION_STATE_FAILED
     found = await connection.fetch("SELECT state, count(*) FROM invocations GROUP BY state ORDER BY state")
     assert [tuple(row) for row in found] == [("failed", 1), ("not_reached", DESCENDANTS)]

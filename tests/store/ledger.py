@@ -70,18 +70,18 @@ class Ledger:
         """Write a pipeline: the upstream numbers of each number."""
         execution_id = new_execution_id()
         await self._execution(execution_id, "pipeline", unfinished=len(upstream))
-        for number, producers in upstream.items():
-            await self.connection.execute(
-                """INSERT INTO invocations (execution_id, number, position, invocation_id, name, state, module,
-                                            blocked_by, upstream)
-                   VALUES ($1, $2, $2, 's_' || $2::integer, 's', 'pending', 'm', $3, $4)""",
-                execution_id, number, len(producers), list(producers),
-            )  # fmt: skip
-            await self.connection.executemany(
-                "INSERT INTO edges VALUES ($1, $2, $3)", [(execution_id, producer, number) for producer in producers]
-            )
-            if not producers:
-                await self._task(execution_id, number, is_body=False)
+        await self.connection.executemany(
+            """INSERT INTO invocations (execution_id, number, position, invocation_id, name, state, module, blocked_by,
+                                        upstream)
+               VALUES ($1, $2, $2, 's_' || $2::integer, 's', 'pending', 'm', $3, $4)""",
+            [(execution_id, number, len(producers), list(producers)) for number, producers in upstream.items()],
+        )
+        await self.connection.executemany(
+            "INSERT INTO edges VALUES ($1, $2, $3)",
+            [(execution_id, producer, number) for number, producers in upstream.items() for producer in producers],
+        )
+        for number in [number for number, producers in upstream.items() if not producers]:
+            await self._task(execution_id, number, is_body=False)
         return execution_id
 
     async def bulk(

@@ -37,6 +37,7 @@ class Told:
 
     def __init__(self) -> None:
         self.claimed: asyncio.Queue[Any] = asyncio.Queue()
+        self.moved: asyncio.Queue[UUID] = asyncio.Queue()
         self.lost = 0
         self.freed = 0
 
@@ -45,6 +46,8 @@ class Told:
     ) -> None:
         for task in claimed:
             self.claimed.put_nowait(task.row)
+        for execution_id in moved:
+            self.moved.put_nowait(execution_id)
 
     def slots_freed(self) -> None:
         self.freed += 1
@@ -140,11 +143,8 @@ async def test_a_number_that_cannot_be_sent_to_postgres_is_a_report_that_cannot_
     await bench.loop.report([Reported.of(bench.session, Report(report_id=1, token=token.message(), call=call))])
     await bench.report(2, 1, completed=StepCompleted())
     await bench.acks(1)
-    while (
-        state := await bench.ledger.connection.fetchval("SELECT state FROM executions WHERE id = $1", flow)
-    ) != "failed":
-        assert state == "running"
-        await asyncio.sleep(0)
+    assert await asyncio.wait_for(bench.told.moved.get(), 10) == flow
+    assert await bench.ledger.state(flow) == "failed"
     assert bench.told.lost == 0
 
 
