@@ -13,6 +13,7 @@ from dalsegno_planner.store.sql import load
 from tests.store.ledger import QUERIES, Ledger
 
 _EXECUTIONS = load("executions")
+_LIFECYCLE = load("lifecycle")
 
 _READS = """
     SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
@@ -197,3 +198,14 @@ async def test_marking_what_comes_after_a_failure_reads_what_it_marks(ledger: Le
     few = await reads_of_a_part(2_001)
     await ledger.connection.execute("DELETE FROM tasks")
     assert await reads_of_a_part(20_000) <= 1.1 * few
+
+
+async def test_a_retry_counts_what_each_step_waits_for_by_its_key(ledger: Ledger) -> None:
+    async def reads_of(consumers: int) -> int:
+        execution = await ledger.fan(consumers)
+        before = await _reads(ledger)
+        await ledger.connection.execute(_LIFECYCLE["block"], execution)
+        return await _reads(ledger) - before
+
+    few = await reads_of(200)
+    assert await reads_of(2_000) <= 12 * few

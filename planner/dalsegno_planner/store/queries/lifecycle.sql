@@ -67,12 +67,15 @@ WHERE i.execution_id = $1 AND i.called AND i.state IN ('failed', 'cancelled', 'n
 RETURNING i.number;
 
 -- name: block
--- How many upstream invocations each has to wait for now.
+-- How many upstream invocations each has to wait for now. OFFSET 0: each is looked up by its key; joined, all that are
+-- pending are gone through for every one.
 UPDATE invocations AS i
 SET blocked_by = (
     SELECT count(*) FROM unnest(i.upstream) AS u (number)
-    JOIN invocations AS p ON p.execution_id = $1 AND p.number = u.number
-    WHERE p.state = 'pending' AND p.override_outputs IS NULL)
+    CROSS JOIN LATERAL (
+        SELECT FROM invocations AS p
+        WHERE p.execution_id = $1 AND p.number = u.number AND p.state = 'pending' AND p.override_outputs IS NULL
+        OFFSET 0) AS p)
 WHERE i.execution_id = $1 AND i.state = 'pending';
 
 -- name: insert_tasks
