@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_records import DIGEST, Shelf, again
@@ -78,5 +78,6 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
 
 @pytest.mark.semantics("9", "digests, times, types and failures are optional and survive a round trip")
 @given(records())
+@settings(max_examples=40)
 def test_any_record_survives(record: dict[str, Any]) -> None:
     assert again(record, Shelf(inline_limit=1 << 16)) == record
