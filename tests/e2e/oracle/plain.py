@@ -190,7 +190,7 @@ class PlainCalls:
         replaced = self._overrides.step_inputs.get(invocation_id, {})
         taken = copied({**({"second": None} if made.name == "mix" else {}), **made.inputs, **replaced})
         call = PlainCall(invocation_id, made.name, taken)
-        call.after_values = tuple(made.after)
+        call.after_values = copied(tuple(made.after))
         call.overridden = invocation_id in self._overrides.checkpoints
         call.given = self._overrides.checkpoints.get(invocation_id)
         call.seen = False
