@@ -57,10 +57,16 @@ class _Statement:
 
 
 class PostgresServer:
-    """A running server whose databases come and go with the tests."""
+    """A running server whose databases come and go with the tests.
 
-    def __init__(self, server: EmbeddedPostgres) -> None:
+    Args:
+        server: The server.
+        works_ahead: Whether the database of the next test is made while one runs; not where tests stop the server.
+    """
+
+    def __init__(self, server: EmbeddedPostgres, *, works_ahead: bool) -> None:
         self.server = server
+        self._works_ahead = works_ahead
         self.major = server.installation.major
         self._numbers = itertools.count(1)
         self._ahead: _Statement | None = None
@@ -76,7 +82,8 @@ class PostgresServer:
             name = self._new_name()
             self.execute(f"CREATE DATABASE {name} TEMPLATE template0")
             return name
-        made, self._ahead = self._ahead or self._copying(), self._copying()
+        made = self._ahead or self._copying()
+        self._ahead = self._copying() if self._works_ahead else None
         made.finish()
         return made.name
 
@@ -91,7 +98,7 @@ class PostgresServer:
         self._dropping = self._dropped(name)
 
     def finish(self) -> None:
-        """Waits for what is under way; a test may have ended the server, and nobody needs it any more."""
+        """Waits for what is under way for other tests."""
         for statement in (self._ahead, self._dropping):
             if statement is not None:
                 statement.psql.communicate()
@@ -174,7 +181,7 @@ def local_postgres(
 
 
 @contextmanager
-def running_postgres(installation: PostgresInstallation) -> Iterator[PostgresServer]:
+def running_postgres(installation: PostgresInstallation, *, works_ahead: bool = True) -> Iterator[PostgresServer]:
     """Runs a server in a temporary folder; it stops with this process, even if that is killed."""
     with reachable_folder() as folder:
         server = local_postgres(installation, folder, die_with_parent=True)
@@ -183,7 +190,7 @@ def running_postgres(installation: PostgresInstallation) -> Iterator[PostgresSer
                 # Newer Pythons warn of a fork beside threads; here pytest-timeout's may be the only other one.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 server.start()
-            databases = PostgresServer(server)
+            databases = PostgresServer(server, works_ahead=works_ahead)
             yield databases
             databases.finish()
         finally:

@@ -102,7 +102,7 @@ def kill_postmaster_of(server: EmbeddedPostgres) -> psutil.Process:
 
 
 def execute(server: EmbeddedPostgres, sql: str) -> str:
-    return PostgresServer(server).execute(sql, database="dalsegno")
+    return PostgresServer(server, works_ahead=False).execute(sql, database="dalsegno")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from dalsegno_planner.dispatch.recorded import recorded_calls
 from dalsegno_planner.store.sql import load
+from tests.postgres import PostgresServer
 from tests.store.ledger import QUERIES, Ledger
 
 _EXECUTIONS = load("executions")
@@ -170,8 +171,9 @@ async def test_the_recorded_calls_of_a_body_cost_what_they_are(ledger: Ledger) -
     assert few <= 4 * 50
 
 
-async def test_a_sign_of_life_writes_no_index(ledger: Ledger) -> None:
+async def test_a_sign_of_life_writes_no_index(ledger: Ledger, postgres: PostgresServer) -> None:
     """So that its old versions go without vacuum."""
+    postgres.finish()  # a transaction that goes on, of any database, keeps old versions
     sessions = [await ledger.session() for _ in range(20)]
     for _ in range(20):
         await ledger.connection.fetch(QUERIES["extend_sessions"], sessions, 60.0)
