@@ -6,7 +6,7 @@ LONGEST_PREFETCHED = 0.05
 """Seconds. Tasks that take longer are not fetched in advance: another executor may be free for them."""
 WORK_AHEAD = 0.05
 """Seconds of work that are kept at hand."""
-LARGEST_WINDOW = 1024
+LARGEST_WINDOW = 256
 _WEIGHT_OF_NEWEST = 0.3
 
 
