@@ -12,6 +12,7 @@ Hypothesis: the same examples every time. ``HYPOTHESIS_PROFILE=random`` draws ot
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -99,3 +100,11 @@ def empty_database(postgres: PostgresServer) -> Iterator[str]:
     name = postgres.create_database(migrated=False)
     yield postgres.dsn(name)
     postgres.drop_meanwhile(name)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Interrupts are heeded, by what a test starts too, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

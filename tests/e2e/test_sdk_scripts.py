@@ -33,14 +33,19 @@ Facts = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
-    """The environment of scripts that share one engine, stopped at the end."""
+    """The environment of scripts that share one engine, which none of them has started."""
     with reachable_folder() as folder:
         environment = {**os.environ, HOME_VARIABLE: str(folder / "home"), "DALSEGNO_PROJECT": "scripts"}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment.pop("DALSEGNO_ADDRESS", None)
+
+        def engine(call: str) -> None:
+            command = [sys.executable, "-c", f"from dalsegno.local import engine; engine.{call}()"]
+            subprocess.run(command, env=environment, check=True, timeout=TIMEOUT_S)
+
+        engine("ensure_engine")
         yield environment
-        stop = [sys.executable, "-c", "from dalsegno.local.engine import down; down()"]
-        subprocess.run(stop, env=environment, check=True, timeout=TIMEOUT_S)
+        engine("down")
 
 
 @pytest.fixture(scope="module")
@@ -219,17 +224,8 @@ def test_a_script_that_ends_at_once_does_not_hang_and_says_one_thing(
     assert "has not ended, and the process that ran the code does" in said
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        pytest.param(
-            signal.SIGINT,
-            -signal.SIGINT,
-            marks=pytest.mark.xfail(strict=False, reason="open: now and then its stream process outlives a script"),
-        ),
-        (signal.SIGKILL, -signal.SIGKILL),
-    ],
-)
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_script_that_is_ended_leaves_nothing_behind(
     start_exits: Callable[[str], subprocess.Popen[str]], number: signal.Signals, code: int
 ) -> None:

@@ -97,14 +97,6 @@ def test_who_waits_in_a_script_is_told_what_for(
     assert caplog.messages == [f"{handle.name} waits for an answer: {answer}"]
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Interrupts are heeded, also where the tests run in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_wait_says_that_the_execution_goes_on(served: Place, client: Client) -> None:
     class Interrupts(logging.Handler):
