@@ -14,8 +14,8 @@ LANES = st.sampled_from(list(Lane))
 def test_credit_that_another_lane_has_in_hand_is_looked_at_when_it_comes_back() -> None:
     credit = Credit()
     credit.offer(4, 0)
-    in_hand = credit.take(Lane.LIVE)
-    assert credit.take(Lane.BULK).left == 0
+    in_hand = credit.take(Lane.LIVE, most=100)
+    assert credit.take(Lane.BULK, most=100).left == 0
     credit.give_back(Lane.LIVE, in_hand)
     assert credit.wanted(Lane.BULK), "it has not looked yet"
     assert not credit.wanted(Lane.LIVE), "it has, and found nothing"
@@ -23,7 +23,7 @@ def test_credit_that_another_lane_has_in_hand_is_looked_at_when_it_comes_back() 
 
 def test_credit_that_comes_after_a_look_without_any_is_looked_at() -> None:
     credit = Credit()
-    assert credit.take(Lane.BULK).left == 0
+    assert credit.take(Lane.BULK, most=100).left == 0
     credit.offer(1, 0)
     assert credit.wanted(Lane.BULK)
 
@@ -31,7 +31,7 @@ def test_credit_that_comes_after_a_look_without_any_is_looked_at() -> None:
 def test_a_look_that_found_too_little_is_not_repeated_until_there_may_be_more() -> None:
     credit = Credit()
     credit.offer(2, 0)
-    slots = credit.take(Lane.BULK)
+    slots = credit.take(Lane.BULK, most=100)
     slots.fill()
     credit.give_back(Lane.BULK, slots)
     assert (credit.free, credit.wanted(Lane.BULK)) == (1, False)
@@ -42,7 +42,7 @@ def test_a_look_that_found_too_little_is_not_repeated_until_there_may_be_more() 
 def test_what_is_reserved_for_live_work_is_filled_first_and_by_nothing_else() -> None:
     credit = Credit()
     credit.offer(1, 1)
-    live = credit.take(Lane.LIVE)
+    live = credit.take(Lane.LIVE, most=100)
     assert (live.fill(), live.fill(), live.left) == (True, False, 0)
     credit.give_back(Lane.LIVE, live)
     credit.offer(0, 1)

@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -65,6 +65,18 @@ class Outcome(Protocol):
         """Forget what cannot be known any more: whether the last claim was made."""
 
 
+class Quantum(NamedTuple):
+    """How much one commit carries at the most.
+
+    Attributes:
+        reports: How many it records.
+        tasks: How many of each kind it claims for an executor.
+    """
+
+    reports: int
+    tasks: int
+
+
 class CommitLoop:
     """Owns the connection through which one lane's work is recorded and claimed.
 
@@ -73,7 +85,7 @@ class CommitLoop:
         connect: Opens a connection.
         sessions: The executors that are connected here.
         outcome: Is told what commits bring about.
-        most: Says how many reports a commit may take.
+        quantum: Says how much the next commit may carry.
     """
 
     def __init__(
@@ -82,10 +94,10 @@ class CommitLoop:
         connect: Callable[[], Awaitable[asyncpg.Connection[Any]]],
         sessions: Sessions,
         outcome: Outcome,
-        most: Callable[[], int],
+        quantum: Callable[[], Quantum],
     ) -> None:
         self._lane = lane
-        self._most = most
+        self._quantum = quantum
         self._connect = connect
         self._sessions = sessions
         self._outcome = outcome
@@ -179,7 +191,7 @@ class CommitLoop:
         self._look_again()
 
     def _next_batch(self) -> Batch:
-        batch = Batch.of(take(self._inbox, self._most()), self._returned)
+        batch = Batch.of(take(self._inbox, self._quantum().reports), self._returned)
         self._returned = []
         if len(self._inbox) < _INBOX_LIMIT // 2:
             self._room.set()
@@ -190,7 +202,8 @@ class CommitLoop:
             for session in self._sessions:
                 session.steps.look_again([self._lane])
         wanting = [session for session in self._sessions if session.wants_work(self._lane)] if claim else []
-        asked = [session.ask(self._lane) for session in wanting]
+        most = self._quantum().tasks
+        asked = [session.ask(self._lane, most) for session in wanting]
         if not (batch or asked):
             return  # Another lane has taken the credit since this commit was thought of.
         try:

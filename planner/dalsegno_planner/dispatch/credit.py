@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from dalsegno_planner.core.lanes import Lane
 
-_MOST_OF_A_CLAIM = 256
-"""An executor works on what one claim takes while the next is made."""
 _MOST = 1_000_000
 """No executor has more free slots than this takes note of."""
 
@@ -71,7 +69,7 @@ class Credit:
         """Whether a claim of this lane may find something."""
         return self.may_find[lane] and (self.free > 0 or (lane is Lane.LIVE and self.reserved > 0))
 
-    def take(self, lane: Lane, most: int = _MOST_OF_A_CLAIM) -> Slots:
+    def take(self, lane: Lane, most: int) -> Slots:
         """Take out what there is for a lane, up to `most`, where it is wanted."""
         if not self.wanted(lane):
             return Slots(0, 0)

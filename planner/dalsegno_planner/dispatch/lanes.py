@@ -15,13 +15,14 @@ import asyncpg
 
 from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.dispatch.batch import Reported
-from dalsegno_planner.dispatch.commit import CommitLoop, Outcome
+from dalsegno_planner.dispatch.commit import CommitLoop, Outcome, Quantum
 from dalsegno_planner.dispatch.composites import BodyEnd, TaskResult
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
 
-_MOST_REPORTS = 512
-_MOST_BESIDE_LIVE = 100
-"""Reports of bulk work in one commit while there is live work: what a commit is made from keeps the event loop."""
+_ALONE = Quantum(reports=512, tasks=256)
+"""An executor works on what one claim takes while the next is made."""
+_BESIDE_LIVE = Quantum(reports=64, tasks=64)
+"""Of bulk work while there is live work, which waits for the event loop, the disk and the processors meanwhile."""
 _LIVE_FOR = 1.0
 """Seconds after its last report for which live work is reckoned with."""
 
@@ -39,8 +40,8 @@ class CommitLoops:
         self, connect: Callable[[], Awaitable[asyncpg.Connection[Any]]], sessions: Sessions, outcome: Outcome
     ) -> None:
         self._loops = {
-            Lane.LIVE: CommitLoop(Lane.LIVE, connect, sessions, outcome, lambda: _MOST_REPORTS),
-            Lane.BULK: CommitLoop(Lane.BULK, connect, sessions, outcome, self._most_of_bulk),
+            Lane.LIVE: CommitLoop(Lane.LIVE, connect, sessions, outcome, lambda: _ALONE),
+            Lane.BULK: CommitLoop(Lane.BULK, connect, sessions, outcome, self._bulk_quantum),
         }
         self._last_live = float("-inf")
 
@@ -81,6 +82,6 @@ class CommitLoops:
         for loop in self._loops.values():
             loop.wake()
 
-    def _most_of_bulk(self) -> int:
+    def _bulk_quantum(self) -> Quantum:
         now = asyncio.get_running_loop().time()
-        return _MOST_BESIDE_LIVE if now - self._last_live < _LIVE_FOR else _MOST_REPORTS
+        return _BESIDE_LIVE if now - self._last_live < _LIVE_FOR else _ALONE

@@ -161,9 +161,9 @@ class Session:
         """Whether a claim of this lane may find something for this session."""
         return self.steps.wanted(lane) or self.bodies.wanted(lane)
 
-    def ask(self, lane: Lane) -> Asked:
-        """Put the credit that there is for a lane into a claim."""
-        return Asked(self, lane, self.steps.take(lane), self.bodies.take(lane))
+    def ask(self, lane: Lane, most: int) -> Asked:
+        """Put the credit that there is for a lane, up to `most` of each kind, into a claim."""
+        return Asked(self, lane, self.steps.take(lane, most), self.bodies.take(lane, most))
 
     def look_again(self, lanes: Collection[Lane] = tuple(Lane)) -> None:
         """Note that there may be work to claim."""
