@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,17 +12,17 @@ import asyncpg
 import structlog
 
 from dalsegno.v1 import executor_service_pb2
-from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.core.lanes import Lane
+from dalsegno_planner.dispatch.background import Background
 from dalsegno_planner.dispatch.batch import Reported
 from dalsegno_planner.dispatch.bus import Bus
+from dalsegno_planner.dispatch.delivery import Delivery
 from dalsegno_planner.dispatch.housekeeping import Housekeeping
 from dalsegno_planner.dispatch.lanes import CommitLoops
 from dalsegno_planner.dispatch.logs import LogWriter
 from dalsegno_planner.dispatch.lost_leases import stop_lost
 from dalsegno_planner.dispatch.notify import Notifier
 from dalsegno_planner.dispatch.outcomes import Outcomes
-from dalsegno_planner.dispatch.recorded import awaited_numbers, recorded_calls
 from dalsegno_planner.dispatch.retention import Retention
 from dalsegno_planner.dispatch.sessions import (
     Held,
@@ -57,8 +56,6 @@ DISPATCH_SETTINGS = {
     "application_name": "dalsegno-dispatch",
 }
 
-_MERGED_BYTES = 1 << 20
-
 log = structlog.get_logger(__name__)
 
 
@@ -71,7 +68,15 @@ class Dispatcher:
         self._bus = bus
         self._definitions = Definitions()
         self._commit_loop = CommitLoops(self._connect, self.sessions, self)
-        self._outcomes = Outcomes(self.sessions, self._deliver_resolved, settings.poll_interval)
+        self._background = Background()
+        self._delivery = Delivery(
+            self.sessions,
+            settings.accept_within,
+            lambda: self._opened_pool.acquire(),
+            self._commit_loop.give_back,
+            self._background,
+        )
+        self._outcomes = Outcomes(self.sessions, self._delivery.deliver_resolved, settings.poll_interval)
         self._housekeeping = Housekeeping(self.sessions, bus, self._commit_loop, self._outcomes, settings)
         self._log_writer = LogWriter()
         self._retention = (
@@ -79,7 +84,6 @@ class Dispatcher:
         )
         self._notifier = Notifier(settings.database_url, bus, self._changed_elsewhere, self._stop_held)
         self._pool: asyncpg.Pool[Any] | None = None
-        self._deliveries: set[asyncio.Task[None]] = set()
         self.broken = asyncio.Event()
         """Set once a part of it has ended with an error that nobody foresaw: it does not work any more."""
         bus.on_work(self._work_ready)
@@ -112,8 +116,7 @@ class Dispatcher:
         await self._commit_loop.stop()
         for session in self.sessions:
             session.close()
-        for delivery in list(self._deliveries):
-            delivery.cancel()
+        self._background.cancel()
         if self._pool is not None:
             await self._pool.close()
 
@@ -176,7 +179,7 @@ class Dispatcher:
             case "announce":
                 await self._announce(session, message.announce)
             case "returned":
-                self._give_back(session, [Token.of(token) for token in message.returned.tokens])
+                self._commit_loop.give_back(session, [Token.of(token) for token in message.returned.tokens])
             case _:
                 log.warning("message_ignored", executor=session.executor, kind=message.WhichOneof("message"))
 
@@ -209,9 +212,6 @@ class Dispatcher:
             if one.kind == "call" and one.report.call.HasField("submitted"):
                 one.session.awaits(one.token, [one.report.call.number], look_at)
 
-    def _give_back(self, session: Session, tokens: Sequence[Token]) -> None:
-        self._commit_loop.give_back(session, tokens)
-
     def _welcome(self, lost: Iterable[Token]) -> executor_service_pb2.Welcome:
         return executor_service_pb2.Welcome(
             protocol_version=PROTOCOL_VERSION,
@@ -232,12 +232,8 @@ class Dispatcher:
         self, claimed: Sequence[ClaimedTask], resolved: Sequence[Any], changed: Sequence[UUID], moved: Sequence[UUID]
     ) -> None:
         """Deliver claimed tasks and resolved calls, and wake who waits for changed executions."""
-        by_session: defaultdict[UUID, list[ClaimedTask]] = defaultdict(list)
-        for task in claimed:
-            by_session[task.session_id].append(task)
-        for session_id, tasks in by_session.items():
-            self._deliver(session_id, tasks)
-        self._deliver_resolved(resolved)
+        self._delivery.deliver_tasks(claimed)
+        self._delivery.deliver_resolved(resolved)
         for execution_id in changed:
             self._bus.execution_changed(execution_id, steps_only=True)
         for execution_id in moved:
@@ -256,69 +252,6 @@ class Dispatcher:
         for session in self.sessions:
             session.close()
 
-    def _deliver(self, session_id: UUID, tasks: list[ClaimedTask]) -> None:
-        session = self.sessions.get(session_id)
-        if session is None:
-            return  # The stream has ended since; what it does not name when it comes back is given to others.
-        accept_by = asyncio.get_running_loop().time() + self.settings.accept_within
-        at_once = [task for task in tasks if not (task.is_body and task.recorded_count)]
-        message = Message()
-        for task in at_once:
-            filled = message.tasks.tasks.add()
-            task.fill(filled)
-            limited = not task.is_body and filled.step.options.HasField("concurrency")
-            session.sent(task.token, task.lane, accept_by, limited=limited)
-        if at_once:
-            session.send(message)
-        for task in tasks:
-            if task.is_body and task.recorded_count:
-                session.preparing[task.token.execution_id] = []
-                self._in_background(self._deliver_body(session, task))
-
-    async def _deliver_body(self, session: Session, task: ClaimedTask) -> None:
-        execution_id = task.token.execution_id
-        try:
-            message = task.message()
-            first = True
-            async with self._opened_pool.acquire() as connection:
-                async for page in recorded_calls(connection, execution_id, task.recorded_count):
-                    if not first:
-                        message = executor_service_pb2.Task(token=task.token.message(), recorded=page)
-                    else:
-                        message.body.recorded.CopyFrom(page)
-                    if first:
-                        accept_by = asyncio.get_running_loop().time() + self.settings.accept_within
-                        session.sent(task.token, task.lane, accept_by)
-                    first = False
-                    session.awaits(task.token, awaited_numbers(page), look_at=0.0)
-                    session.send(Message(tasks=executor_service_pb2.Tasks(tasks=[message])))
-        except DATABASE_FAILED as error:
-            log.warning("body_not_delivered", execution=str(execution_id), error=str(error))
-            self._give_back(session, [task.token])
-        finally:
-            held_back = session.preparing.pop(execution_id, [])
-            if held_back:
-                session.send(Message(resolved=executor_service_pb2.Resolved(calls=held_back)))
-
-    def _deliver_resolved(self, rows: Sequence[Any]) -> None:
-        for row in rows:
-            session = self.sessions.get(row["session_id"])
-            if session is None:
-                continue
-            session.told(row["execution_id"], row["number"])
-            call = executor_service_pb2.ResolvedCall(
-                body=Token(row["execution_id"], BODY, row["epoch"]).message(), number=row["number"]
-            )
-            if row["failure"] is not None:
-                call.failure.ParseFromString(row["failure"])
-            else:
-                call.outputs.ParseFromString(row["outputs"] or b"")
-            held_back = session.preparing.get(row["execution_id"])
-            if held_back is not None:
-                held_back.append(call)
-            else:
-                session.send(Message(resolved=executor_service_pb2.Resolved(calls=[call])))
-
     def _changed_elsewhere(self, execution_id: UUID) -> None:
         """Deliver outcomes that another planner has recorded to the body that waits for them here."""
         for session in self.sessions:
@@ -326,7 +259,7 @@ class Dispatcher:
 
     def _look_for_outcomes(self, session: Session, executions: Iterable[UUID]) -> None:
         if self._outcomes.hurry(session, executions):
-            self._in_background(self._deliver_outcomes())
+            self._background.start(self._deliver_outcomes())
 
     async def _deliver_outcomes(self) -> None:
         async with self._opened_pool.acquire() as connection:
@@ -347,7 +280,7 @@ class Dispatcher:
 
     def _stop_held(self, execution_id: UUID) -> None:
         if any(execution_id == holder for session in self.sessions for holder, _ in session.held):
-            self._in_background(self._stop_lost(execution_id))
+            self._background.start(self._stop_lost(execution_id))
 
     async def _stop_lost(self, execution_id: UUID) -> None:
         try:
@@ -361,16 +294,6 @@ class Dispatcher:
             log.critical("dispatch_broken", loop=loop.get_name(), exc_info=error)
             self.broken.set()
 
-    def _in_background(self, work: Any) -> None:
-        delivery = asyncio.ensure_future(work)
-        self._deliveries.add(delivery)
-        delivery.add_done_callback(self._delivered)
-
-    def _delivered(self, delivery: asyncio.Task[None]) -> None:
-        self._deliveries.discard(delivery)
-        if not delivery.cancelled() and (error := delivery.exception()) is not None:
-            log.error("delivery_failed", exc_info=error)
-
     @property
     def _opened_pool(self) -> asyncpg.Pool[Any]:
         assert self._pool is not None, "the dispatcher has not been started"
@@ -382,34 +305,3 @@ class Dispatcher:
         )
         await prepare_connection(connection)
         return connection
-
-
-async def outgoing_messages(session: Session) -> AsyncIterator[Message]:
-    """Yield what is to be sent to a session until it is closed; neighbouring acks and tasks are put together."""
-    while True:
-        message = await session.outgoing.get()
-        while message is not None and not session.outgoing.empty():
-            following = session.outgoing.get_nowait()
-            both = None if following is None else _merged(session, message, following)
-            if both is None:
-                yield message
-            message = both or following
-        if message is None:
-            return
-        yield message
-
-
-def _merged(session: Session, message: Message, following: Message) -> Message | None:
-    """Return one message for both where both are acks, or both outcomes of no great size, or tasks follow acks."""
-    match message.WhichOneof("message"), following.WhichOneof("message"):
-        case "acks", "acks":
-            message.MergeFrom(following)
-            return message
-        case "resolved", "resolved" if message.ByteSize() <= _MERGED_BYTES:
-            message.MergeFrom(following)
-            return message
-        case "acks", "tasks" if session.acks_with_tasks:
-            following.tasks.acks.extend(message.acks.acks)
-            return following
-        case _:
-            return None

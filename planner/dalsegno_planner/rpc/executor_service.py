@@ -9,7 +9,8 @@ from grpc import aio
 
 from dalsegno.errors import DalsegnoError, UsageError
 from dalsegno.v1 import executor_service_pb2, executor_service_pb2_grpc
-from dalsegno_planner.dispatch.dispatcher import PROTOCOL_VERSION, Dispatcher, outgoing_messages
+from dalsegno_planner.dispatch.delivery import outgoing_messages
+from dalsegno_planner.dispatch.dispatcher import PROTOCOL_VERSION, Dispatcher
 from dalsegno_planner.dispatch.sessions import Session
 
 Request = executor_service_pb2.ExecutorServiceWorkRequest
