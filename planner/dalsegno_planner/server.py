@@ -183,7 +183,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # Without this, two planners share a port in silence.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_message_size),
-        ("grpc.max_send_message_length", settings.max_message_size),
+        # What is sent is bounded where it is made; one task may carry more than anybody may send here.
+        ("grpc.max_send_message_length", -1),
         # Errors carry their details in trailing metadata.
         ("grpc.max_metadata_size", 64 * 1024),
         # What clients may do to keep a connection alive through proxies, also while no call is under way.

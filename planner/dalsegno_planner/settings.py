@@ -53,7 +53,9 @@ class Settings(BaseSettings):
         "it is not set.",
     )
     stop_grace: float = Field(default=5.0, ge=0, description="Seconds that open requests get when the planner stops.")
-    max_message_size: int = Field(default=64 * 1024 * 1024, gt=0, description="Bytes of one message, at most.")
+    max_message_size: int = Field(
+        default=64 * 1024 * 1024, gt=0, description="Bytes of a message that it takes, at most."
+    )
     log_level: str = Field(default="info", description="debug, info, warning, error or critical.")
     log_format: LogFormat = Field(
         default=LogFormat.AUTO, description="json, console, or auto: console on a terminal, else json."

@@ -65,7 +65,8 @@ class Resolver:
         found = self._outputs.get((ref.number, ref.output))
         if found is None:
             raise BackendError(
-                f"output {ref.output!r} of call {ref.number} is needed and was not sent",
+                f"output {ref.output!r} of call {ref.number} is needed and was not sent; where a step takes more than "
+                "128 MiB of small values, have it take fewer and larger ones, which are kept in the object store",
                 reason="MISSING_OUTPUT",
                 fields={"number": str(ref.number), "output": ref.output},
             )

@@ -19,7 +19,8 @@ from dalsegno_planner.dispatch.sessions import Message, Session, Sessions, Token
 from dalsegno_planner.dispatch.tasks import ClaimedTask
 from dalsegno_planner.store.pool import DATABASE_FAILED
 
-_MERGED_BYTES = 1 << 20
+_MESSAGE_BYTES = 1 << 20
+"""Nothing is added to a message that has more than this."""
 
 log = structlog.get_logger(__name__)
 
@@ -82,14 +83,18 @@ class Delivery:
 
     def _send_tasks(self, session: Session, tasks: list[ClaimedTask]) -> None:
         accept_by = self._accept_by()
-        message = Message()
+        message, size = Message(), 0
         for task in tasks:
             if task.is_body and task.recorded_count:
                 session.preparing[task.token.execution_id] = []
                 self._background.start(self._send_body(session, task))
                 continue
+            if size > _MESSAGE_BYTES:
+                session.send(message)
+                message, size = Message(), 0
             filled = message.tasks.tasks.add()
             task.fill(filled)
+            size += task.size
             limited = not task.is_body and filled.step.options.HasField("concurrency")
             session.sent(task.token, task.lane, accept_by, limited=limited)
         if message.tasks.tasks:
@@ -144,7 +149,7 @@ def _merged(session: Session, message: Message, following: Message) -> Message |
         case "acks", "acks":
             message.MergeFrom(following)
             return message
-        case "resolved", "resolved" if message.ByteSize() <= _MERGED_BYTES:
+        case "resolved", "resolved" if message.ByteSize() <= _MESSAGE_BYTES:
             message.MergeFrom(following)
             return message
         case "acks", "tasks" if session.acks_with_tasks:

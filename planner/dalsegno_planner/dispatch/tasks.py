@@ -49,6 +49,13 @@ class ClaimedTask(NamedTuple):
         """How many recorded calls the body has."""
         return int(self.row["recorded_count"])
 
+    @property
+    def size(self) -> int:
+        """How many bytes it carries, about."""
+        row = self.row
+        carried = (row["inputs"], row["flow_inputs"], *(row["upstream_outputs"] or ()))
+        return sum(len(one) for one in carried if one)
+
     def message(self) -> executor_service_pb2.Task:
         """Return the task as a message; a body's recorded calls are left out."""
         task = executor_service_pb2.Task()

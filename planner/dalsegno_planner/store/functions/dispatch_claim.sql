@@ -146,6 +146,11 @@ BEGIN
 END
 $$;
 
+-- How many bytes a task may carry of what its step takes. What is more than that is left out, so that the step fails, and
+-- not every claim that comes to it: Postgres returns no more than a gigabyte.
+CREATE OR REPLACE FUNCTION dispatch_most_of_a_task() RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 134217728';
+
 -- The outputs of the invocations that one reads, of those that the execution shows, as their consumers receive them.
 CREATE OR REPLACE FUNCTION dispatch_upstream(
     execution uuid, upstream integer[], after integer[], OUT numbers integer[], OUT outputs bytea[])
@@ -153,6 +158,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     producer integer;
     output bytea;
+    size bigint := 0;
 BEGIN
     FOREACH producer IN ARRAY upstream LOOP
         CONTINUE WHEN producer = ANY (after);
@@ -161,14 +167,20 @@ BEGIN
         IF NOT FOUND THEN
             SELECT coalesce(i.override_outputs, i.outputs) INTO output FROM shown_invocation(execution, producer) i;
         END IF;
+        size := size + coalesce(octet_length(output), 0);
         numbers := numbers || producer;
-        outputs := outputs || output;
+        outputs := outputs || CASE WHEN size <= dispatch_most_of_a_task() THEN output END;
     END LOOP;
 END
 $$;
 
--- Claims ready tasks for sessions, within their credit. Says also whether there was more that others were about to claim
--- from.
+-- How many bytes the tasks that one commit claims may carry, unless one alone carries more: all are in memory at once, here
+-- and in the planner.
+CREATE OR REPLACE FUNCTION dispatch_most_of_a_claim() RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 16777216';
+
+-- Claims ready tasks for sessions, within their credit and as much as fits in. Says also whether there is more: others were
+-- about to claim from it, or it did not fit in.
 CREATE OR REPLACE FUNCTION dispatch_claim(claims claim[], OUT tasks claimed_task[], OUT busy boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -179,7 +191,9 @@ DECLARE
     some_bodies boolean := false;
     one record;
     task claimed_task;
-    begins boolean := false;
+    size bigint := 0;
+    starting uuid[] := '{}';
+    too_many task_token[] := '{}';
 BEGIN
     busy := false;
     FOREACH wanted IN ARRAY claims LOOP
@@ -216,25 +230,43 @@ BEGIN
                 i.invocation_id, i.inputs, CASE WHEN p.number = 0 OR i.reads_inputs <> '{}' THEN e.inputs END,
                 i.options, i.attempt + 1, NULL, NULL, e.invocation_count, e.next_number, e.replay::text,
                 i.attempts_before, e.lane)::claimed_task AS task,
-               i.upstream, i.after, e.state
+               i.upstream, i.after, e.state, p::task_token AS token
         FROM unnest(picked) p
         JOIN executions e ON e.id = p.execution_id
         LEFT JOIN invocations i ON i.execution_id = p.execution_id AND i.number = p.number
     LOOP
+        IF size > dispatch_most_of_a_claim() THEN
+            too_many := too_many || one.token;
+            CONTINUE;
+        END IF;
         task := one.task;
+        size := size + coalesce(octet_length(task.inputs), 0) + coalesce(octet_length(task.flow_inputs), 0);
         IF one.upstream <> '{}' THEN
             SELECT u.numbers, u.outputs INTO task.upstream, task.upstream_outputs
             FROM dispatch_upstream(task.execution_id, one.upstream, one.after) u;
+            size := size + coalesce(pg_column_size(task.upstream_outputs), 0);
         END IF;
         tasks := tasks || task;
-        begins := begins OR one.state = 'pending';
+        IF one.state = 'pending' THEN
+            starting := starting || task.execution_id;
+        END IF;
     END LOOP;
 
-    IF begins THEN
+    IF too_many <> '{}' THEN
+        busy := true;
+        UPDATE tasks t SET session_id = NULL
+        WHERE t.ctid = ANY (ARRAY(
+            SELECT held.address FROM unnest(too_many) m
+            CROSS JOIN LATERAL (
+                SELECT x.ctid AS address FROM tasks x
+                WHERE x.execution_id = m.execution_id AND x.number = m.number OFFSET 0) held));
+    END IF;
+
+    IF starting <> '{}' THEN
         WITH begun AS (
             SELECT e.id FROM executions e
             -- Written so that the index of open executions does not apply: it has all that are queued.
-            WHERE e.id IN (SELECT p.execution_id FROM unnest(picked) p) AND (e.state = 'pending') IS TRUE
+            WHERE e.id = ANY (starting) AND (e.state = 'pending') IS TRUE
             ORDER BY e.id FOR UPDATE
         ), updated AS (
             UPDATE executions e
