@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from google.protobuf.duration_pb2 import Duration
 from grpc import aio
@@ -148,3 +148,9 @@ async def scripted_worker(channel: aio.Channel, key: bytes | None = None) -> Asy
         yield worker
     finally:
         worker.vanish()
+
+
+async def time_out(connection: Any, worker: ScriptedWorker) -> None:
+    """Have the lease of an executor run out, as a planner does that has looked for long enough."""
+    await connection.execute("UPDATE sessions SET expires_at = '-infinity' WHERE id = $1", UUID(bytes=worker.key))
+    await connection.execute("SELECT close_sessions(NULL)")

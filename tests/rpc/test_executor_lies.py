@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from dalsegno.v1 import execution_pb2, executor_service_pb2
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, ACK_STATUS_FENCED, TaskToken
-from tests.rpc.scripted_worker import FLOW, ScriptedWorker, scripted_worker
+from tests.rpc.scripted_worker import FLOW, ScriptedWorker, scripted_worker, time_out
 from tests.rpc.serving import Serving, flow_header, pipeline_header, serving, step, told
 
 COMPLETED = execution_pb2.EXECUTION_STATE_COMPLETED
@@ -78,9 +78,7 @@ async def test_a_body_that_sleeps_through_its_lease_records_nothing_more(
             await sleeper.hello()
             sleeper.credit(bodies=1)
             slept_on = await sleeper.task()
-            await connection.execute(
-                "UPDATE sessions SET expires_at = '-infinity' WHERE id = $1", UUID(bytes=sleeper.key)
-            )
+            await time_out(connection, sleeper)
             await worker.hello()
             worker.credit(bodies=1)
             body = await worker.task()

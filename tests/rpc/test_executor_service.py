@@ -15,7 +15,7 @@ from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, ACK_STATUS_FENCED
 from dalsegno.v1.value_pb2 import Binding, OutputRef
 from dalsegno_planner.store.pool import Connection
-from tests.rpc.scripted_worker import ScriptedWorker, scripted_worker
+from tests.rpc.scripted_worker import ScriptedWorker, scripted_worker, time_out
 from tests.rpc.serving import Serving, flow_header, pipeline_header, serving, step, told
 
 COMPLETED = execution_pb2.EXECUTION_STATE_COMPLETED
@@ -174,9 +174,7 @@ async def test_who_sleeps_through_its_lease_is_fenced(
             await sleeper.hello()
             sleeper.credit(steps=1)
             slept_on = await sleeper.task()
-            await connection.execute(
-                "UPDATE sessions SET expires_at = '-infinity' WHERE id = $1", UUID(bytes=sleeper.key)
-            )
+            await time_out(connection, sleeper)
             await worker.hello()
             worker.credit(steps=1)
             task = await worker.task()

@@ -130,6 +130,8 @@ EXPIRING = {
     "lease": "UPDATE sessions SET expires_at = '-infinity' WHERE id = $1 AND $2::uuid IS NOT NULL",
     "deadline": "UPDATE executions SET deadline = '-infinity' WHERE id = $2 AND $1::uuid IS NOT NULL",
 }
+LOOKING_SOON = {"poll_interval": 0.05, "heartbeat_interval": 0.5, "lease_duration": 3.0}
+"""A planner counts leases that have run out once it has looked for as long as they last."""
 
 
 @pytest.mark.parametrize("what", EXPIRING)
@@ -137,7 +139,7 @@ async def test_so_it_does_where_another_planner_sees_that_time_is_over(
     database: str, tmp_path: Path, other: Serving, connection: Connection, what: str
 ) -> None:
     async with (
-        serving(database, tmp_path, poll_interval=0.05) as planner,
+        serving(database, tmp_path, **LOOKING_SOON) as planner,
         scripted_worker(planner.channel) as holder,
         scripted_worker(other.channel) as waiter,
     ):

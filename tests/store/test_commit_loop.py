@@ -260,3 +260,16 @@ async def test_what_follows_from_a_wide_step_becomes_ready_between_commits(bench
     bench.loop.start()
     numbers = {(await asyncio.wait_for(bench.told.claimed.get(), 20))["number"] for _ in range(2_500)}
     assert numbers == set(range(2, 2_502))
+
+
+async def test_what_is_reported_waits_where_there_is_no_room_for_it(bench: Bench) -> None:
+    """So that its stream is read no further, and memory stays bounded however slow the database is."""
+    megabyte = StepCompleted(code_digest=1_000_000 * "x")
+    for number in range(64):
+        await bench.report(number, 0, completed=megabyte)
+    waiting = [asyncio.create_task(bench.report(64 + number, 0, completed=megabyte)) for number in range(4)]
+    finished, _ = await asyncio.wait(waiting, timeout=0.1)
+    assert not [task for task in waiting[3:] if task in finished]
+    bench.loop.start()
+    await asyncio.gather(*waiting)
+    assert len(await bench.acks(68)) == 68

@@ -14,6 +14,9 @@ from dalsegno_planner.dispatch.sessions import Session, Token
 from dalsegno_planner.store.bindings import references
 from dalsegno_planner.times import moment, seconds
 
+_MOST_REPORTS = 20_000
+_MOST_BYTES = 64 << 20
+_MOST_BYTES_OF_A_BATCH = 16 << 20
 _KINDS = {
     execution_pb2.INVOCATION_KIND_UNSPECIFIED: "step",
     execution_pb2.INVOCATION_KIND_STEP: "step",
@@ -28,11 +31,12 @@ class Reported(NamedTuple):
     report: executor_service_pb2.Report
     token: Token
     kind: str
+    size: int
 
     @classmethod
     def of(cls, session: Session, report: executor_service_pb2.Report) -> Reported:
         """Pair a report with its session."""
-        return cls(session, report, Token.of(report.token), report.WhichOneof("kind") or "")
+        return cls(session, report, Token.of(report.token), report.WhichOneof("kind") or "", report.ByteSize())
 
     def as_backend_failure(self, message: str) -> Reported | None:
         """Return a failure in place of a report that cannot be recorded, or None where it is such a failure already.
@@ -163,11 +167,35 @@ class Batch:
         )  # fmt: skip
 
 
-def take(inbox: list[Reported], most: int) -> list[Reported]:
-    """Remove and return as much of the inbox as one commit takes."""
-    items = inbox[:most]
-    del inbox[:most]
-    return items
+class Inbox:
+    """What was reported and is in no batch yet."""
+
+    def __init__(self) -> None:
+        self._reports: list[Reported] = []
+        self._size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._reports)
+
+    @property
+    def fullness(self) -> float:
+        """How much of what there is room for is taken: more than 1 where more has come."""
+        return max(len(self._reports) / _MOST_REPORTS, self._size / _MOST_BYTES)
+
+    def add(self, reports: Sequence[Reported]) -> None:
+        """Take reports in."""
+        self._reports.extend(reports)
+        self._size += sum(reported.size for reported in reports)
+
+    def take(self, most: int) -> list[Reported]:
+        """Remove and return as much as one commit takes: `most` reports, and no more bytes than are sent at once."""
+        items = self._reports[:most]
+        size = sum(reported.size for reported in items)
+        while size > _MOST_BYTES_OF_A_BATCH and len(items) > 1:
+            size -= items.pop().size
+        del self._reports[: len(items)]
+        self._size -= size
+        return items
 
 
 def _result_row(item: int, reported: Reported) -> TaskResult:

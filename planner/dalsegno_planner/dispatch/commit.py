@@ -21,7 +21,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from dalsegno.v1 import executor_service_pb2
 from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.core.lanes import Lane
-from dalsegno_planner.dispatch.batch import Batch, Reported, take
+from dalsegno_planner.dispatch.batch import Batch, Inbox, Reported
 from dalsegno_planner.dispatch.composites import BodyEnd, Claim, TaskResult
 from dalsegno_planner.dispatch.sessions import Asked, Message, Session, Sessions, Token
 from dalsegno_planner.dispatch.tasks import ClaimedTask
@@ -40,7 +40,6 @@ _TROUBLE = (
 )
 _NO_FAULT_OF_THE_BATCH: tuple[type[Exception], ...] = (*DATABASE_LOST, *_TROUBLE)
 _PASSING: tuple[type[Exception], ...] = (*_NO_FAULT_OF_THE_BATCH, *_TRY_AGAIN)
-_INBOX_LIMIT = 20_000
 _SECONDS_TO_STOP = 5
 _DURABLE = executor_service_pb2.ACK_STATUS_DURABLE
 
@@ -102,7 +101,7 @@ class CommitLoop:
         self._sessions = sessions
         self._outcome = outcome
         self._connection: asyncpg.Connection[Any] | None = None
-        self._inbox: list[Reported] = []
+        self._inbox = Inbox()
         self._returned: list[tuple[Session, Token]] = []
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -136,9 +135,9 @@ class CommitLoop:
 
     async def report(self, reports: Sequence[Reported]) -> None:
         """Take reports in. Waits while the inbox is full, which slows the stream that they come from."""
-        self._inbox.extend(reports)
+        self._inbox.add(reports)
         self._wake.set()
-        if len(self._inbox) > _INBOX_LIMIT:
+        if self._inbox.fullness > 1:
             self._room.clear()
             await self._room.wait()
 
@@ -191,9 +190,9 @@ class CommitLoop:
         self._look_again()
 
     def _next_batch(self) -> Batch:
-        batch = Batch.of(take(self._inbox, self._quantum().reports), self._returned)
+        batch = Batch.of(self._inbox.take(self._quantum().reports), self._returned)
         self._returned = []
-        if len(self._inbox) < _INBOX_LIMIT // 2:
+        if self._inbox.fullness < 0.5:
             self._room.set()
         return batch
 

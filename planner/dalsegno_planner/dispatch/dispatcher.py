@@ -19,6 +19,7 @@ from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.dispatch.delivery import Delivery
 from dalsegno_planner.dispatch.housekeeping import Housekeeping
 from dalsegno_planner.dispatch.lanes import CommitLoops
+from dalsegno_planner.dispatch.leases import Leases
 from dalsegno_planner.dispatch.logs import LogWriter
 from dalsegno_planner.dispatch.lost_leases import stop_lost
 from dalsegno_planner.dispatch.notify import Notifier
@@ -78,6 +79,7 @@ class Dispatcher:
         )
         self._outcomes = Outcomes(self.sessions, self._delivery.deliver_resolved, settings.poll_interval)
         self._housekeeping = Housekeeping(self.sessions, bus, self._commit_loop, self._outcomes, settings)
+        self._leases = Leases(self.sessions, bus, self._connect, settings)
         self._log_writer = LogWriter()
         self._retention = (
             Retention(timedelta(days=settings.retention_days)) if settings.retention_days is not None else None
@@ -99,6 +101,7 @@ class Dispatcher:
         )
         for loop in (
             *self._commit_loop.start(),
+            self._leases.start(),
             self._log_writer.start(self._pool),
             self._housekeeping.start(self._pool),
             self._notifier.start(),
@@ -108,6 +111,7 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """End all streams, so that executors turn to another planner, and stop. Nothing that was reported is lost."""
+        await self._leases.stop()
         await self._housekeeping.stop()
         if self._retention is not None:
             await self._retention.stop()
@@ -160,19 +164,15 @@ class Dispatcher:
                 # Both before anything is waited for, so that they come into one commit.
                 if message.reports.HasField("credit"):
                     self._add_credit(session, message.reports.credit)
-                if session.lines_stored is not None:
-                    await self._log_writer.wait(session.lines_stored)
-                    session.lines_stored = None
-                reported = [Reported.of(session, report) for report in message.reports.reports]
-                self._note_submitted(reported)
-                await self._commit_loop.report(reported)
+                await self._report(session, message.reports.reports)
             case "credit":
                 self._add_credit(session, message.credit)
             case "accepted":
                 for token in message.accepted.tokens:
                     session.unaccepted.pop(Token.of(token), None)
             case "heartbeat":
-                self._housekeeping.alive(session, map(Token.of, message.heartbeat.running))
+                self._leases.alive(session)
+                self._housekeeping.begun(session, map(Token.of, message.heartbeat.running))
                 self._housekeeping.progressed(session, message.heartbeat.progress)
             case "log_lines":
                 session.lines_stored = self._log_writer.add(message.log_lines.lines)
@@ -182,6 +182,18 @@ class Dispatcher:
                 self._commit_loop.give_back(session, [Token.of(token) for token in message.returned.tokens])
             case _:
                 log.warning("message_ignored", executor=session.executor, kind=message.WhichOneof("message"))
+
+    async def _report(self, session: Session, reports: Sequence[executor_service_pb2.Report]) -> None:
+        session.held_up = True
+        try:
+            if session.lines_stored is not None:
+                await self._log_writer.wait(session.lines_stored)
+                session.lines_stored = None
+            reported = [Reported.of(session, report) for report in reports]
+            self._note_submitted(reported)
+            await self._commit_loop.report(reported)
+        finally:
+            session.held_up = False
 
     async def closed(self, session: Session, *, gracefully: bool) -> None:
         """Note the end of a stream. An executor that said goodbye has nothing more; any other may come back."""

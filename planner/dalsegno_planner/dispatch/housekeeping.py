@@ -1,4 +1,4 @@
-"""What happens now and then: leases are extended and expire, unaccepted tasks go back, waits and executions time out.
+"""What happens now and then: unaccepted tasks go back, waits and executions time out.
 
 Tasks that are lost with their executors again and again are given up. Executors are told of tasks that they still run
 and that are not theirs any more, wherever that was decided.
@@ -43,13 +43,10 @@ class Housekeeping:
         self._commit_loop = commit_loop
         self._outcomes = outcomes
         self._settings = settings
-        self._alive: set[Session] = set()
         self._running: set[tuple[Session, Token]] = set()
         # Of each call the latest.
         self._progress: dict[tuple[Session, Token, int], bytes] = {}
         self._looked_for_lost = 0.0
-        # After an outage of the database executors have the time of a lease to say that they are alive.
-        self._leases_expire_from = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self, pool: asyncpg.Pool[Any]) -> asyncio.Task[None]:
@@ -64,9 +61,8 @@ class Housekeeping:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    def alive(self, session: Session, running: Iterable[Token]) -> None:
-        """Note a sign of life, and what runs."""
-        self._alive.add(session)
+    def begun(self, session: Session, running: Iterable[Token]) -> None:
+        """Note what runs."""
         self._running.update((session, token) for token in running)
 
     def progressed(self, session: Session, progress: Iterable[executor_service_pb2.StepProgress]) -> None:
@@ -78,11 +74,12 @@ class Housekeeping:
         interval = min(self._settings.poll_interval, self._settings.heartbeat_interval / 2)
         now = asyncio.get_running_loop().time
         while True:
+            asleep = now()
             await asyncio.sleep(interval)
-            self._return_unaccepted()
+            if now() - asleep < 2 * interval:  # else this process has stood still, and has not read what was said
+                self._return_unaccepted()
             try:
                 async with pool.acquire() as connection:
-                    await self._extend_leases(connection)
                     await self._mark_running(connection)
                     await self._record_progress(connection)
                     await self._expire(connection)
@@ -96,31 +93,17 @@ class Housekeeping:
                 raise
             except DATABASE_FAILED as error:
                 log.warning("housekeeping_delayed", error=str(error))
-                self._leases_expire_from = now() + self._settings.lease_duration
             # Behind the wake-ups: retries that are due, and work that another planner made ready.
             self._bus.work_ready()
 
     def _return_unaccepted(self) -> None:
         now = asyncio.get_running_loop().time()
         for session in self._sessions:
-            overdue = session.overdue(now)
+            overdue = [] if session.held_up else session.overdue(now)
             if overdue:
                 log.warning("tasks_not_accepted", executor=session.executor, tasks=len(overdue))
                 self._commit_loop.give_back(session, overdue)
                 session.stop(overdue, "it was not accepted in time")
-
-    async def _extend_leases(self, connection: Any) -> None:
-        alive, self._alive = self._alive, set()
-        if not alive:
-            return
-        rows = await connection.fetch(
-            _QUERIES["extend_sessions"], [session.id for session in alive], self._settings.lease_duration
-        )
-        kept = {row["id"] for row in rows}
-        for session in alive:
-            if session.id not in kept:
-                log.warning("lease_lost", executor=session.executor)
-                session.close()
 
     async def _mark_running(self, connection: Any) -> None:
         running, self._running = self._running, set()
@@ -146,11 +129,6 @@ class Housekeeping:
         await stop_lost(connection, self._sessions, "it is not this executor's any more")
 
     async def _expire(self, connection: Any) -> None:
-        if asyncio.get_running_loop().time() >= self._leases_expire_from:
-            row = await connection.fetchrow(_QUERIES["close_sessions"], None)
-            if row["closed"]:
-                log.warning("leases_expired", executors=row["closed"], tasks=row["returned"])
-                self._bus.tasks_returned()
         await self._end_lost(connection)
         for execution_id in await expire_waits(connection):
             self._bus.execution_changed(execution_id)

@@ -141,6 +141,8 @@ class Session:
     """What the bodies that were sent wait for, by execution."""
     lines_stored: asyncio.Future[None] | None = None
     """Done once the lines of logs that came last are stored; what is reported after them waits for it."""
+    held_up: bool = False
+    """Whether nothing more is read of its stream until what has been is taken in."""
     outgoing: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)
     """Bounded by the credit; None ends the stream."""
 

@@ -44,6 +44,10 @@ ORDER BY t.execution_id, t.number LIMIT 1000
 UPDATE sessions SET expires_at = clock_timestamp() + make_interval(secs => $2)
 WHERE id = ANY ($1::uuid[]) RETURNING id
 
+-- name: clock
+-- Seconds, for comparing.
+SELECT extract(epoch FROM clock_timestamp())::double precision
+
 -- name: mark_running
 WITH started AS (
     UPDATE tasks t SET running = true
