@@ -7,12 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from dalsegno.cli.documents import details_document, execution_document, graph_document, step_document
-from dalsegno.cli.following import Progress
+from dalsegno.cli.following import Progress, shown
 from dalsegno.cli.messages import execution_view, step_views, wait_view
 from dalsegno.cli.planned import plan_view, reason_text
+from dalsegno.cli.reporting import OutputFormat, Report
 from dalsegno.cli.tables import execution_details, steps_table
 from dalsegno.cli.views import Fate, StepView
 from dalsegno.client.plans import Plan, PlannedInvocation, Reason, RootReason
@@ -165,3 +167,12 @@ def test_a_lane_is_shown_where_it_is_not_the_usual_one() -> None:
         shown.print(execution_details(view, ()))
     said = [line.split("lane", 1)[1].strip() for line in shown.export_text().splitlines() if "lane" in line]
     assert said == ["live, priority 3", "bulk, priority 0"]
+
+
+def test_what_steps_print_beside_the_live_line_goes_where_it_would(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(OutputFormat.TEXT)
+    report.remarks = Console(file=io.StringIO(), force_terminal=True)
+    with shown(report) as line:
+        assert line is not None
+        print("a line of a step")
+    assert capsys.readouterr().out == "a line of a step\n"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from dalsegno import flow, step
 from dalsegno.v1.executor_service_pb2 import TaskToken, WrittenLine
@@ -61,6 +62,18 @@ def test_prints_become_lines_and_still_appear(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr()
     assert said.out == "before\none and 2\nno end … it\nlastafter\n"
     assert said.err == "to stderr\n"
+
+
+def test_prints_above_a_live_display_come_once_and_without_it() -> None:
+    terminal = Console(force_terminal=True, stderr=True)
+    kept: list[WrittenLine] = []
+    capture()
+    with terminal.status("working"), Writer(lambda: Who(TOKEN, 3, "train_2", 4), kept.append):
+        print("one")
+        print("two …", end="", flush=True)
+        print("three", file=sys.stderr)
+        print(" and a half")
+    assert texts([one.line for one in kept]) == [("stdout", "one"), ("stderr", "three"), ("stdout", "two … and a half")]
 
 
 def test_records_come_once_whatever_prints_them(lines: list[LogLine], capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,8 +123,8 @@ class Writer:
 
 current_writer: ContextVar[Writer | None] = ContextVar("dalsegno_writer", default=None)
 """Whose the lines are that are written in this context."""
-_logging: ContextVar[bool] = ContextVar("dalsegno_logging", default=False)
-"""Whether a record is on its way through its handlers: what they print is known already."""
+_known: ContextVar[bool] = ContextVar("dalsegno_known", default=False)
+"""Whether what is printed now is known already: by a record's handlers, or by a stream that writes to another one."""
 
 
 def capture() -> None:
@@ -144,11 +144,11 @@ def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
         _original_call_handlers(logger, record)
         return
     present.logged(record)
-    token = _logging.set(True)
+    token = _known.set(True)
     try:
         _original_call_handlers(logger, record)
     finally:
-        _logging.reset(token)
+        _known.reset(token)
 
 
 class _Tee:
@@ -161,11 +161,34 @@ class _Tee:
         self._write = write
 
     def __call__(self, text: str, /) -> Any:
-        written = self._write(text)
         present = current_writer.get()
-        if present is not None and not _logging.get() and isinstance(text, str):
+        if present is None or _known.get():
+            return self._write(text)
+        written = _quietly(self._write, text)
+        if isinstance(text, str):
             present.printed(self._name, text)
         return written
+
+
+class _Flush:
+    """The `flush` of a stream: one that stands before another hands on then what it was told before."""
+
+    __slots__ = ("_flush",)
+
+    def __init__(self, flush: Callable[[], Any]) -> None:
+        self._flush = flush
+
+    def __call__(self) -> Any:
+        return _quietly(self._flush)
+
+
+def _quietly(call: Callable[..., Any], *arguments: object) -> Any:
+    """Write to a stream, of which others that it writes to in turn tell nobody: a live display redraws itself below."""
+    token = _known.set(True)
+    try:
+        return call(*arguments)
+    finally:
+        _known.reset(token)
 
 
 _watched: list[object] = [None, None]
@@ -180,6 +203,7 @@ def _watch_streams() -> None:
             if stream is not None and not isinstance(stream.write, _Tee):
                 try:
                     stream.write = _Tee(name, stream.write)
+                    stream.flush = _Flush(stream.flush)
                 except AttributeError:
                     continue  # a stream of somebody's own that cannot be told
 

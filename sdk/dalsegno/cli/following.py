@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from dalsegno.cli.wording import count_text, seconds_text, state_text
 from dalsegno.states import ExecutionState, InvocationState
 
 if TYPE_CHECKING:
-    from rich.status import Status
+    from rich.spinner import Spinner
 
 _NAMED = 3
 """Running steps that the live line names."""
@@ -33,8 +35,8 @@ def follow(session: Session, execution: ExecutionView, report: Report, *, after_
         after_event: What happened up to this event is not shown: it was before a retry.
     """
     try:
-        with _shown(report) as status:
-            _watch(session, Progress(execution), execution, report, status, after_event)
+        with shown(report) as line:
+            _watch(session, Progress(execution), execution, report, line, after_event)
     except KeyboardInterrupt:
         report.remark(f"{execution.name} is not cancelled by this: dalsegno executions cancel {execution.name}")
         raise
@@ -46,13 +48,13 @@ def _watch(
     progress: Progress,
     execution: ExecutionView,
     report: Report,
-    status: Status | None,
+    line: Spinner | None,
     after_event: int,
 ) -> None:
     for event in session.watch(execution.exec_id, after_event=after_event):
         said = progress.take(_as_seen_here(session, event))
-        if status is not None:
-            status.update(Text(progress.line()))
+        if line is not None:
+            line.update(text=Text(progress.line()))
         elif said and not report.is_json:
             report.remark(said)
         if progress.has_begun_to_wait():
@@ -66,10 +68,21 @@ def _as_seen_here(session: Session, event: ExecutionView | StepView) -> Executio
     return event
 
 
-def _shown(report: Report) -> AbstractContextManager[Status | None]:
+@contextmanager
+def shown(report: Report) -> Iterator[Spinner | None]:
+    """Show a live line where somebody watches; its text is to be updated.
+
+    What user code prints meanwhile appears above it, and where it went without it: a file gets it still.
+    """
     if report.is_json or not report.remarks.is_terminal:
-        return nullcontext()
-    return report.remarks.status("waiting for an executor")
+        yield None
+        return
+    from rich.live import Live
+    from rich.spinner import Spinner
+
+    line = Spinner("dots", text="waiting for an executor", style="status.spinner")
+    with Live(line, console=report.remarks, transient=True, redirect_stdout=sys.stdout.isatty()):
+        yield line
 
 
 class Progress:
