@@ -10,6 +10,7 @@ from google.rpc import error_details_pb2
 from grpc import aio
 
 from dalsegno.v1 import execution_pb2 as states
+from dalsegno.v1.definition_pb2 import DefinitionRef
 from dalsegno.v1.execution_pb2 import Execution, Failure, Invocation
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceGetRequest,
@@ -76,6 +77,14 @@ async def test_an_execution_says_that_nothing_can_run_it(planner: Serving, conne
     )
     await connection.execute("INSERT INTO session_routes VALUES ('default/kitchens:content', $1)", session)
     assert (await planner.get(execution.id)).pending_reason == ""
+    changed = await planner.start(
+        flow_header(definition=DefinitionRef(module="kitchens", name="content", pinned_digest="0123456789abcdef"))
+    )
+    assert (await planner.get(changed.id)).pending_reason == (
+        "kitchens:content is pinned to the code that it was started with (0123456789ab), which no connected executor "
+        "has: theirs differs; bring that code back and start one with: dalsegno worker kitchens; or replay it, with "
+        "today's code"
+    )
 
 
 async def test_executions_are_listed_in_pages_the_newest_first(planner: Serving, connection: Connection) -> None:
@@ -152,6 +161,23 @@ async def test_invocations_show_what_their_tasks_are_doing(planner: Serving, con
     assert not first.original_call_id
     assert first.outputs.outputs[0].payload.inline == b"42"
     assert (first.definition.module, first.definition.name) == ("training", "a")
+
+
+async def test_a_call_in_a_body_runs_only_while_somebody_has_the_body(planner: Serving, connection: Connection) -> None:
+    execution = await planner.start(flow_header())
+    await connection.execute(
+        "INSERT INTO invocations (execution_id, number, position, invocation_id, name, kind, state, module, started_at)"
+        " VALUES ($1, 1, 1, 'draft', 'draft', 'step', 'pending', 'kitchens', clock_timestamp())",
+        UUID(execution.id),
+    )
+
+    async def state() -> int:
+        request = ExecutionServiceListInvocationsRequest(execution=execution.id)
+        return (await planner.executions.ListInvocations(request)).invocations[0].state
+
+    assert await state() == states.INVOCATION_STATE_READY
+    await connection.execute("UPDATE tasks SET session_id = $1, running = true", uuid4())
+    assert await state() == states.INVOCATION_STATE_RUNNING
 
 
 async def test_reused_invocations_are_read_through_the_lineage(planner: Serving, connection: Connection) -> None:

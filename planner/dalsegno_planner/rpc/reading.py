@@ -92,7 +92,13 @@ def _may_leave_out_calls(execution: Execution) -> bool:
     return is_replay and execution.state is ExecutionState.COMPLETED
 
 
-def _reason(route: str) -> str:
-    code, _, digest = route.partition("/")[2].partition("@")
+def _reason(unserved: executions.UnservedRoute) -> str:
+    code, _, digest = unserved.route.partition("/")[2].partition("@")
+    start = f"start one with: dalsegno worker {code.partition(':')[0]}"
+    if unserved.has_other_code:
+        return (
+            f"{code} is pinned to the code that it was started with ({digest[:12]}), which no connected executor has: "
+            f"theirs differs; bring that code back and {start}; or replay it, with today's code"
+        )
     pinned = f" (pinned to {digest[:12]})" if digest else ""
-    return f"no connected executor has {code}{pinned}; start one with: dalsegno worker {code.partition(':')[0]}"
+    return f"no connected executor has {code}{pinned}; {start}"

@@ -43,6 +43,19 @@ _COLUMNS = tuple(field.name for field in fields(Execution))
 
 
 @dataclass(frozen=True, slots=True)
+class UnservedRoute:
+    """Where ready work is to go, though no connected executor is there.
+
+    Attributes:
+        route: The code, pinned to a digest or not.
+        has_other_code: Whether a connected executor has other code of that name.
+    """
+
+    route: str
+    has_other_code: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionFilter:
     """Which executions are listed; an empty field lets all pass."""
 
@@ -107,10 +120,10 @@ async def not_made(connection: Connection, execution_id: UUID) -> tuple[Sequence
     return [row["invocation_id"] for row in rows], rows[0]["count"] if rows else 0
 
 
-async def unserved_routes(connection: Connection, ids: Iterable[UUID]) -> Mapping[UUID, str]:
+async def unserved_routes(connection: Connection, ids: Iterable[UUID]) -> Mapping[UUID, UnservedRoute]:
     """Return, for each execution with ready work that no connected executor can take, the route of such work."""
     rows = await connection.fetch(SQL["unserved"], list(ids))
-    return {row["execution_id"]: row["route"] for row in rows}
+    return {row["execution_id"]: UnservedRoute(row["route"], row["has_other_code"]) for row in rows}
 
 
 async def start_flow(connection: Connection, new: NewExecution) -> Execution:

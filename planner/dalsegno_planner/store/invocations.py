@@ -254,9 +254,11 @@ def _state(row: Record, kind: ExecutionKind) -> InvocationState:
     if state is not InvocationState.PENDING:
         return state
     if not row["has_task"]:
-        # It runs in the body of the flow, which has no task for it.
+        # A call that has begun without a task runs in the body of the flow, or ran there when its executor was lost.
         direct = kind is ExecutionKind.FLOW and row["started_at"] is not None
-        return InvocationState.RUNNING if direct else InvocationState.PENDING
+        if not direct:
+            return InvocationState.PENDING
+        return InvocationState.RUNNING if row["body_held"] else InvocationState.READY
     if row["given_out"]:
         return InvocationState.RUNNING if row["running"] else InvocationState.LEASED
     return InvocationState.READY if row["available"] else InvocationState.PENDING

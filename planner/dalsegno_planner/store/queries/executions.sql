@@ -133,23 +133,31 @@ SELECT created_at FROM execution;
 UPDATE executions SET source_id = $2, requested_by = $3, single_step = $4, replay = $5 WHERE id = $1;
 
 -- name: unserved
--- Ready work that no connected executor can take. Of a large execution a few tasks speak for all.
-SELECT open.id AS execution_id, min(ready.route) AS route
-FROM unnest($1::uuid[]) AS open (id)
-CROSS JOIN LATERAL (
-    SELECT DISTINCT route
-    FROM (
-        SELECT route FROM tasks
-        WHERE execution_id = open.id AND session_id IS NULL AND available_at <= clock_timestamp()
-        ORDER BY number -- by the primary key, wherever the tasks of others are
-        LIMIT 100
-    ) AS sampled
-) AS ready
-WHERE NOT EXISTS (
-    SELECT FROM session_routes AS served JOIN sessions ON sessions.id = served.session_id
-    WHERE served.route = ready.route AND sessions.expires_at > clock_timestamp()
+-- Ready work that no connected executor can take, and whether one has other code of the same name. Of a large execution
+-- a few tasks speak for all.
+WITH unserved AS (
+    SELECT open.id AS execution_id, min(ready.route) AS route
+    FROM unnest($1::uuid[]) AS open (id)
+    CROSS JOIN LATERAL (
+        SELECT DISTINCT route
+        FROM (
+            SELECT route FROM tasks
+            WHERE execution_id = open.id AND session_id IS NULL AND available_at <= clock_timestamp()
+            ORDER BY number -- by the primary key, wherever the tasks of others are
+            LIMIT 100
+        ) AS sampled
+    ) AS ready
+    WHERE NOT EXISTS (
+        SELECT FROM session_routes AS served JOIN sessions ON sessions.id = served.session_id
+        WHERE served.route = ready.route AND sessions.expires_at > clock_timestamp()
+    )
+    GROUP BY open.id
 )
-GROUP BY open.id;
+SELECT execution_id, route, EXISTS (
+    SELECT FROM session_routes AS served JOIN sessions ON sessions.id = served.session_id
+    WHERE served.route = split_part(unserved.route, '@', 1) AND sessions.expires_at > clock_timestamp()
+) AS has_other_code
+FROM unserved;
 
 -- name: lock_state
 SELECT state FROM executions WHERE id = $1 FOR UPDATE;

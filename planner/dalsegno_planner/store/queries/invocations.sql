@@ -11,7 +11,8 @@ SELECT DISTINCT ON (row.number)
        coalesce(row.override_outputs, row.outputs) AS outputs, row.failure, row.options, row.progress,
        row.original_call_id,
        task.number IS NOT NULL AS has_task, task.session_id IS NOT NULL AS given_out, coalesce(task.running, false) AS running,
-       coalesce(task.available_at <= clock_timestamp(), false) AS available
+       coalesce(task.available_at <= clock_timestamp(), false) AS available,
+       EXISTS (SELECT FROM tasks WHERE execution_id = $1 AND number = 0 AND session_id IS NOT NULL) AS body_held
 FROM lineage
 CROSS JOIN LATERAL (
     SELECT invocations.*, lineage.depth FROM invocations
@@ -36,7 +37,8 @@ SELECT DISTINCT ON (row.number)
        coalesce(row.override_outputs, row.outputs) AS outputs, row.failure, row.options, row.progress,
        row.original_call_id,
        task.number IS NOT NULL AS has_task, task.session_id IS NOT NULL AS given_out, coalesce(task.running, false) AS running,
-       coalesce(task.available_at <= clock_timestamp(), false) AS available
+       coalesce(task.available_at <= clock_timestamp(), false) AS available,
+       EXISTS (SELECT FROM tasks WHERE execution_id = $1 AND number = 0 AND session_id IS NOT NULL) AS body_held
 FROM lineage
 JOIN invocations AS row
   ON row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.number = ANY ($2::integer[])
