@@ -39,6 +39,8 @@ def follow(session: Session, execution: ExecutionView, report: Report, *, after_
             _watch(session, Progress(execution), execution, report, line, after_event)
     except KeyboardInterrupt:
         report.remark(f"{execution.name} is not cancelled by this: dalsegno executions cancel {execution.name}")
+        if session.runs_code_here():
+            report.remark("This process ran its code, and ends: it goes on where a worker has it.")
         raise
     return session.execution(execution.exec_id)
 

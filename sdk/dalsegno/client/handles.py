@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from dalsegno.client import left_behind
 from dalsegno.client.warned import warn_of
 from dalsegno.states import ExecutionState
 
@@ -55,11 +56,8 @@ class ExecutionHandle(Generic[T]):
             DivergenceError: If the body did not repeat what was recorded.
             ExecutionError: If it failed otherwise, or was cancelled.
         """
-        try:
+        with left_behind.waiting_for(self.exec_id, self.name):
             finished = self._reach.finished(self.exec_id, timeout)
-        except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"{self.name} is not cancelled by this: dalsegno executions cancel {self.name}")
-            raise
         finished.raise_failure()
         warn_of(finished)
         return cast("T", finished.result)

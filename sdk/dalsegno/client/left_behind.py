@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from dalsegno.errors import DalsegnoError
@@ -26,6 +26,8 @@ _PATIENCE_S = 2.0
 _log = logging.getLogger("dalsegno")
 
 _under_way: dict[str, Connection] = {}
+_waited_for: set[str] = set()
+"""Executions for which somebody waited until Ctrl-C."""
 
 
 def remember(connection: Connection, exec_id: str) -> None:
@@ -43,10 +45,21 @@ def forget(exec_id: str) -> None:
     _under_way.pop(exec_id, None)
 
 
+@contextmanager
+def waiting_for(exec_id: str, name: str) -> Iterator[None]:
+    """Say to whoever stops waiting with Ctrl-C that the execution goes on, and how it is cancelled."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        _waited_for.add(exec_id)
+        interrupt.add_note(f"{name} is not cancelled by this: dalsegno executions cancel {name}")
+        raise
+
+
 def _tell() -> None:
     left = list(_still_under_way())
     if left:
-        _log.warning("%s", _said(left))
+        _log.warning("%s", said(left))
 
 
 def _still_under_way() -> Iterator[Execution]:
@@ -59,13 +72,15 @@ def _still_under_way() -> Iterator[Execution]:
             yield from (one for one in page.executions if one.id in _under_way)
 
 
-def _said(left: Sequence[Execution]) -> str:
+def said(left: Sequence[Execution]) -> str:
+    """Return what is to be known of executions that have not ended when the process that runs their code does."""
     names = ", ".join(one.name for one in left[:_NAMED])
     more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
     modules = sorted({one.definition.module for one in left} - {"__main__"})
     worker = f" (dalsegno worker {modules[0]})" if modules else ""
     has, it, goes = ("has", "it", "goes") if len(left) == 1 else ("have", "they", "go")
+    advice = "" if _waited_for.intersection(one.id for one in left) else "; .wait() would have waited"
     return (
         f"{names}{more} {has} not ended, and the process that ran the code does: {it} {goes} on where a worker has "
-        f"it{worker}; .wait() would have waited"
+        f"it{worker}{advice}"
     )

@@ -256,7 +256,8 @@ def ended_well(reach: Reach, execution: Execution) -> Execution:
     Raises:
         ExecutionError: If it did not; `UserCodeError` and `DivergenceError` among these.
     """
-    finished = reach.finished(execution)
+    with left_behind.waiting_for(execution.exec_id, execution.name):
+        finished = reach.finished(execution)
     finished.raise_failure()
     warn_of(finished)
     return finished
