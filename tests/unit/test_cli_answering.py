@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 
 from dalsegno.cli.answering import ask_until_accepted, parse_answer, prompt_of, schema_text
 from dalsegno.cli.views import WaitView
-from dalsegno.errors import StateError, UsageError, WaitValidationError
+from dalsegno.errors import Problem, StateError, UsageError, WaitValidationError
 
 MODEL: Mapping[str, object] = {"type": "object", "properties": {"score": {"type": "integer"}}}
 
@@ -48,7 +48,8 @@ def test_a_bad_answer_is_asked_for_again() -> None:
 
     def send(answer: object) -> str:
         if answer == -1:
-            raise WaitValidationError("-1 is less than the minimum of 0")
+            problem = Problem("value", "-1 is less than the minimum of 0")
+            raise WaitValidationError('it asks for {"type": "integer", "minimum": 0}', problems=[problem])
         return f"took {answer}"
 
     wait = WaitView("score", "pending", "How good is it?", {"type": "integer", "minimum": 0})
@@ -56,7 +57,8 @@ def test_a_bad_answer_is_asked_for_again() -> None:
     text = "".join(shown)
     assert text.count("How good is it?") == 1
     assert "is not JSON" in text
-    assert "-1 is less than the minimum of 0" in text
+    assert "that is no answer:\n  - value: -1 is less than the minimum of 0" in text
+    assert text.count("minimum") == 2, "what is asked for is said once"
 
 
 def test_a_wait_that_has_ended_is_not_asked_for_again() -> None:
@@ -71,5 +73,7 @@ def test_the_schema_is_shown_in_words_where_it_is_simple() -> None:
     assert schema_text({"type": "integer", "title": "Score"}) == "a whole number"
     assert schema_text({"enum": ["a", 1]}) == 'one of "a", 1'
     assert schema_text(MODEL) == 'a JSON object with\n  "score": a whole number, may be left out'
+    assert schema_text({"type": "array", "items": {"type": "string"}, "default": []}) == "a list, each item a text"
+    assert '"minimum"' in schema_text({"type": "array", "items": {"type": "integer", "minimum": 0}})
     assert '"minimum"' in schema_text({"type": "integer", "minimum": 0})
     assert [prompt_of(one) for one in (None, {"type": "string"}, MODEL)] == ["[y/n] ", "text> ", "JSON> "]

@@ -16,7 +16,7 @@ import typer
 from dalsegno.cli.app import app, output_of, run
 from dalsegno.cli.command_name import command_name
 from dalsegno.cli.exit_codes import ExitCode, exit_code_of
-from dalsegno.cli.reporting import OutputFormat, error_document
+from dalsegno.cli.reporting import OutputFormat, error_document, hung
 from dalsegno.errors import (
     AuthError,
     BackendError,
@@ -131,6 +131,19 @@ def test_with_json_an_error_is_the_one_document(arguments: list[str], capsys: py
     printed = capsys.readouterr()
     assert json.loads(printed.out)["error"]["type"] == "UsageError"
     assert printed.err == ""
+
+
+def test_a_point_that_takes_several_lines_goes_on_under_its_text() -> None:
+    refusal = "error: it is refused\n  - from: no step is 'fti'; did you mean 'fit'?\n\n  {\"a\":   b}\n          ^"
+    assert hung(refusal, 30).split("\n") == [
+        "error: it is refused",
+        "  - from: no step is 'fti';",
+        "    did you mean 'fit'?",
+        "",
+        '  {"a":   b}',
+        "          ^",
+    ]
+    assert hung("in /a/very/long/path/that-must-stay-whole", 12) == "in\n/a/very/long/path/that-must-stay-whole"
 
 
 def test_a_backend_that_cannot_be_reached_ends_with_3(capsys: pytest.CaptureFixture[str]) -> None:

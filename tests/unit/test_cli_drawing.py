@@ -157,6 +157,12 @@ def test_an_exception_without_a_message_ends_without_a_colon() -> None:
     assert lines[-1] == "failed in train (user code): BdbQuit"
 
 
+def test_who_cancelled_an_execution_is_not_told_that_it_failed() -> None:
+    failure = Failure(FailureOrigin.UNKNOWN, "cancelled: the wait 'go' was aborted", reason="CANCELLED")
+    lines = drawn(execution_details(execution(state=ExecutionState.CANCELLED, failure=failure), ()))
+    assert lines[-1] == "cancelled: the wait 'go' was aborted"
+
+
 DIVERGENCE = Divergence(
     DivergenceKind.REORDERED_CALL,
     position=3,

@@ -16,6 +16,7 @@ from dalsegno.cli.wording import time_text
 from dalsegno.errors import UsageError
 
 _SAYS_NOTHING_MORE = frozenset({"type", "title", "description", "default"})
+_PLAIN_LIST = _SAYS_NOTHING_MORE | {"items"}
 _PLAIN_OBJECT = _SAYS_NOTHING_MORE | {"properties", "required", "additionalProperties"}
 _WORDS: Mapping[str, str] = {
     "string": "a text",
@@ -57,8 +58,15 @@ def ask_until_accepted(
         try:
             return send(parse_answer(line, wait.schema))
         except UsageError as error:
-            show(Text(str(error), style="yellow"))
+            show(Text(_refusal(error), style="yellow"))
             show(Text("The wait is still open; try again, or leave with Ctrl-C.", style="dim"))
+
+
+def _refusal(error: UsageError) -> str:
+    # What an answer must be was shown with the question; here it is what is wrong with this one.
+    if not error.problems:
+        return str(error)
+    return "\n".join(["that is no answer:", *(f"  - {one.field}: {one.description}" for one in error.problems)])
 
 
 def question_text(wait: WaitView) -> RenderableType:
@@ -97,7 +105,10 @@ def _in_words(schema: Mapping[str, object]) -> str | None:
     choices = schema.get("enum")
     if isinstance(choices, list):
         return "one of " + ", ".join(json.dumps(one, ensure_ascii=False) for one in choices)
-    kind = schema.get("type")
+    kind, items = schema.get("type"), schema.get("items")
+    if kind == "array" and isinstance(items, dict) and schema.keys() <= _PLAIN_LIST:
+        each = _in_words(items)
+        return None if each is None else f"a list, each item {each}"
     if not isinstance(kind, str) or schema.keys() - _SAYS_NOTHING_MORE:
         return None
     return _WORDS.get(kind)

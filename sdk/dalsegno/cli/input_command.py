@@ -40,6 +40,7 @@ def answer_interactively(session: Session, execution: str, wait: str | None, rep
             send=lambda answer: session.answer(execution, chosen.name, answer),
         )
     except EOFError:
+        report.remarks.print()  # ends the line of the prompt
         raise UsageError(
             f"standard input ended before {chosen.name} was answered; it stays open, and --value JSON answers it too",
             reason="NO_ANSWER",

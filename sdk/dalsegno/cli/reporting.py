@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 DEBUG_SETTING = "DALSEGNO_DEBUG"
+
+_POINT = re.compile(r" *(- )?")
 
 
 class OutputFormat(StrEnum):
@@ -167,4 +171,23 @@ def _print_error(text: str) -> None:
     from dalsegno.cli.consoles import StandardConsole
 
     console = StandardConsole(stderr=True)
-    console.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=not console.is_terminal)
+    shown = hung("error: " + text, console.width) if console.is_terminal else "error: " + text
+    drawn = Text(shown)
+    drawn.stylize("bold red", 0, len("error: "))
+    console.print(drawn, soft_wrap=True)
+
+
+def hung(text: str, width: int) -> str:
+    """Break lines at spaces, what goes on under the text of its point; a line whose words are too long stays whole."""
+    return "\n".join(piece for line in text.split("\n") for piece in _hung(line, width))
+
+
+def _hung(line: str, width: int) -> list[str]:
+    point = _POINT.match(line)
+    assert point is not None  # it matches anything
+    hanging = " " * len(point[0])
+    words = textwrap.TextWrapper(
+        width, initial_indent=point[0], subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False,
+        replace_whitespace=False, drop_whitespace=True,
+    )  # fmt: skip
+    return words.wrap(line[len(point[0]) :]) or [line]

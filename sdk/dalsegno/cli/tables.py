@@ -25,7 +25,7 @@ from dalsegno.cli.wording import (
     time_text,
 )
 from dalsegno.lanes import Lane
-from dalsegno.states import InvocationState
+from dalsegno.states import ExecutionState, InvocationState
 
 _EXECUTION_COLUMNS = (
     ("name", "ID ends in", "runs", "state", "created", "took"),
@@ -192,9 +192,11 @@ def _notes(step: StepView) -> list[str]:
 
 
 def failure_text(execution: ExecutionView) -> RenderableType:
-    """Draw why an execution failed, with the traceback that was recorded."""
+    """Draw why an execution failed or was cancelled, with the traceback that was recorded."""
     failure = execution.failure
     assert failure is not None
+    if execution.state is ExecutionState.CANCELLED:
+        return Text(failure.message)  # it says so itself, and by whom or why
     where = f" in {failure.invocation_id}" if failure.invocation_id else ""
     kind = (failure.exception_type or "").rpartition(":")[2]
     lines: list[RenderableType] = [
