@@ -46,6 +46,7 @@ async def test_what_is_not_there_is_not_found_and_something_close_is_named(plann
     error = told(await refused_get(planner, "spring-manu"))
     assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND")
     assert "did you mean spring-menu?" in error.message
+    assert "did you mean spring-menu?" in told(await refused_get(planner, "spri")).message
     resource = error.details[error_details_pb2.ResourceInfo]
     assert (resource.resource_type, resource.resource_name) == ("execution", "spring-manu")
     assert told(await refused_get(planner, str(uuid4()))).code is grpc.StatusCode.NOT_FOUND

@@ -35,6 +35,7 @@ from dalsegno.errors import (
 )
 
 NOBODY = "127.0.0.1:1"
+GIVEN = ["--processes", "1", "--slots", "2", "--isolation", "thread", "--grace", "60.0"]
 
 
 @pytest.fixture(autouse=True)
@@ -227,7 +228,7 @@ def test_a_command_whose_reader_has_ended_ends_as_quietly_as_others_do(output: s
 
 @pytest.mark.parametrize("command", ["planner", "worker"])
 def test_a_process_that_is_started_announces_itself_as_the_one_document(command: str, tmp_path: Path) -> None:
-    arguments = {"planner": ["planner"], "worker": ["worker", "nowhere_to_be_found", "--address", NOBODY]}[command]
+    arguments = {"planner": ["planner"], "worker": ["worker", "nowhere_to_be_found", "--address", NOBODY, *GIVEN]}[command]
     environment = {name: value for name, value in os.environ.items() if name != "DALSEGNO_DATABASE_URL"}
     done = subprocess.run(
         [sys.executable, "-m", "dalsegno.cli", *arguments, "--output", "json"],
@@ -242,6 +243,7 @@ def test_a_process_that_is_started_announces_itself_as_the_one_document(command:
     assert document["command"][1:3] == ["-m", {"planner": "dalsegno_planner", "worker": "dalsegno_executor"}[command]]
     assert done.returncode != 0  # the exit code of the process that it became
     assert done.stderr
+    assert command == "planner" or document["command"][-len(GIVEN) :] == GIVEN
 
 
 def test_every_command_has_the_option_for_documents() -> None:

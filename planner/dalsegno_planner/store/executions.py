@@ -378,7 +378,8 @@ async def _not_found(connection: Connection, text: str, project: str, whole: UUI
             hint = f"it is the ID of a call or artifact of execution {owner.id} ({owner.name})"
     else:
         names = [row["name"] for row in await connection.fetch(SQL["similar_names"], project)]
-        close = difflib.get_close_matches(text, names, n=3)
+        begun = [name for name in names if name.startswith(text)][:_NAMED]
+        close = begun or difflib.get_close_matches(text, names, n=_NAMED)
         if close:
             hint = f"did you mean {', '.join(close)}?"
     return NotFoundError(

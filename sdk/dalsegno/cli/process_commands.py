@@ -63,6 +63,9 @@ def worker(
     isolation: Annotated[
         Isolation | None, typer.Option(help="Run steps in processes of their own, or in threads of one.")
     ] = None,
+    grace: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0, help="How long a drain may take. Default: 30.")
+    ] = None,
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Run one executor for the code of a module."""
@@ -74,6 +77,7 @@ def worker(
         "--processes": processes,
         "--slots": slots,
         "--isolation": isolation,
+        "--grace": grace,
     }
     options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     _become(EXECUTOR, [module_or_file, *options], {}, output)
