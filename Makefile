@@ -1,9 +1,18 @@
 # Every target sets itself up: a fresh clone needs Python 3.11 or later with pip and venv, and nothing else.
 #
-#   make demo    the tour: record and replay a real run        make check   lint, types, layers, protos
-#   make test    all tests; ARGS="-k name" passes options on   make bench   the numbers, beside raw Postgres commits
-#   make test-million   what statements read where a million invocations are stored
-#   make chaos   work while processes are killed; SECONDS=600 SEED=1 PLANNERS=3
+#   make demo           the tour: records a pipeline and a flow on real data, and replays them
+#   make test           all tests; ARGS="-k name" passes options on
+#   make check          lint, types, layers, protos
+#   make setup          .venv alone; every target makes it where it is missing or out of date
+#
+#   make protos         generates sdk/dalsegno/v1 from protos/
+#   make lock           resolves the locks again; ARGS=--upgrade moves to the newest versions
+#   make clean          removes .venv, caches and build results
+#
+#   make bench          the figures, beside raw Postgres; ARGS="--only soak --size 100000" one part, at a size
+#   make bench-scale    all of them at full size: a quarter of an hour, and some gigabytes of disk
+#   make chaos          work while processes are killed; SECONDS=600 SEED=1 PLANNERS=3
+#   make test-million   what statements read where a million invocations are stored; some minutes
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -22,7 +31,7 @@ USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 .PHONY: help setup demo test test-million chaos check protos bench bench-scale lock clean
 
 help:
-	@sed -n 's/^#   //p' Makefile
+	@sed -n '/^SHELL/q; s/^# *//p' Makefile
 
 setup: $(INSTALLED)
 

@@ -228,7 +228,8 @@ def test_a_command_whose_reader_has_ended_ends_as_quietly_as_others_do(output: s
 
 @pytest.mark.parametrize("command", ["planner", "worker"])
 def test_a_process_that_is_started_announces_itself_as_the_one_document(command: str, tmp_path: Path) -> None:
-    arguments = {"planner": ["planner"], "worker": ["worker", "nowhere_to_be_found", "--address", NOBODY, *GIVEN]}[command]
+    worker = ["worker", "nowhere_to_be_found", "--address", NOBODY, *GIVEN]
+    arguments = {"planner": ["planner"], "worker": worker}[command]
     environment = {name: value for name, value in os.environ.items() if name != "DALSEGNO_DATABASE_URL"}
     done = subprocess.run(
         [sys.executable, "-m", "dalsegno.cli", *arguments, "--output", "json"],
