@@ -21,7 +21,7 @@ from dalsegno.v1.executor_service_pb2 import (
 )
 from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.dispatch.batch import Reported
-from dalsegno_planner.dispatch.commit import CommitLoop
+from dalsegno_planner.dispatch.commit import CommitLoop, Quantum
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
 from dalsegno_planner.dispatch.tasks import ClaimedTask
@@ -29,6 +29,7 @@ from dalsegno_planner.store.pool import prepare_connection
 from tests.store.ledger import ROUTES, Held, Ledger
 
 BACKEND = execution_pb2.FAILURE_ORIGIN_BACKEND
+QUANTUM = Quantum(reports=1_000, tasks=1_000)
 UNSTORABLE = "no \0 in text"
 
 
@@ -64,7 +65,7 @@ class Bench:
         self.sessions = Sessions()
         self.sessions.add(session)
         self._dsn = dsn
-        self.loop = CommitLoop(Lane.LIVE, self._connect, self.sessions, self.told, lambda: 1000)
+        self.loop = CommitLoop(Lane.LIVE, self._connect, self.sessions, self.told, lambda: QUANTUM)
 
     async def _connect(self) -> asyncpg.Connection[Any]:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, server_settings=DISPATCH_SETTINGS)
@@ -229,7 +230,7 @@ async def test_a_loop_that_ends_with_an_error_says_so(bench: Bench) -> None:
     async def fail() -> Any:
         raise RuntimeError("nobody foresaw this")
 
-    broken = CommitLoop(Lane.LIVE, fail, bench.sessions, bench.told, lambda: 1000)
+    broken = CommitLoop(Lane.LIVE, fail, bench.sessions, bench.told, lambda: QUANTUM)
     task = broken.start()
     bench.session.steps.offer(1, 0)
     broken.wake()
@@ -242,7 +243,7 @@ async def test_an_error_in_what_follows_from_a_commit_is_one_of_the_loop(bench: 
         def committed(self, *_: Any) -> None:
             raise RuntimeError("nobody can be told")
 
-    bench.loop = CommitLoop(Lane.LIVE, bench._connect, bench.sessions, Mute(), lambda: 1000)
+    bench.loop = CommitLoop(Lane.LIVE, bench._connect, bench.sessions, Mute(), lambda: QUANTUM)
     task = bench.loop.start()
     await bench.report(1, 0, completed=StepCompleted())
     await bench.acks(1)
