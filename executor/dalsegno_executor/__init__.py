@@ -19,7 +19,7 @@ module           what is there
 ``pacing``       how many tasks are fetched in advance
 ``attempts``     what a failed attempt is reported as
 ``worker``       ``dalsegno worker``: runners of a module or file
-``attach``       the stream process for a script that is a runner itself
+``script``       the stream process of a script that is a runner itself; ``attach`` starts it
 ``runner``       the runner's side: no gRPC in here
 ===============  =====================================================================================
 """

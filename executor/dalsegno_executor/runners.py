@@ -13,8 +13,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dalsegno.grpc_polling import environment_of_others
-
 _SOCKET_BUFFER = 4 * 1024 * 1024
 
 
@@ -49,7 +47,6 @@ class RunnerProcess:
                 ],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
-                env=environment_of_others(),
                 process_group=0,
             )
         self.socket = ours

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dalsegno.grpc_polling  # noqa: F401  before anything that imports grpc
-
-# isort: split
 import argparse
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -152,7 +148,3 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         say(str(error))
         return USAGE
-
-
-if __name__ == "__main__":
-    sys.exit(run())

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import dalsegno.grpc_polling  # noqa: F401  before grpc, so that it polls as the planner's does
-
-# isort: split
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,7 @@ import asyncpg
 import grpc.aio
 import uvloop
 
+from dalsegno.grpc_polling import LIGHTER_POLLER
 from tests.benchmarks.figures import Figure, Unit
 from tests.benchmarks.processes import ROOT
 from tests.benchmarks.samples import Samples
@@ -39,6 +38,7 @@ def bare_step(session: Session) -> Iterator[Figure]:
         side = subprocess.Popen(
             [sys.executable, "-m", "tests.benchmarks.bare_step", session.engine.database_url, socket],
             cwd=ROOT,
+            env=dict([LIGHTER_POLLER]) | os.environ,  # it polls as the planner does
             stdout=subprocess.PIPE,
         )
         try:
