@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,14 +14,7 @@ from dalsegno_planner.store.replay_marks import FEW
 from dalsegno_planner.store.replay_needs import NeededObject
 from dalsegno_planner.store.replay_plan import make_plan
 from dalsegno_planner.store.replay_request import ReplayRequest
-from tests.store.graphs import CHANGED, MODULE, PROJECT, RECORDED, Database, Recorded, connect, payload, plan, record
-
-
-@pytest.fixture
-async def connection(database: str) -> AsyncIterator[Database]:
-    opened = await connect(database)
-    yield opened
-    await opened.close()
+from tests.store.graphs import CHANGED, MODULE, PROJECT, RECORDED, Database, Recorded, payload, plan, record
 
 
 def asking(source: Execution, *selectors: str) -> ReplayRequest:

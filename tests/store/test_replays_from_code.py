@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -19,7 +19,6 @@ from tests.store.graphs import (
     RECORDED,
     Database,
     Recorded,
-    connect,
     finish,
     own_rows,
     payload,
@@ -29,14 +28,6 @@ from tests.store.graphs import (
     tasks,
     value_of,
 )
-
-
-@pytest.fixture
-async def connection(database: str) -> AsyncIterator[Database]:
-    opened = await connect(database)
-    yield opened
-    await opened.close()
-
 
 WAS = [Recorded("load"), Recorded("fit", takes=["load"]), Recorded("test", takes=["fit"])]
 

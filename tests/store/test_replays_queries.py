@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from dalsegno_planner.core.plan import Mode
 from dalsegno_planner.store.replay_plan import make_plan, plan_of_few
 from dalsegno_planner.store.replay_request import ReplayRequest
 from dalsegno_planner.store.sql import load
-from tests.store.graphs import Database, Recorded, connect, plan, record, replay
+from tests.store.graphs import Database, Recorded, plan, record, replay
 from tests.store.scale import looking
 
 REPLAYS, GRAPH = load("replays"), load("graph")
@@ -38,11 +38,9 @@ LOOK_UPS = (
 
 
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[Database]:
-    opened = await connect(database)
-    await opened.execute("SELECT begin_marks()")
-    yield opened
-    await opened.close()
+async def connection(connection: Database) -> Database:
+    await connection.execute("SELECT begin_marks()")
+    return connection
 
 
 @pytest.mark.parametrize("module", ["graph", "replays"])
