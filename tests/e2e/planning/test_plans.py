@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import UUID
 
 import pytest
 
-from dalsegno import Client, Execution, flow, pipeline, step, wait
+from dalsegno import Client, Execution, flow, step
 from dalsegno.client.plans import Plan, RootReason
 from dalsegno.errors import DalsegnoError, ExecutionError, StateError, UsageError
 from tests.e2e.oracle.tables import Tables
-from tests.e2e.planning.programs import IDS, RESULT, breaking, fan, fan_flow, ran
+from tests.e2e.planning.plans import ids, reasons, replayed
+from tests.e2e.planning.programs import IDS, RESULT, breaking, fan
 
 OLD = "0" * 64
 """The digest of code that nobody has any more."""
-
-
-def ids(entries: Any) -> list[str]:
-    return [one.invocation_id for one in entries]
-
-
-def reasons(plan: Plan) -> dict[str, list[tuple[RootReason, str]]]:
-    return {one.invocation_id: [(reason.kind, reason.cause) for reason in one.reasons] for one in plan.roots}
-
-
-def replayed(client: Client, source: Execution, **request: Any) -> Execution:
-    """A replay that does what its plan says, and nothing else in a pipeline."""
-    plan = client.executions.plan(source, **request)
-    ran.clear()
-    replay = client.executions.wait(client.executions.replay(source, expect_plan=plan.digest, **request), 60)
-    names = {one.invocation_id: one.name for one in replay.checkpoints}
-    assert sorted(ran) == sorted(names[one] for one in ids(plan.affected))
-    assert {one.invocation_id for one in replay.checkpoints if one.status == "reused"} == set(ids(plan.reused))
-    return replay
 
 
 DOWNSTREAM = {
@@ -137,45 +114,6 @@ def test_each_mode_re_executes_what_the_table_says(client: Client, run: Executio
     assert replayed(client, run, **request).result == RESULT
 
 
-@pytest.mark.semantics("3", "Modes, exactly one per request, chosen by presence and not by truth")
-@pytest.mark.parametrize(
-    "modes",
-    [
-        {"from_": "load", "skip": []},
-        {"from_": [], "skip_successful_steps": True},
-        {"skip": [], "skip_successful_steps": True},
-    ],
-)
-def test_two_modes_are_refused_and_so_is_one_that_names_nothing(
-    client: Client, run: Execution, modes: dict[str, Any]
-) -> None:
-    with pytest.raises(UsageError, match="exclude each other"):
-        client.executions.plan(run, **modes)
-    with pytest.raises(UsageError, match="no invocation is named"):
-        client.executions.plan(run, from_=[])
-
-
-@pytest.mark.semantics(
-    "3", "A step can be skipped only if everything upstream of it is skipped too, and only if it succeeded"
-)
-@pytest.mark.semantics("3", "one that makes a root of a step that is also in skip is UsageError")
-def test_what_cannot_be_skipped_is_named_with_why(client: Client, run: Execution) -> None:
-    with pytest.raises(UsageError) as refused:
-        client.executions.plan(
-            run,
-            skip=["load", "work", "own", "gather_2", "clean"],
-            overrides={"checkpoint.load": [1]},
-            step_input_overrides={"own": {"by": 5}},
-        )
-    for why in (
-        "work cannot be skipped: it must re-execute, because it takes an output that 'checkpoint.load' overrides",
-        "own cannot be skipped: it must re-execute, because one of its inputs is overridden",
-        "gather_2 cannot be skipped: it comes after work_2, which is not skipped",
-    ):
-        assert why in str(refused.value)
-    assert "clean cannot" not in str(refused.value)
-
-
 @pytest.mark.semantics("3", "only if it succeeded in the source", "each invocation that did not complete in the source")
 def test_what_failed_has_nothing_to_reuse_unless_it_is_overridden(client: Client) -> None:
     with pytest.raises(ExecutionError) as failed:
@@ -218,76 +156,6 @@ def test_a_root_has_all_its_reasons_and_what_is_reused_the_call_that_supplies_it
     }
 
 
-@pytest.mark.semantics(
-    "3", "The plan is computed and fully validated before anything is created, values are uploaded after"
-)
-@pytest.mark.semantics("3", "All problems of a request come in one error.", "A refused replay leaves no trace.")
-@pytest.mark.parametrize("how", ["executions.replay", "executions.plan", "from code"])
-def test_all_problems_come_in_one_error_and_nothing_is_left(
-    client: Client, tables: Tables, run: Execution, how: str
-) -> None:
-    before, stored = tables.counts(), objects(client)
-    request: dict[str, Any] = {
-        "overrides": {
-            "foo": 1, "wait.x": 2, "checkpoint.": 3, "checkpoint.lod": 4, "checkpoint.clean": "x", "checkpoint.pair": 5,
-            "checkpoint.load": ["x" * 100_000],
-        },
-        "step_input_overrides": {"wrk": {"by": 1}, "work": {"bye": 1, "by": "two", "xs": UUID(int=5)}},
-        "on_stale": "never",
-    }  # fmt: skip
-    inputs = {"pth": "x", "by": "fast", "label": "y" * 100_000}
-    selectors = ["wokr", "work", " "]
-    if how == "from code" and run.kind == "pipeline":
-        request = {"step_input_overrides": request["step_input_overrides"]}
-    asked: dict[str, Callable[[], object]] = {
-        "executions.replay": lambda: client.executions.replay(run, from_=selectors, inputs=inputs, **request),
-        "executions.plan": lambda: client.executions.plan(run, from_=selectors, inputs=inputs, **request),
-        "flow from code": lambda: fan_flow.replay(run.exec_id, from_=selectors, inputs=inputs, **request),
-        "pipeline from code": lambda: fan.replay(pipeline_run=run, skip=selectors, input_overrides=inputs, **request),
-    }
-    with pytest.raises(UsageError) as refused:
-        asked[f"{run.kind} {how}" if how == "from code" else how]()
-    told = str(refused.value)
-    common = [
-        "did you mean 'work'", "names nothing", "did you mean 'path'", "has no input 'bye'", "'two'",
-        f"no artifact has the ID {UUID(int=5)}",
-        "by",
-    ]  # fmt: skip
-    more = [
-        "write 'checkpoint.foo'", "waits cannot be overridden", "a selector is missing", "did you mean 'load'",
-        "pair has several outputs", "'work' is ambiguous", "'never' is none of",
-    ]  # fmt: skip
-    if run.kind == "pipeline":
-        more.append("no invocation takes the output of clean")
-    for part in common + (more if "overrides" in request else ["work cannot be skipped: it comes after load"]):
-        assert part in told, part
-    assert (tables.counts(), objects(client)) == (before, stored)
-    assert not ran
-
-
-@pytest.mark.semantics("3", "All problems of a request come in one error.", "skip=[…] / steps_to_skip")
-def test_problems_of_a_run_configuration_come_in_one_error(client: Client, pipeline_run: Execution) -> None:
-    configuration = {
-        "steps_to_skp": [],
-        "steps_to_skip": ["laod"],
-        "parameters": {"pth": 1},
-        "step_input_overrides": {"own": {"b": 1}},
-    }
-    with pytest.raises(UsageError) as refused:
-        client.replay_pipeline_run(pipeline_run.name, configuration)
-    for part in ("did you mean 'steps_to_skip'", "did you mean 'load'", "did you mean 'path'", "did you mean 'by'"):
-        assert part in str(refused.value)
-    skipped = client.replay_pipeline_run(pipeline_run.name, {"steps_to_skip": ["load", "all:work"]})
-    statuses = {one.invocation_id: one.status for one in client.executions.wait(skipped, 60).checkpoints}
-    assert [one for one, status in statuses.items() if status == "reused"] == ["load", "work", "work_2", "own"]
-
-
-def objects(client: Client) -> int:
-    """How many objects are in the store."""
-    folder = Path(urlsplit(client.reach.storage.limits.url).path)
-    return sum(1 for _ in folder.rglob("blobs/*/*"))
-
-
 @pytest.mark.semantics("3", "executions.plan(...) takes what replay takes and returns the plan: .roots (with .reasons)")
 def test_a_plan_of_a_large_graph_is_counted_and_read_page_by_page(
     client: Client, tables: Tables, monkeypatch: pytest.MonkeyPatch
@@ -326,122 +194,6 @@ def test_a_plan_of_a_large_graph_is_counted_and_read_page_by_page(
     assert (plan.waits, plan.warnings) == ((), ())
     assert len(plan.digest) == 64
     assert tables.counts() == before
-
-
-@step
-def fact(n: int) -> int:
-    ran.append("fact")
-    return n
-
-
-@flow
-def asking(n: int) -> Any:
-    known = fact(n)
-    return known, wait(name="go", schema=int), wait(name="sure", schema=bool)
-
-
-def waiting(client: Client, execution: object) -> Execution:
-    while (found := client.executions.get(execution)).status != "waiting":
-        try:
-            client.executions.wait(execution, 0.02)
-        except TimeoutError:
-            continue
-    return found
-
-
-@pytest.mark.semantics("3", ".waits that will be asked again")
-@pytest.mark.semantics(
-    "3", "A running source is refused (StateError); completed, failed, cancelled and waiting ones can be"
-)
-def test_waiting_cancelled_and_completed_sources_can_be_replayed_and_their_waits_are_asked_again(
-    client: Client,
-) -> None:
-    first, second = (waiting(client, asking.run(one)) for one in (1, 2))
-    assert ids(client.executions.plan(first, from_="fact").waits) == ["go"]
-    replay = waiting(client, client.executions.replay(first, from_="fact"))
-    for run in (first, replay):
-        client.executions.input(run, wait="go", value=int(run.inputs["n"]) + 40)
-        waiting(client, run)
-        client.executions.input(run, wait="sure", value=True)
-        assert client.executions.wait(run, 60).result == (1, 41, True)
-    assert ids(client.executions.plan(first, from_="fact").waits) == ["go", "sure"]
-    client.executions.cancel(second.exec_id)
-    assert client.executions.wait(second, 60).status == "cancelled"
-    assert ids(client.executions.plan(second, from_="fact").affected) == ["fact"]
-
-
-def test_a_running_source_is_refused(client: Client) -> None:
-    """It says what to do."""
-    started, go_on = threading.Event(), threading.Event()
-    _held[:] = [started, go_on]
-    run = holding.run()
-    assert started.wait(60)
-    try:
-        for ask in (client.executions.plan, client.executions.replay):
-            with pytest.raises(StateError, match=r"is running; wait until it has ended, or cancel it"):
-                ask(run.exec_id, from_="held")
-    finally:
-        go_on.set()
-    run.wait(60)
-    assert ids(client.executions.plan(run.exec_id, from_="held").affected) == ["held"]
-
-
-_held: list[Any] = []
-
-
-@step
-def held() -> int:
-    started, go_on = _held
-    started.set()
-    go_on.wait(60)
-    return 1
-
-
-@flow
-def holding() -> int:
-    return held()
-
-
-_mended: list[bool] = []
-
-
-@step
-def flaky() -> str:
-    if not _mended:
-        raise ValueError("not yet")
-    return "mended"
-
-
-@step
-def after_flaky(text: str) -> str:
-    return text
-
-
-@pipeline
-def retried() -> str:
-    return after_flaky(flaky())
-
-
-@pytest.mark.semantics("3", "What a source gets afterwards (an answer, a retry) does not change a replay made before.")
-def test_a_retry_of_the_source_does_not_change_a_replay(client: Client) -> None:
-    _mended.clear()
-    with pytest.raises(ExecutionError) as failed:
-        retried()
-    source = client.executions.get(failed.value.exec_id)
-    replay = client.executions.wait(client.executions.replay(source, overrides={"checkpoint.flaky": "override"}), 60)
-    again = client.executions.wait(client.executions.replay(source, from_="flaky"), 60)
-    before = [(one.invocation_id, one.status, one.call_id) for run in (replay, again) for one in run.checkpoints]
-    _mended.append(True)
-    client.executions.retry(source.exec_id)
-    assert client.executions.wait(source, 60).result == "mended"
-    replay, again = (client.executions.get(run.exec_id) for run in (replay, again))
-    assert (replay.result, again.status) == ("override", "failed")
-    assert [
-        (one.invocation_id, one.status, one.call_id) for run in (replay, again) for one in run.checkpoints
-    ] == before
-    with pytest.raises(UsageError, match="did not succeed"):
-        client.executions.plan(replay, skip=["flaky"])
-    assert ids(client.executions.plan(source, skip=["flaky"]).reused) == ["flaky"]
 
 
 @pytest.mark.semantics(
