@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -81,11 +82,9 @@ async def test_a_value_that_does_not_come_from_the_inputs_is_found(recorded: Rec
 
 
 @pytest.mark.parametrize("other", [{"epoch": 2}, {"attempt": 2}, {"output": None}, {"execution": str(UUID(int=1))}])
-async def test_a_result_of_another_run_than_its_token_names_is_found(
-    recorded: Recorded, other: dict[str, object]
-) -> None:
+async def test_a_result_of_another_run_than_its_token_names_is_found(recorded: Recorded, other: dict[str, Any]) -> None:
     """What ran after it was fenced, and was counted, has another token than the one that was accepted."""
-    found = await recorded.found(replace(recorded.run, **other))  # type: ignore[arg-type]
+    found = await recorded.found(replace(recorded.run, **other))
     assert "did not return this value" in " ".join(found)
 
 

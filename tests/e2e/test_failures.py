@@ -172,7 +172,8 @@ def test_what_is_cancelled_is_told_and_tidies_up(served: Place, flow: Flow[..., 
         assert handle.execution.checkpoints["sleeps"].status is InvocationState.CANCELLED
         assert run(served, code.asking).result == runner
     execution = handle.execution
-    assert (execution.status, execution.failure.message) == (  # type: ignore[union-attr]
+    assert execution.failure is not None
+    assert (execution.status, execution.failure.message) == (
         ExecutionState.CANCELLED,
         "cancelled: not needed",
     )
@@ -200,8 +201,8 @@ def test_an_execution_ends_at_its_deadline(served: Place) -> None:
     assert handle.execution.deadline is not None
     assert tidied.read_text() == "True"
     executions = served.client.executions
-    for given, expected in (({}, 1.0), ({"timeout": 77}, 77.0)):
-        replay = executions.replay(handle.exec_id, **given)  # type: ignore[arg-type]
+    for timeout, expected in ((None, 1.0), (77, 77.0)):
+        replay = executions.replay(handle.exec_id, timeout=timeout)
         assert replay.timeout == expected
         executions.cancel(replay.exec_id)
 

@@ -27,6 +27,7 @@ from dalsegno.v1.execution_service_pb2 import (
 )
 from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from dalsegno.v1.log_service_pb2_grpc import LogServiceStub
+from dalsegno.v1.replay_service_pb2 import ReplaySpec, SelectorList
 from dalsegno.v1.replay_service_pb2_grpc import ReplayServiceStub
 from dalsegno.v1.value_pb2 import Binding, Inputs, OutputRef, Payload, Value
 from dalsegno.v1.wait_service_pb2_grpc import WaitServiceStub
@@ -163,6 +164,12 @@ def step(invocation_id: str, *, after: Iterable[int] = (), outputs: Iterable[str
         after=after,
         options=StepOptions(outputs=outputs),
     )
+
+
+def replay_from(execution: str, *selectors: str, **more: Any) -> ReplaySpec:
+    """A replay from some steps."""
+    named: dict[str, Any] = {"from": SelectorList(selectors=selectors)}  # a word of Python's own
+    return ReplaySpec(execution=execution, **named, **more)
 
 
 def output(number: int, name: str = "output") -> Binding:

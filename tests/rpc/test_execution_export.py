@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import grpc
@@ -41,17 +42,17 @@ from dalsegno.v1.wait_service_pb2 import WAIT_STATE_ANSWERED, WAIT_STATE_TIMED_O
 from dalsegno_planner.core.ids import call_id
 from dalsegno_planner.store.pool import Connection
 from tests.rpc.recording import complete, set_state
-from tests.rpc.serving import Serving, json_payload, json_value, output, pipeline_header, plain, step, told
+from tests.rpc.serving import Serving, json_payload, json_value, output, pipeline_header, plain, replay_from, step, told
 
 DIGEST = "ab" * 32
 
 
-def done(spec: StepSpec, *results: object, **fields: object) -> ImportedStep:
+def done(spec: StepSpec, *results: object, **fields: Any) -> ImportedStep:
     names = list(spec.options.outputs) or ["output"]
     outputs = Outputs(
         outputs=[Output(name=name, payload=json_payload(result)) for name, result in zip(names, results, strict=False)]
     )
-    return ImportedStep(step=spec, outputs=outputs, **fields)  # type: ignore[arg-type]
+    return ImportedStep(step=spec, outputs=outputs, **fields)
 
 
 def moment(second: int) -> Timestamp:
@@ -294,7 +295,7 @@ async def test_an_imported_call_is_shown_as_reused_from_where_its_record_says(pl
     assert [one.call_id for one in listed.invocations] == own
 
     # What is reused of it is reused from it: it has the outputs.
-    spec = ReplaySpec(execution=imported.id, **{"from": SelectorList(selectors=["fit"])})  # type: ignore[arg-type]
+    spec = replay_from(imported.id, "fit")
     replay = (await planner.replays.Create(ReplayServiceCreateRequest(spec=spec))).execution
     listed = await planner.executions.ListInvocations(ExecutionServiceListInvocationsRequest(execution=replay.id))
     assert (listed.invocations[0].call_id, listed.invocations[0].original_call_id) == (own[0], own[0])
@@ -347,7 +348,7 @@ async def test_a_single_step_is_exported_alone_with_the_values_that_it_took(
     pair = Binding(list=BindingList(items=[output(1), plain(5), Binding(flow_input="n")]))
     steps = [done(step("load"), 7), done(step("fit", x=output(1), y=pair), 8), done(step("test", x=output(2)), 9)]
     source = await record(planner, PIPELINE, steps, returns=output(3))
-    spec = ReplaySpec(execution=source.id, **{"from": SelectorList(selectors=["fit"])})  # type: ignore[arg-type]
+    spec = replay_from(source.id, "fit")
     alone = (await planner.replays.Create(ReplayServiceCreateRequest(spec=spec, single_step=True))).execution
     await complete(connection, alone.id, 2, 80)
     await set_state(connection, alone.id, "completed")

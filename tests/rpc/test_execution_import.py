@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -30,17 +31,17 @@ from dalsegno_planner.store.pool import Connection
 from tests.rpc.serving import Serving, json_payload, json_value, output, plain, step, told
 
 
-def header(**fields: object) -> ImportHeader:
+def header(**fields: Any) -> ImportHeader:
     given: dict[str, object] = {"definition": DefinitionRef(name="rnaseq"), "kind": DEFINITION_KIND_PIPELINE}
-    return ImportHeader(**{**given, **fields})  # type: ignore[arg-type]
+    return ImportHeader(**{**given, **fields})
 
 
-def done(spec: StepSpec, *results: object, **fields: object) -> ImportedStep:
+def done(spec: StepSpec, *results: object, **fields: Any) -> ImportedStep:
     names = list(spec.options.outputs) or ["output"]
     outputs = Outputs(
         outputs=[Output(name=name, payload=json_payload(result)) for name, result in zip(names, results, strict=False)]
     )
-    return ImportedStep(step=spec, outputs=outputs, **fields)  # type: ignore[arg-type]
+    return ImportedStep(step=spec, outputs=outputs, **fields)
 
 
 async def record(planner: Serving, head: ImportHeader, *batches: Iterable[ImportedStep]) -> Execution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
@@ -105,8 +106,8 @@ async def test_executions_are_listed_in_pages_the_newest_first(planner: Serving,
     await set_state(connection, started[1].id, "failed")
     await planner.start(pipeline_header(project="other"), [step("a")])
 
-    async def count(**only: object) -> int:
-        return len((await planner.executions.List(ExecutionServiceListRequest(**only))).executions)  # type: ignore[arg-type]
+    async def count(**only: Any) -> int:
+        return len((await planner.executions.List(ExecutionServiceListRequest(**only))).executions)
 
     assert await count() == 6
     assert await count(project="other") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import grpc
@@ -239,13 +240,13 @@ async def test_the_order_of_messages_is_checked(planner: Serving) -> None:
         assert told(error.value).reason == reason
 
 
-async def test_values_above_the_limits(database: str, tmp_path: pytest.TempPathFactory) -> None:
-    async with serving(database, tmp_path, inline_limit=100, payload_limit=1_000) as planner:  # type: ignore[arg-type]
+async def test_values_above_the_limits(database: str, tmp_path: Path) -> None:
+    async with serving(database, tmp_path, inline_limit=100, payload_limit=1_000) as planner:
         large, larger = "x" * 500, "x" * 2_000
         execution = await planner.start(flow_header(inputs={"x": json_value(large)}))
         stored = execution.inputs.values["x"]
         assert stored.WhichOneof("content") == "object_key"
-        assert (tmp_path / "objects" / stored.object_key).read_text() == f'"{large}"'  # type: ignore[operator]
+        assert (tmp_path / "objects" / stored.object_key).read_text() == f'"{large}"'
         graph = await planner.start(pipeline_header(), [step("a", x=plain(large))])
         listed = await planner.executions.ListInvocations(ExecutionServiceListInvocationsRequest(execution=graph.id))
         assert listed.invocations[0].inputs.bindings["x"].value.object_key == stored.object_key

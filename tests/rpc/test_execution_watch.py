@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
@@ -24,8 +25,8 @@ from tests.rpc.serving import Serving, flow_header, output, pipeline_header, ser
 Response = ExecutionServiceWatchResponse
 
 
-async def watched(planner: Serving, execution: str, **options: object) -> list[Response]:
-    request = ExecutionServiceWatchRequest(execution=execution, **options)  # type: ignore[arg-type]
+async def watched(planner: Serving, execution: str, **options: Any) -> list[Response]:
+    request = ExecutionServiceWatchRequest(execution=execution, **options)
     return [response async for response in planner.executions.Watch(request)]
 
 

@@ -26,7 +26,7 @@ from dalsegno.v1.wait_service_pb2 import (
 from dalsegno_planner.store.pool import Connection
 from tests.rpc.recording import ask, set_state
 from tests.rpc.scripted_worker import FLOW, ScriptedWorker, scripted_worker
-from tests.rpc.serving import Serving, flow_header, output, pipeline_header, serving, step, told
+from tests.rpc.serving import Serving, flow_header, output, pipeline_header, replay_from, serving, step, told
 
 RUNNING = execution_pb2.EXECUTION_STATE_RUNNING
 COMPLETED = execution_pb2.EXECUTION_STATE_COMPLETED
@@ -339,9 +339,8 @@ async def test_replays_of_a_replay_that_is_retried_do_not_change(planner: Servin
     lost_plot = executor_service_pb2.TaskFailed(failure=_failure("fit"), not_reached=[3])
 
     async def replay_that_fails(worker: ScriptedWorker, of: str) -> str:
-        spec = ReplaySpec(execution=of)
-        getattr(spec, "from").selectors.append("fit")
-        replay = (await planner.replays.Create(ReplayServiceCreateRequest(spec=spec))).execution
+        request = ReplayServiceCreateRequest(spec=replay_from(of, "fit"))
+        replay = (await planner.replays.Create(request)).execution
         body = await _body(worker)
         await _reported(worker, body, _call(2, "fit", failed=bad))
         await worker.ack(worker.report(body.token, failed=lost_plot))

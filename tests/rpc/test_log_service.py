@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
@@ -26,17 +27,17 @@ async def execution(planner: Serving) -> Execution:
     return await planner.start(pipeline_header(), [step("work"), step("work_2")])
 
 
-def written(token: TaskToken, text: str, second: int, **fields: object) -> WrittenLine:
+def written(token: TaskToken, text: str, second: int, **fields: Any) -> WrittenLine:
     given = {"number": token.number, "invocation_id": "work", "attempt": 1, "level": "stdout", **fields}
-    return WrittenLine(token=token, line=LogLine(time=Timestamp(seconds=second), text=text, **given))  # type: ignore[arg-type]
+    return WrittenLine(token=token, line=LogLine(time=Timestamp(seconds=second), text=text, **given))
 
 
 def write(worker: ScriptedWorker, *lines: WrittenLine) -> None:
     worker.send(log_lines=LogLines(lines=lines))
 
 
-async def listed(planner: Serving, execution: str, **fields: object) -> list[str]:
-    response = await planner.logs.List(LogServiceListRequest(execution=execution, **fields))  # type: ignore[arg-type]
+async def listed(planner: Serving, execution: str, **fields: Any) -> list[str]:
+    response = await planner.logs.List(LogServiceListRequest(execution=execution, **fields))
     return [line.text for line in response.lines]
 
 
@@ -110,9 +111,9 @@ async def test_pages_are_bounded_in_bytes(planner: Serving, execution: Execution
 
 
 async def test_what_is_refused(planner: Serving, execution: Execution) -> None:
-    async def refused(**fields: object) -> tuple[grpc.StatusCode, str]:
+    async def refused(**fields: Any) -> tuple[grpc.StatusCode, str]:
         with pytest.raises(aio.AioRpcError) as error:
-            await listed(planner, **fields)  # type: ignore[arg-type]
+            await listed(planner, **fields)
         return error.value.code(), told(error.value).reason
 
     assert await refused(execution=str(uuid4())) == (grpc.StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND")

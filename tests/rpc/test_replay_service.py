@@ -28,7 +28,7 @@ from dalsegno.v1.value_pb2 import Binding, Outputs, Payload, Value
 from dalsegno_planner.core.ids import artifact_id
 from dalsegno_planner.store.objects import Objects
 from tests.rpc.recording import complete, set_state
-from tests.rpc.serving import Serving, json_value, output, pipeline_header, plain, step, told
+from tests.rpc.serving import Serving, json_value, output, pipeline_header, plain, replay_from, step, told
 
 Database = asyncpg.Connection
 
@@ -49,12 +49,12 @@ async def finished(planner: Serving, connection: Database) -> Execution:
     return started
 
 
-def spec(source: Execution, **more: object) -> ReplaySpec:
-    return ReplaySpec(execution=source.id, **more)  # type: ignore[arg-type]
+def spec(source: Execution, **more: Any) -> ReplaySpec:
+    return ReplaySpec(execution=source.id, **more)
 
 
-def from_(source: Execution, *selectors: str, **more: object) -> ReplaySpec:
-    return spec(source, **{"from": SelectorList(selectors=selectors)}, **more)
+def from_(source: Execution, *selectors: str, **more: Any) -> ReplaySpec:
+    return replay_from(source.id, *selectors, **more)
 
 
 async def refused(call: aio.UnaryUnaryCall[Any, Any]) -> aio.AioRpcError:
@@ -214,9 +214,9 @@ async def test_values_and_ids_that_are_none_are_refused(planner: Serving, connec
     assert told(await refused(planner.replays.Create(request))).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def todays(*steps: StepSpec, **more: object) -> messages.CodeVersion:
+def todays(*steps: StepSpec, **more: Any) -> messages.CodeVersion:
     definition = DefinitionRef(module="training", name="training")
-    return messages.CodeVersion(definition=definition, steps=StepSpecs(steps=steps).steps, **more)  # type: ignore[arg-type]
+    return messages.CodeVersion(definition=definition, steps=StepSpecs(steps=steps).steps, **more)
 
 
 async def test_today_s_graph_replaces_the_recorded_one(planner: Serving, connection: Database) -> None:

@@ -168,4 +168,5 @@ def parts(plan: dict[str, object]) -> list[float]:
 
 def parsed(document: object) -> list[dict[str, dict[str, object]]]:
     assert isinstance(document, str)
-    return json.loads(document)  # type: ignore[no-any-return]
+    plans: list[dict[str, dict[str, object]]] = json.loads(document)
+    return plans

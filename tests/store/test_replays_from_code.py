@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -70,13 +71,13 @@ def _row(step: Recorded, numbers: dict[str, int]) -> InvocationRow:
 
 
 def today(
-    source: Execution, steps: Sequence[Recorded], skip: Sequence[str] | None = None, **more: object
+    source: Execution, steps: Sequence[Recorded], skip: Sequence[str] | None = None, **more: Any
 ) -> ReplayRequest:
     if skip is not None:
         more |= {"mode": Mode.SKIP, "selectors": skip}
     result = Binding(output=OutputRef(number=len(steps), output="output")).SerializeToString()
     code = TodaysCode("m", "training", steps=graph(*steps), result=result)
-    return ReplayRequest(str(source.id), code=code, **more)  # type: ignore[arg-type]
+    return ReplayRequest(str(source.id), code=code, **more)
 
 
 async def differences(connection: Database, request: ReplayRequest) -> list[str]:

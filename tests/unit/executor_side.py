@@ -16,6 +16,7 @@ from dalsegno.v1.executor_service_pb2 import (
     RECORDED_CALL_ACTION_REUSE,
     Ack,
     Acks,
+    AckStatus,
     BodyTask,
     Call,
     ExecutorServiceWorkRequest,
@@ -159,9 +160,9 @@ class RunnerTalk:
             self._reports.extend(self.expect("reports").reports.reports)
         return self._reports.popleft()
 
-    def ack(self, report: Report, status: int = ACK_STATUS_DURABLE) -> None:
+    def ack(self, report: Report, status: AckStatus.ValueType = ACK_STATUS_DURABLE) -> None:
         """Answer a report."""
-        self.tell(acks=Acks(acks=[Ack(report_id=report.report_id, status=status, reason="told so")]))  # type: ignore[arg-type]
+        self.tell(acks=Acks(acks=[Ack(report_id=report.report_id, status=status, reason="told so")]))
 
     def resolve(self, body: TaskToken, number: int, value: object) -> None:
         """Send the outcome of a submitted call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -19,8 +20,8 @@ from tests.benchmarks.samples import Samples
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def _figure(value: float, unit: Unit = Unit.MILLISECONDS, **more: object) -> Figure:
-    return Figure("something", unit, Samples.of([value]), **more)  # type: ignore[arg-type]
+def _figure(value: float, unit: Unit = Unit.MILLISECONDS, **more: Any) -> Figure:
+    return Figure("something", unit, Samples.of([value]), **more)
 
 
 @pytest.mark.parametrize(

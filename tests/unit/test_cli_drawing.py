@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -30,8 +31,8 @@ def drawn(renderable: RenderableType, width: int = 80) -> list[str]:
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
-def execution(**changes: object) -> ExecutionView:
-    values: dict[str, object] = {
+def execution(**changes: Any) -> ExecutionView:
+    values: dict[str, Any] = {
         "exec_id": EXEC_ID,
         "name": "brisk-otter-12",
         "flow": "digits",
@@ -41,7 +42,7 @@ def execution(**changes: object) -> ExecutionView:
         "finished_at": NOW - timedelta(seconds=88.5),
         "step_count": 2,
     }
-    return ExecutionView(**(values | changes))  # type: ignore[arg-type]
+    return ExecutionView(**(values | changes))
 
 
 STEPS = (

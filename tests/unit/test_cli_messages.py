@@ -25,7 +25,7 @@ from dalsegno.v1 import definition_pb2, execution_pb2, value_pb2, wait_service_p
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
-def _execution(**fields: object) -> execution_pb2.Execution:
+def _execution(**fields: Any) -> execution_pb2.Execution:
     message = execution_pb2.Execution(
         id="e1",
         name="brisk-otter",
@@ -33,7 +33,7 @@ def _execution(**fields: object) -> execution_pb2.Execution:
         kind=definition_pb2.DEFINITION_KIND_PIPELINE,
         state=execution_pb2.EXECUTION_STATE_FAILED,
         invocation_count=2,
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
     message.created_at.FromDatetime(NOW)
     message.inputs.values["rate"].CopyFrom(value_pb2.Payload(codec="json", inline=b"0.1"))

@@ -6,13 +6,16 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from dalsegno.v1.definition_pb2 import DEFINITION_KIND_STEP, Definition, StepOptions
 from dalsegno.v1.execution_pb2 import LANE_BULK
 from dalsegno.v1.executor_service_pb2 import (
+    ACK_STATUS_DURABLE,
     Ack,
+    Acks,
     Announce,
     BodyTask,
     Call,
@@ -77,8 +80,8 @@ class ScriptedRunner:
         await self.say(credit=self._capacity)
         await self._office.until(lambda: self.seen.ready)
 
-    async def say(self, **message: object) -> None:
-        data = frame(ExecutorServiceWorkRequest(**message))  # type: ignore[arg-type]
+    async def say(self, **message: Any) -> None:
+        data = frame(ExecutorServiceWorkRequest(**message))
         await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
     async def report(self, *reports: Report) -> None:
@@ -280,7 +283,9 @@ async def test_a_script_cannot_be_killed_but_its_overdue_step_fails(office: Offi
     office.supervisor.look(time.monotonic() + 2)
     [report] = (await office.says("reports")).reports.reports
     assert report.failed.failure.exception_type == "builtins:TimeoutError"
-    office.session.receive(ExecutorServiceWorkResponse(acks={"acks": [Ack(report_id=report.report_id, status=1)]}))  # type: ignore[arg-type]
+    office.session.receive(
+        ExecutorServiceWorkResponse(acks=Acks(acks=[Ack(report_id=report.report_id, status=ACK_STATUS_DURABLE)]))
+    )
     assert office.session.settled
     await runner.report(completed(1))
     office.give(step(2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dalsegno.v1.definition_pb2 import DEFINITION_KIND_STEP, Definition
@@ -77,8 +79,8 @@ class Conversation:
         self.events = self.tell(welcome=Welcome(lost=lost))
         return hello
 
-    def tell(self, **message: object) -> list[Event]:
-        return self.session.receive(ExecutorServiceWorkResponse(**message))  # type: ignore[arg-type]
+    def tell(self, **message: Any) -> list[Event]:
+        return self.session.receive(ExecutorServiceWorkResponse(**message))
 
     def give(self, *tasks: Task) -> list[Event]:
         return self.tell(tasks=Tasks(tasks=tasks))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -36,10 +37,10 @@ def output(number: int, text: str = "") -> Fingerprint:
     return Fingerprint(text.encode(), bool(text), frozenset({(number, "output")}))
 
 
-def recorded(number: int, name: str, action: Action = Action.REUSE, **fields: object) -> Recorded:
+def recorded(number: int, name: str, action: Action = Action.REUSE, **fields: Any) -> Recorded:
     """A recorded step whose position is its number."""
     call = Recorded(number, number, CallKind.STEP, name, name, action, {})
-    return call._replace(**fields)  # type: ignore[arg-type]
+    return call._replace(**fields)
 
 
 def made(name: str, **inputs: Fingerprint) -> Made:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dalsegno_planner.core.overrides import Overridable, check_names, check_overridable, parse_override_key
@@ -38,14 +40,14 @@ def test_checkpoint_alone_lacks_a_selector(key: str) -> None:
     assert "selector is missing" in refused(key).description
 
 
-def overridable(**changes: object) -> Overridable:
-    plain: dict[str, object] = {
+def overridable(**changes: Any) -> Overridable:
+    plain: dict[str, Any] = {
         "invocation_id": "research",
         "is_wait": False,
         "outputs": frozenset({"output"}),
         "has_consumer": True,
     }
-    return Overridable(**(plain | changes))  # type: ignore[arg-type]
+    return Overridable(**(plain | changes))
 
 
 def test_one_output_with_a_consumer_can_be_overridden() -> None:
