@@ -7,28 +7,26 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from dalsegno.client import code_here
+from dalsegno.client import answers, code_here
 from dalsegno.client.connection import new_request_id
 from dalsegno.client.executions import Execution
-from dalsegno.client.given_values import value_message
 from dalsegno.client.identity import execution_text
+from dalsegno.client.listing import list_request, listed
 from dalsegno.client.logs import PAGE_SIZE, Log
 from dalsegno.client.plans import Plan
 from dalsegno.client.replay_request import ReplayRequest
-from dalsegno.client.replay_specs import checked_spec
-from dalsegno.client.replays import create_replay, plan_replay, who_asks
+from dalsegno.client.replays import create_replay, plan_replay
 from dalsegno.client.storage import Uploads
 from dalsegno.client.waits import Wait
-from dalsegno.errors import StateError, UsageError
+from dalsegno.errors import UsageError
 from dalsegno.lanes import Lane, checked_urgency
 from dalsegno.runnables import Flow, FlowRun, Pipeline, PipelineRun
 from dalsegno.states import ExecutionState
 from dalsegno.timeouts import checked_timeout
-from dalsegno.v1 import execution_pb2, log_service_pb2, wait_service_pb2
+from dalsegno.v1 import log_service_pb2
 from dalsegno.v1.execution_service_pb2 import (
     ExecutionServiceCancelRequest,
     ExecutionServiceDeleteRequest,
-    ExecutionServiceListRequest,
     ExecutionServiceResumeRequest,
     ExecutionServiceRetryRequest,
 )
@@ -79,14 +77,15 @@ class Executions:
         Raises:
             UsageError: If a state is none.
         """
-        request = ExecutionServiceListRequest(
-            project="" if all_projects else self._reach.project,
-            flow=flow or "",
-            states=_states(status),
-            original_exec_id="" if original_exec_id is None else execution_text(original_exec_id),
+        request = list_request(
+            self._reach,
+            flow=flow,
+            status=status,
+            original_exec_id=original_exec_id,
+            all_projects=all_projects,
             page_size=page_size,
         )
-        return self._pages(request)
+        return listed(self._reach, request)
 
     def start(
         self,
@@ -200,30 +199,18 @@ class Executions:
             step_input_overrides=step_input_overrides,
             rerun_changed_code=rerun_changed_code,
             on_stale=on_stale,
+            expect_plan=expect_plan,
             inputs=inputs,
             flow_inputs=flow_inputs,
         )
         here = code_here.for_source(self._reach, exec_id, pin=False)
-        uploads = Uploads(self._reach.storage)
-        spec = checked_spec(self._reach, request, execution_text(exec_id), uploads, types=here.types, code=here.code)
-        plan = plan_replay(self._reach, spec)
-        if expect_plan is not None and plan.digest != expect_plan:
-            raise _other_plan(expect_plan, plan)
-        return plan
+        return plan_replay(self._reach, execution_text(exec_id), request, here)
 
     def replay_request(self, exec_id: object, request: ReplayRequest) -> Execution:
         """Create a replay from a request that is put together already."""
         here = code_here.for_source(self._reach, exec_id, pin=True)
         uploads = Uploads(self._reach.storage)
-        spec = checked_spec(self._reach, request, execution_text(exec_id), uploads, types=here.types, code=here.code)
-        return create_replay(
-            self._reach,
-            spec,
-            uploads,
-            expect_plan=request.expect_plan,
-            timeout=request.timeout,
-            urgency=request.urgency,
-        )
+        return create_replay(self._reach, execution_text(exec_id), request, here, uploads)
 
     def wait(self, exec_id: object, timeout: float | None = None) -> Execution:
         """Wait until an execution has ended, and return it, whether it failed or not.
@@ -249,18 +236,7 @@ class Executions:
             WaitValidationError: If the answer does not fit; the wait stays open.
             StateError: If there is no such pending wait, or several and no name.
         """
-        uploads = Uploads(self._reach.storage)
-        request = wait_service_pb2.WaitServiceAnswerRequest(
-            execution=execution_text(exec_id),
-            project=self._reach.project,
-            wait=wait or "",
-            value=value_message(value, uploads, "value"),
-            answered_by=who_asks(),
-        )
-        uploads.send()
-        # Not repeated by itself: a second answer to the same wait is refused.
-        response = self._reach.connection.call(lambda stubs: stubs.waits.Answer, request, idempotent=False)
-        return Wait(response.wait, self._reach)
+        return answers.answer_wait(self._reach, exec_id, wait, value)
 
     def logs(self, exec_id: object, invocation: str | None = None) -> Log:
         """Return what the code of an execution has logged and printed, by time.
@@ -363,14 +339,7 @@ class Executions:
         Raises:
             StateError: If there is no such pending wait, or several and no name.
         """
-        request = wait_service_pb2.WaitServiceAbortRequest(
-            execution=execution_text(exec_id),
-            project=self._reach.project,
-            wait=wait or "",
-            aborted_by=who_asks(),
-        )
-        response = self._reach.connection.call(lambda stubs: stubs.waits.Abort, request)
-        return Execution(response.execution, self._reach)
+        return answers.abort_wait(self._reach, exec_id, wait)
 
     def delete(self, exec_id: object) -> None:
         """Delete an execution that has ended, with everything recorded of it.
@@ -434,35 +403,3 @@ class Executions:
         from dalsegno.client.importing import export_record
 
         return export_record(self._reach, exec_id, path, embed=embed)
-
-    def _pages(self, request: ExecutionServiceListRequest) -> Iterator[Execution]:
-        while True:
-            page = self._reach.connection.call(lambda stubs: stubs.executions.List, request)
-            yield from (Execution(one, self._reach, complete=False) for one in page.executions)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-
-def _states(
-    status: str | ExecutionState | Iterable[str] | None,
-) -> list[execution_pb2.ExecutionState.ValueType]:
-    if status is None:
-        return []
-    names = [status] if isinstance(status, str) else list(status)
-    known = {state.value for state in ExecutionState}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UsageError(
-            f"{unknown[0]!r} is no state of an execution; there are {', '.join(sorted(known))}",
-            reason="UNKNOWN_STATE",
-        )
-    return [execution_pb2.ExecutionState.Value(f"EXECUTION_STATE_{name.upper()}") for name in names]
-
-
-def _other_plan(expected: str, plan: Plan) -> Exception:
-    return StateError(
-        f"the plan is not the expected one: it has the digest {plan.digest}, expected was {expected}; plan again",
-        reason="PLAN_CHANGED",
-        fields={"expected": expected, "actual": plan.digest},
-    )

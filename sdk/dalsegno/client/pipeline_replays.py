@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from dalsegno.arguments import call_arguments, required_parameters, signature_of
 from dalsegno.client.artifacts import Artifacts
 from dalsegno.client.code_here import CodeHere, for_decorated
-from dalsegno.client.execution_api import Executions
 from dalsegno.client.executions import Execution
 from dalsegno.client.given_values import KnownTypes, loaded
 from dalsegno.client.identity import execution_text
+from dalsegno.client.listing import list_request, listed
 from dalsegno.client.replay_request import ReplayRequest, Wrong
 from dalsegno.client.replay_specs import refusal
 from dalsegno.client.starts import ended_well, reach_of, refuse_in_body, replay_source
@@ -25,6 +25,9 @@ from dalsegno.tracing import Graph, trace
 if TYPE_CHECKING:
     from dalsegno.client.reach import Reach
     from dalsegno.decorators import Pipeline
+
+_RUNS_AT_ONCE = 20
+"""Fetched while the latest finished one is looked for."""
 
 
 def replay_pipeline(
@@ -88,7 +91,7 @@ def _latest_finished(reach: Reach, name: str | None) -> Execution:
     if name is None:
         raise UsageError("say which run or which pipeline is meant", reason="NO_RUN")
     newer: Execution | None = None
-    for run in Executions(reach).list(flow=name, page_size=20):
+    for run in listed(reach, list_request(reach, flow=name, page_size=_RUNS_AT_ONCE)):
         if run.single_step or run.debug or run.kind != "pipeline":
             continue
         if run.status.finished:

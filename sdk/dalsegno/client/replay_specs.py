@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dalsegno.client.given_values import KnownTypes
 from dalsegno.client.replay_request import ReplayRequest, Wrong
 from dalsegno.errors import AuthError, BackendError, DalsegnoError, Problem, UsageError
-from dalsegno.v1.replay_service_pb2 import CodeVersion, ReplayServicePlanRequest, ReplaySpec
+from dalsegno.v1.replay_service_pb2 import ReplayServicePlanRequest, ReplaySpec
 
 if TYPE_CHECKING:
+    from dalsegno.client.code_here import CodeHere
     from dalsegno.client.reach import Reach
     from dalsegno.client.storage import Uploads
 
@@ -19,17 +19,22 @@ def checked_spec(
     reach: Reach,
     request: ReplayRequest,
     execution: str,
+    here: CodeHere,
     uploads: Uploads,
-    *,
-    types: KnownTypes | None = None,
-    code: CodeVersion | None = None,
 ) -> ReplaySpec:
     """Return the message for a request.
+
+    Args:
+        reach: The planner.
+        request: The request.
+        execution: Which execution is replayed.
+        here: What this process knows of its code.
+        uploads: Takes its large values.
 
     Raises:
         UsageError: If something is wrong that shows here; then with what the planner finds wrong as well.
     """
-    spec, wrong = request.draft(execution, reach.project, uploads, types=types, code=code)
+    spec, wrong = request.draft(execution, reach.project, uploads, types=here.types, code=here.code)
     if wrong.problems:
         raise refusal(reach, spec, wrong)
     return spec

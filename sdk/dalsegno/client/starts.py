@@ -14,7 +14,6 @@ from dalsegno.client.executions import Execution
 from dalsegno.client.handles import ExecutionHandle
 from dalsegno.client.lanes import lane_message
 from dalsegno.client.replay_request import ReplayRequest
-from dalsegno.client.replay_specs import checked_spec
 from dalsegno.client.replays import create_replay
 from dalsegno.client.storage import Uploads
 from dalsegno.client.warned import warn_of
@@ -179,16 +178,7 @@ def replay_source(
     given = uploads or Uploads(reach.storage)
 
     def create() -> Execution:
-        spec = checked_spec(reach, request, source.exec_id, given, types=here.types, code=here.code)
-        return create_replay(
-            reach,
-            spec,
-            given,
-            expect_plan=request.expect_plan,
-            debug=debug,
-            timeout=request.timeout,
-            urgency=request.urgency,
-        )
+        return create_replay(reach, source.exec_id, request, here, given, debug=debug)
 
     if not debug:
         return create()

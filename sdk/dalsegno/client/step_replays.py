@@ -14,7 +14,6 @@ from dalsegno.client.code_here import CodeHere, for_decorated
 from dalsegno.client.given_values import VALUE_KEY, require_names
 from dalsegno.client.pipeline_replays import source_run
 from dalsegno.client.replay_request import ReplayRequest
-from dalsegno.client.replay_specs import checked_spec
 from dalsegno.client.replays import create_replay
 from dalsegno.client.starts import ended_well, reach_of
 from dalsegno.client.storage import Uploads
@@ -52,8 +51,7 @@ def replay_step(
     uploads = Uploads(reach.storage)
 
     def create() -> Execution:
-        spec = checked_spec(reach, request, source.exec_id, uploads, code=here.code)
-        return create_replay(reach, spec, uploads, single_step=True, debug=debug)
+        return create_replay(reach, source.exec_id, request, here, uploads, single_step=True, debug=debug)
 
     if not debug:
         return ended_well(reach, create())
