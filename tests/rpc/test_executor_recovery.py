@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from dalsegno.v1 import executor_service_pb2
-from dalsegno.v1.execution_pb2 import EXECUTION_STATE_FAILED
+from dalsegno.v1.execution_pb2 import EXECUTION_STATE_FAILED, Execution
 from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest, ExecutionServiceRetryRequest
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, Awaiting
 from dalsegno.v1.value_pb2 import Output, Outputs, Payload
@@ -143,12 +143,18 @@ async def test_what_is_cancelled_through_another_planner_is_stopped(
     planner: Serving, database: str, tmp_path: Path
 ) -> None:
     async with serving(database, tmp_path, poll_interval=0.1) as other, scripted_worker(other.channel) as worker:
-        execution = await planner.start(pipeline_header(), [step("work")])
-        await worker.hello()
-        worker.credit(steps=1)
-        task = await worker.task()
-        await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=execution.id))
-        assert list((await worker.next("cancel")).tokens) == [task.token]
+        await cancelled_step(planner, worker)
+
+
+async def cancelled_step(planner: Serving, worker: ScriptedWorker) -> tuple[Execution, executor_service_pb2.Task]:
+    """A step that a new worker has been given, and then been told to stop."""
+    execution = await planner.start(pipeline_header(), [step("work")])
+    await worker.hello()
+    worker.credit(steps=1)
+    task = await worker.task()
+    await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=execution.id))
+    assert list((await worker.next("cancel")).tokens) == [task.token]
+    return execution, task
 
 
 async def test_news_of_a_cancel_that_come_after_the_retry_stop_nothing(
@@ -156,12 +162,8 @@ async def test_news_of_a_cancel_that_come_after_the_retry_stop_nothing(
 ) -> None:
     """What a retry has begun is not what was cancelled; stopped, it would stay leased and never end."""
     async with scripted_worker(planner.channel) as worker:
-        retried = await planner.start(pipeline_header(), [step("work")])
-        await worker.hello()
-        worker.credit(steps=2)
-        first = await worker.task()
-        await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=retried.id))
-        assert list((await worker.next("cancel")).tokens) == [first.token]
+        retried, first = await cancelled_step(planner, worker)
+        worker.credit(steps=1)
         await planner.executions.Retry(ExecutionServiceRetryRequest(execution=retried.id))
         again = await worker.task()
         assert again.token.execution_id == first.token.execution_id
