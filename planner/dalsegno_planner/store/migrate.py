@@ -45,7 +45,7 @@ def shipped_migrations(folder: Traversable | None = None) -> tuple[Migration, ..
 
 
 def shipped_functions() -> tuple[Migration, ...]:
-    """The SQL functions of this planner: files of ``CREATE OR REPLACE``, which may run in any order and again."""
+    """The SQL functions of this planner: files of ``CREATE OR REPLACE``, which run in this order, and may run again."""
     source = resources.files("dalsegno_planner.store") / "functions"
     found = sorted(entry.name for entry in source.iterdir() if entry.name.endswith(".sql"))
     return tuple(Migration(name, (source / name).read_text(encoding="utf-8")) for name in found)

@@ -15,7 +15,7 @@ from dalsegno_planner.store.sql import load
 SQL = load("replays")
 
 NAMED = 20
-"""How many invocations are named in one warning, or refusal."""
+"""How many invocations are named in one warning, or refusal; the queries return one more, if there are more."""
 
 
 def compares_code(resolved: Resolved) -> bool:

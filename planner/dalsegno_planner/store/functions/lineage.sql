@@ -15,7 +15,7 @@ LANGUAGE sql STABLE AS $$
           WHERE n.execution_id = execution AND n.depth < l.depth)
 $$;
 
--- What an execution shows of one number. Both are inlined where they are called in FROM.
+-- What an execution shows of one number. This and the functions below are inlined where they are called in FROM.
 --
 -- OFFSET 0 keeps the order of the joins: the lineage first, the nearest entry first of all, and each row by its whole key.
 -- Otherwise planners come to think that rows of that number in all executions are few.
@@ -44,6 +44,42 @@ LANGUAGE sql STABLE AS $$
     ) AS i
     WHERE l.execution_id = execution
     ORDER BY l.depth LIMIT 1
+$$;
+
+-- The calls that an execution shows: no rows that a nearer one hides, and no tombstones. The check for a nearer row is a
+-- scalar subquery, which cannot become a join over everything, and an execution's own rows (depth 0) need none: then the
+-- cost is that of the rows that are asked for.
+--
+-- Who looks for some of them by an index says all of this himself, with his condition beside those of the look-up: behind
+-- OFFSET 0 no index would serve it. A function for the check alone would not be inlined, for its subquery.
+CREATE OR REPLACE FUNCTION shown_calls(execution uuid) RETURNS SETOF invocations
+LANGUAGE sql STABLE AS $$
+    SELECT i.*
+    FROM lineage
+    CROSS JOIN LATERAL (
+        SELECT row.* FROM invocations AS row
+        WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+        OFFSET 0
+    ) AS i
+    WHERE lineage.execution_id = execution
+      AND (i.called OR i.state <> 'not_reached')
+      AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth(execution, i.number) AS near))
+$$;
+
+-- Those of one step or wait; `name >= ''` lets a query use the index of names.
+CREATE OR REPLACE FUNCTION shown_calls_of(execution uuid, wanted text) RETURNS SETOF invocations
+LANGUAGE sql STABLE AS $$
+    SELECT i.*
+    FROM lineage
+    CROSS JOIN LATERAL (
+        SELECT row.* FROM invocations AS row
+        WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
+          AND row.name = wanted AND row.name >= ''
+        OFFSET 0
+    ) AS i
+    WHERE lineage.execution_id = execution
+      AND (i.called OR i.state <> 'not_reached')
+      AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth(execution, i.number) AS near))
 $$;
 
 -- At which places `as_completed` gave the body futures: those of the execution, and those of its ancestors that no nearer

@@ -1,12 +1,6 @@
 -- The graph that an execution shows, read through its lineage: of each number the nearest row counts, and that row
 -- hides the edges of older ones. `not_reached AND NOT called` is a call that the execution did not make: a tombstone.
 -- A delta of a call that did not succeed, and is reused because its output is overridden, has no outputs of its own.
---
--- The check for a nearer row is a scalar subquery, which cannot become a join over everything, and an execution's own
--- rows (depth 0) need none: then the cost is that of the rows that are asked for.
---
--- Look-ups by name or invocation ID are ranges in the order of their index: on an empty table, where plans are made
--- when an engine is new, an equality could as well be a filter behind the primary key.
 
 -- name: rows
 -- $1 execution, $2 numbers.
@@ -26,15 +20,7 @@ SELECT i.number, i.position, i.invocation_id, i.name, i.kind, i.state, i.module,
        CASE i.options WHEN '' THEN coalesce(i.override_outputs, i.outputs) END AS outputs, i.options,
        i.override_outputs IS NOT NULL AS overridden, coalesce(i.supplier_id, i.execution_id) AS supplier_id,
        i.state = 'completed' OR (i.state = 'reused' AND i.outputs IS NOT NULL) AS succeeded
-FROM lineage
-CROSS JOIN LATERAL (
-    SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
-    OFFSET 0
-) AS i
-WHERE lineage.execution_id = $1
-  AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
+FROM shown_calls($1) AS i
 ORDER BY i.number;
 
 -- name: candidates
@@ -44,15 +30,7 @@ SELECT number, invocation_id, name, kind, supplier_id FROM selector_candidates($
 -- name: suppliers
 -- Every number with the execution whose call it shows: $1 execution.
 SELECT i.number, coalesce(i.supplier_id, i.execution_id) AS supplier_id
-FROM lineage
-CROSS JOIN LATERAL (
-    SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
-    OFFSET 0
-) AS i
-WHERE lineage.execution_id = $1
-  AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near));
+FROM shown_calls($1) AS i;
 
 -- name: step_names
 -- $1 execution, $2 how many at most.
@@ -107,14 +85,5 @@ JOIN definitions AS d ON d.project = $1 AND d.kind = wanted.kind AND d.module = 
 -- name: numbers_of_name
 -- Every call of a step: $1 execution, $2 name.
 SELECT i.number
-FROM lineage
-CROSS JOIN LATERAL (
-    SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.name = $2
-      AND row.name >= ''
-    OFFSET 0
-) AS i
-WHERE lineage.execution_id = $1
-  AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
+FROM shown_calls_of($1, $2) AS i
 ORDER BY i.number;

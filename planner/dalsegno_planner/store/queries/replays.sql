@@ -56,16 +56,7 @@ ON CONFLICT DO NOTHING;
 -- Every call of a step: $1 execution, $2 name, $3 reason, $4 cause.
 INSERT INTO replay_roots (number, reason, cause)
 SELECT i.number, $3, $4
-FROM lineage
-CROSS JOIN LATERAL (
-    SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit AND row.name = $2
-      AND row.name >= ''
-    OFFSET 0
-) AS i
-WHERE lineage.execution_id = $1
-  AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
+FROM shown_calls_of($1, $2) AS i
 ON CONFLICT DO NOTHING;
 
 -- name: root_replaced
@@ -89,18 +80,10 @@ ON CONFLICT DO NOTHING;
 -- Steps whose code is none of today's: $1 execution, $2 modules, $3 names, $4 digests, $5 reason.
 INSERT INTO replay_roots (number, reason, cause)
 SELECT i.number, $5, ''
-FROM lineage
-CROSS JOIN LATERAL (
-    SELECT row.* FROM invocations AS row
-    WHERE row.execution_id = lineage.ancestor_id AND row.number < lineage.number_limit
-    OFFSET 0
-) AS i
+FROM shown_calls($1) AS i
 LEFT JOIN unnest($2::text[], $3::text[], $4::text[]) AS today (module, name, digest)
        ON today.module = i.module AND today.name = i.name AND today.digest = i.code_digest AND i.code_digest <> ''
-WHERE lineage.execution_id = $1
-  AND i.kind = 'step' AND today.name IS NULL
-  AND (i.called OR i.state <> 'not_reached')
-  AND (lineage.depth = 0 OR lineage.depth = (SELECT near.depth FROM shown_depth($1, i.number) AS near))
+WHERE i.kind = 'step' AND today.name IS NULL
 ON CONFLICT DO NOTHING;
 
 -- name: root_readers
