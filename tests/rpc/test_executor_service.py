@@ -278,6 +278,20 @@ async def test_an_attempt_that_failed_is_tried_again_with_its_number(planner: Se
         worker.complete(again)
 
 
+async def test_retries_come_when_they_are_due_and_not_at_the_next_poll(database: str, tmp_path: Path) -> None:
+    never = {"poll_interval": 600.0, "heartbeat_interval": 600.0, "lease_duration": 1500.0}
+    async with serving(database, tmp_path, **never) as planner, scripted_worker(planner.channel) as worker:
+        await worker.hello()
+        worker.credit(steps=2)
+        await _works(planner, 2)
+        first, second = [task for tasks in [await worker.next("tasks")] for task in tasks.tasks]
+        worker.retry(second, Duration(nanos=200_000_000))  # also where another one is due before, or is reported after
+        worker.retry(first, Duration(nanos=100_000_000))
+        worker.credit(steps=2)
+        again = [await worker.task() for _ in range(2)]
+        assert [(task.token.number, task.step.attempt) for task in again] == [(1, 2), (2, 2)]
+
+
 @pytest.mark.semantics("7", "Steps: retries with backoff")
 async def test_a_retry_and_its_delay_outlive_the_planner(database: str, tmp_path: Path, connection: Connection) -> None:
     async with serving(database, tmp_path) as planner, scripted_worker(planner.channel) as worker:

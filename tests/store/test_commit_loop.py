@@ -50,6 +50,9 @@ class Told:
         for execution_id in moved:
             self.moved.put_nowait(execution_id)
 
+    def due_in(self, seconds: float) -> None:
+        pass
+
     def slots_freed(self) -> None:
         self.freed += 1
 

@@ -28,6 +28,7 @@ DUE = {
     "waits": (WAITS["due"], "waits_by_deadline"),
     "executions": (EXECUTIONS["due"], "executions_due"),
     "lost tasks": (DISPATCH["lost_tasks"], "tasks_lost"),
+    "retries to come": (DISPATCH["next_due"], "tasks_delayed"),
 }
 BIG = ("executions", "invocations", "edges", "events", "attempts", "waits", "tasks", "lineage", "yields")
 

@@ -135,6 +135,7 @@ async def test_what_is_done_now_and_then_reads_what_is_due(dispatch: Looks) -> N
         assert await ledger.connection.fetch(DISPATCH["mark_running"], token)
         assert await ledger.connection.fetch(DISPATCH["record_progress"], token, [held.number], [b"some"])
         await ledger.connection.execute(DISPATCH["release_due"])
+        await ledger.connection.fetchval(DISPATCH["next_due"], 1.0)
         assert await ledger.connection.fetch(DISPATCH["lost_tasks"]) == []
         assert await ledger.connection.fetch(DISPATCH["lost_by_session"], token) == []
         assert await ledger.promote() is None

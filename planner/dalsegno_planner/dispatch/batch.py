@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -85,6 +86,8 @@ class Batch:
     given_back: Sequence[tuple[Session, Token]] = ()
     superseded: dict[int, int] = field(default_factory=dict)
     """Reports that another one of the same batch makes needless, with that one."""
+    soonest: float = math.inf
+    """Seconds after which something is to be tried again."""
 
     @classmethod
     def of(cls, items: list[Reported], returned: Sequence[tuple[Session, Token]] = ()) -> Batch:
@@ -139,7 +142,9 @@ class Batch:
             case "call" if is_body:
                 self._add_call(item, reported)
             case "completed" | "attempt_failed" | "failed" if not is_body:
-                self.results.append(_result_row(item, reported))
+                self.results.append(row := _result_row(item, reported))
+                if row.delay:
+                    self.soonest = min(self.soonest, row.delay)
             case "failed" | "returned" | "suspended" if is_body:
                 self.ends.append(_end_row(item, reported))
             case _:
@@ -149,6 +154,8 @@ class Batch:
         call = reported.report.call
         row = _call_row(item, reported, call)
         self.calls.append(row)
+        if row.delay:
+            self.soonest = min(self.soonest, row.delay)
         if call.HasField("failed"):
             last = call.failed
             self.attempts.append(

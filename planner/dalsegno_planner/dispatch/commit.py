@@ -8,6 +8,7 @@ to executors while the next one is under way.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
@@ -59,6 +60,9 @@ class Outcome(Protocol):
 
     def slots_freed(self) -> None:
         """Have work looked for in all lanes and planners."""
+
+    def due_in(self, seconds: float) -> None:
+        """Have what is to be tried again made ready after so long."""
 
     def connection_lost(self) -> None:
         """Forget what cannot be known any more: whether the last claim was made."""
@@ -216,6 +220,8 @@ class CommitLoop:
             self._look_again()
             self._wake.set()
         self._promoting = self._promoting or row["promoting"]
+        if batch.soonest < math.inf:
+            self._outcome.due_in(batch.soonest)
         frees_slots = batch.frees_slots or (row["requeued"] and batch.gives_back)
         if self._telling is not None:
             await self._telling

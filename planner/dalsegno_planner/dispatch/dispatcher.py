@@ -25,6 +25,7 @@ from dalsegno_planner.dispatch.lost_leases import stop_lost
 from dalsegno_planner.dispatch.notify import Notifier
 from dalsegno_planner.dispatch.outcomes import Outcomes
 from dalsegno_planner.dispatch.retention import Retention
+from dalsegno_planner.dispatch.retries import Retries
 from dalsegno_planner.dispatch.sessions import (
     Held,
     Message,
@@ -80,6 +81,7 @@ class Dispatcher:
         self._outcomes = Outcomes(self.sessions, self._delivery.deliver_resolved, settings.poll_interval)
         self._housekeeping = Housekeeping(self.sessions, bus, self._commit_loop, self._outcomes, settings)
         self._leases = Leases(self.sessions, bus, self._connect, settings)
+        self._retries = Retries(bus, settings.poll_interval)
         self._log_writer = LogWriter()
         self._retention = (
             Retention(timedelta(days=settings.retention_days)) if settings.retention_days is not None else None
@@ -104,6 +106,7 @@ class Dispatcher:
             self._leases.start(),
             self._log_writer.start(self._pool),
             self._housekeeping.start(self._pool),
+            self._retries.start(self._pool),
             self._notifier.start(),
             *([self._retention.start(self._pool)] if self._retention is not None else []),
         ):
@@ -113,6 +116,7 @@ class Dispatcher:
         """End all streams, so that executors turn to another planner, and stop. Nothing that was reported is lost."""
         await self._leases.stop()
         await self._housekeeping.stop()
+        await self._retries.stop()
         if self._retention is not None:
             await self._retention.stop()
         await self._notifier.stop()
@@ -258,6 +262,10 @@ class Dispatcher:
         """Look for work in all lanes and planners: what a limit holds back may begin, and what came back be taken."""
         self._work_ready()
         self._notifier.announce_work()
+
+    def due_in(self, seconds: float) -> None:
+        """Have what is to be tried again made ready after so long."""
+        self._retries.due_in(seconds)
 
     def connection_lost(self) -> None:
         """End all streams: executors reconnect, and what they do not hold goes to others."""

@@ -32,6 +32,12 @@ WHERE ctid = ANY (ARRAY(
     SELECT t.ctid FROM tasks t WHERE t.available_at > '-infinity' AND t.available_at <= statement_timestamp()
     ORDER BY t.available_at LIMIT 10000 FOR UPDATE SKIP LOCKED))
 
+-- name: next_due
+-- Seconds until the next task is to be tried again, if it is within $1 seconds.
+SELECT date_part('epoch', t.available_at - clock_timestamp()) FROM tasks t
+WHERE t.available_at > '-infinity' AND t.available_at <= statement_timestamp() + make_interval(secs => $1)
+ORDER BY t.available_at LIMIT 1;
+
 -- name: lost_tasks
 -- Ready tasks that have been lost with their executors too often. The number is that of the index.
 SELECT t.execution_id, t.number, t.epoch, t.losses, i.invocation_id, i.attempts_before + i.attempt AS attempt
