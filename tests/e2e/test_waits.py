@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -114,6 +115,9 @@ def test_an_interrupted_wait_says_that_the_execution_goes_on(served: Place, clie
     assert interrupted.value.__notes__ == [
         f"{handle.name} is not cancelled by this: dalsegno executions cancel {handle.name}"
     ]
+    frames = "".join(traceback.format_exception(interrupted.value))
+    assert "handle.wait(SECONDS)" in frames
+    assert "_channel.py" not in frames
     client.executions.cancel(handle.exec_id)
 
 

@@ -50,10 +50,11 @@ def waiting_for(exec_id: str, name: str) -> Iterator[None]:
     """Say to whoever stops waiting with Ctrl-C that the execution goes on, and how it is cancelled."""
     try:
         yield
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt:
         _waited_for.add(exec_id)
+        interrupt = KeyboardInterrupt()
         interrupt.add_note(f"{name} is not cancelled by this: dalsegno executions cancel {name}")
-        raise
+        raise interrupt from None  # a new one, as where in gRPC the other came is of no interest
 
 
 def _tell() -> None:
