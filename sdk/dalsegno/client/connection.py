@@ -189,12 +189,12 @@ class Connection:
         try:
             return call(self._opened())
         except grpc.RpcError as error:
-            if not (idempotent and _is_unavailable(error)):
+            if not (idempotent and _is_unanswered(error)):
                 raise
         self._turn_elsewhere()
         # For what has failed alone: to prepare for it costs a sixth of a call.
         attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_unavailable),
+            retry=tenacity.retry_if_exception(_is_unanswered),
             wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
             stop=tenacity.stop_after_delay(RETRY_FOR_S),
             before_sleep=lambda _: self._turn_elsewhere(),
@@ -242,8 +242,10 @@ def new_request_id() -> str:
     return str(uuid.uuid4())
 
 
-def _is_unavailable(error: BaseException) -> bool:
-    return isinstance(error, grpc.RpcError) and error.code() is grpc.StatusCode.UNAVAILABLE
+def _is_unanswered(error: BaseException) -> bool:
+    """Whether no planner has answered. One that stops cancels what comes to it yet; no request is cancelled here."""
+    unanswered = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    return isinstance(error, grpc.RpcError) and error.code() in unanswered
 
 
 def _local_engine() -> str:

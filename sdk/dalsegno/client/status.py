@@ -100,6 +100,10 @@ def _transport_error(code: grpc.StatusCode, details: str, address: str) -> Dalse
                 reason="PLANNER_UNREACHABLE",
                 fields=fields,
             )
+        case grpc.StatusCode.CANCELLED:
+            return BackendError(
+                f"the planner at {address} stopped before it had answered; try again", reason=code.name, fields=fields
+            )
         case grpc.StatusCode.UNIMPLEMENTED:
             return BackendError(
                 f"what answers at {address} is no planner, or of another version: {details}",
