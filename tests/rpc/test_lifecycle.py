@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -448,3 +449,48 @@ async def test_a_task_that_is_lost_with_every_executor_fails(
         task = await connection.fetchrow("SELECT losses, epoch FROM tasks WHERE execution_id = $1", UUID(execution.id))
         assert task is not None
         assert tuple(task) == (0, 5)
+
+
+# All at once.
+
+
+async def test_cancels_and_retries_that_come_at_once_wait_for_one_another(
+    planner: Serving, connection: Connection
+) -> None:
+    """Each locks tasks and the execution: those that do so in another order would end one another."""
+    execution = await planner.start(pipeline_header(), [step(f"work_{number}") for number in range(50)])
+    cancel = messages.ExecutionServiceCancelRequest(execution=execution.id)
+
+    async def press(client: int) -> None:
+        for turn in range(12):
+            try:
+                if (client + turn) % 2:
+                    await planner.executions.Cancel(cancel)
+                else:
+                    await _retry(planner, execution.id)
+            except aio.AioRpcError as error:
+                assert told(error).reason == "EXECUTION_NOT_FINISHED"  # noqa: PT017 - others do not fail
+
+    await asyncio.gather(*map(press, range(16)))
+    await planner.executions.Cancel(cancel)
+    assert (await planner.get(execution.id)).state == execution_pb2.EXECUTION_STATE_CANCELLED
+    await planner.planner.stop()  # what its connections have counted is told when they are closed
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert await connection.fetchval(deadlocks) == 0
+
+
+async def test_a_cancel_of_what_is_deleted_meanwhile_is_told(planner: Serving, connection: Connection) -> None:
+    execution = await planner.start(pipeline_header(), [step("work")])
+    async with connection.transaction():
+        await connection.execute("DELETE FROM tasks")
+        await connection.execute("DELETE FROM executions")
+        request = messages.ExecutionServiceCancelRequest(execution=execution.id)
+        cancelling = asyncio.ensure_future(planner.executions.Cancel(request))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        while not await connection.fetchval(waiting):
+            await connection.execute("SELECT pg_stat_clear_snapshot()")
+    with pytest.raises(aio.AioRpcError) as error:
+        await cancelling
+    assert told(error.value).reason == "EXECUTION_NOT_FOUND"

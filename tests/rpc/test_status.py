@@ -69,6 +69,7 @@ def test_problems_are_told_as_far_as_a_client_takes_them() -> None:
         asyncpg.ConnectionDoesNotExistError(),
         asyncpg.AdminShutdownError(),
         asyncpg.InterfaceError("connection is closed"),
+        asyncpg.DeadlockDetectedError(),
         GenericError("no such bucket"),
     ],
 )

@@ -26,7 +26,7 @@ from dalsegno.errors import (
     UsageError,
     WaitTimeoutError,
 )
-from dalsegno_planner.store.pool import DATABASE_LOST
+from dalsegno_planner.store.pool import DATABASE_LOST, TO_BE_REPEATED
 
 DOMAIN = "dalsegno"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -72,6 +72,11 @@ def as_dalsegno_error(error: Exception) -> DalsegnoError | None:
         return BackendError(
             "the planner's database cannot be reached now; the planner reconnects by itself, so try again",
             reason="DATABASE_UNAVAILABLE",
+        )
+    if isinstance(error, TO_BE_REPEATED):
+        return BackendError(
+            "others were at the same execution again and again; nothing has changed, so try again",
+            reason="DATABASE_BUSY",
         )
     return None
 

@@ -201,11 +201,10 @@ async def cancel(connection: Connection, execution_id: UUID, failure: bytes) -> 
         Whether it was this call that cancelled it.
 
     Raises:
+        NotFoundError: It has been deleted.
         StateError: It has ended otherwise.
     """
-    # Tasks first, as the commits of executors do: a report that is being written ends before this goes on.
-    tasks = await connection.fetch(SQL["delete_tasks"], execution_id)
-    state = ExecutionState(await connection.fetchval(SQL["lock_state"], execution_id))
+    tasks, state = await _stop(connection, execution_id)
     ended = check_transition(Operation.CANCEL, execution_id, state)
     if ended is state:
         return False
@@ -227,9 +226,38 @@ async def time_out(connection: Connection) -> list[UUID]:
     return ended
 
 
-async def _time_out(connection: Connection, execution_id: UUID) -> bool:
+async def one_at_a_time(connection: Connection, execution_id: UUID) -> None:
+    """Wait for whoever ends or retries an execution, before anything of it is locked: each would wait for the other."""
+    await connection.execute(SQL["one_at_a_time"], execution_id)
+
+
+async def _stop(connection: Connection, execution_id: UUID) -> tuple[Sequence[Record], ExecutionState]:
+    """Delete the tasks of an execution, and lock it; return the tasks and its state.
+
+    Tasks first, as the commits of executors do: a report that is being written ends before this goes on.
+    """
+    await one_at_a_time(connection, execution_id)
     tasks = await connection.fetch(SQL["delete_tasks"], execution_id)
-    state = ExecutionState(await connection.fetchval(SQL["lock_state"], execution_id))
+    state = await connection.fetchval(SQL["lock_state"], execution_id)
+    if state is None:
+        raise is_gone(execution_id)
+    return tasks, ExecutionState(state)
+
+
+def is_gone(execution_id: UUID) -> NotFoundError:
+    """Return the refusal of what is asked of an execution that has been deleted meanwhile."""
+    return NotFoundError(
+        f"execution {execution_id} is not there any more",
+        reason="EXECUTION_NOT_FOUND",
+        fields={"execution": str(execution_id)},
+    )
+
+
+async def _time_out(connection: Connection, execution_id: UUID) -> bool:
+    try:
+        tasks, state = await _stop(connection, execution_id)
+    except NotFoundError:
+        return False
     outcome = transition(Operation.TIME_OUT, state)
     execution = await get(connection, execution_id)
     if isinstance(outcome, Refusal) or execution is None:

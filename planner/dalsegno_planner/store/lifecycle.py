@@ -9,11 +9,10 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from dalsegno.errors import NotFoundError
 from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_DIVERGENCE, Failure
 from dalsegno_planner.core.execution import ExecutionKind, ExecutionState
 from dalsegno_planner.core.transitions import Operation
-from dalsegno_planner.store.executions import EXECUTION_TIMEOUT
+from dalsegno_planner.store.executions import EXECUTION_TIMEOUT, is_gone, one_at_a_time
 from dalsegno_planner.store.legality import check_transition, refused
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.sql import load
@@ -55,6 +54,7 @@ async def retry(connection: Connection, execution_id: UUID, how: Retry) -> bool:
         NotFoundError: It has been deleted.
         StateError: It has not ended, or has nothing to run again.
     """
+    await one_at_a_time(connection, execution_id)
     row = await _lock(connection, execution_id)
     if how.request_id is not None and row["retry_request_id"] == how.request_id:
         return False
@@ -107,11 +107,7 @@ async def resume(connection: Connection, execution_id: UUID) -> bool:
 async def _lock(connection: Connection, execution_id: UUID) -> Record:
     row = await connection.fetchrow(SQL["lock"], execution_id)
     if row is None:
-        raise NotFoundError(
-            f"execution {execution_id} is not there any more",
-            reason="EXECUTION_NOT_FOUND",
-            fields={"execution": str(execution_id)},
-        )
+        raise is_gone(execution_id)
     return row
 
 

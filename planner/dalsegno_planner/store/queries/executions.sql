@@ -159,6 +159,10 @@ SELECT execution_id, route, EXISTS (
 ) AS has_other_code
 FROM unserved;
 
+-- name: one_at_a_time
+-- Who ends or retries an execution waits for who does so already. Until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtext('dalsegno lifecycle'), hashtext($1::uuid::text));
+
 -- name: lock_state
 SELECT state FROM executions WHERE id = $1 FOR UPDATE;
 
