@@ -28,12 +28,13 @@ def _encoders(execution: UUID) -> tuple[Callable[[InvocationRow], bytes], Callab
     start = copying.row_start(len(InvocationRow._fields), execution)
 
     def whole(row: InvocationRow) -> bytes:
+        texts = (row.name, row.kind, row.state, row.module, row.pinned_digest, row.code_digest)
         return b"".join(
             (
                 start,
                 copying.integers(row.number, row.position),
                 copying.text(row.invocation_id),
-                _in_common(row[4:10], row.attempt, row.blocked_by),
+                _in_common(texts, row.attempt, row.blocked_by),
                 copying.moments(row.started_at, row.finished_at),
                 copying.integer_array(row.upstream),
                 copying.integer_array(row.after),
