@@ -9,6 +9,8 @@ from typing import Any
 
 import asyncpg
 
+from dalsegno_planner.dispatch.background import end
+
 _TIMEOUT = 10.0
 _GONE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
@@ -34,10 +36,7 @@ class DatabaseWatch:
 
     async def stop(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     async def _run(self) -> None:
         while True:

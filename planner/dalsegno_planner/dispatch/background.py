@@ -1,9 +1,10 @@
-"""What runs beside a request or a commit, and what nobody waits for."""
+"""What runs beside requests and commits."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 
 import structlog
 
@@ -11,7 +12,7 @@ log = structlog.get_logger(__name__)
 
 
 class Background:
-    """Tasks that are kept until they end. An error in one is logged: each handles those that it foresees."""
+    """Tasks that nobody waits for, kept until they end. An error is logged: each handles those that it foresees."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -31,3 +32,11 @@ class Background:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("background_failed", exc_info=error)
+
+
+async def end(task: asyncio.Task[None] | None) -> None:
+    """Cancel what runs for as long as a planner does, and wait until it has ended; it may not have been started."""
+    if task is not None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 import asyncpg
 import structlog
 
 from dalsegno.v1 import executor_service_pb2
+from dalsegno_planner.dispatch.background import end
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.dispatch.lanes import CommitLoops
 from dalsegno_planner.dispatch.lost_leases import stop_lost
@@ -56,10 +56,7 @@ class Housekeeping:
 
     async def stop(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     def begun(self, session: Session, running: Iterable[Token]) -> None:
         """Note what runs."""

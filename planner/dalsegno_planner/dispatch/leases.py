@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 import asyncpg
 import structlog
 
+from dalsegno_planner.dispatch.background import end
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.dispatch.sessions import Session, Sessions
 from dalsegno_planner.settings import Settings
@@ -61,10 +61,7 @@ class Leases:
 
     async def stop(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     def alive(self, session: Session) -> None:
         """Note a sign of life."""

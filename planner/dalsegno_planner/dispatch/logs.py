@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeAlias
 from uuid import UUID
@@ -17,6 +16,7 @@ from uuid import UUID
 import structlog
 
 from dalsegno.v1.executor_service_pb2 import WrittenLine
+from dalsegno_planner.dispatch.background import end
 from dalsegno_planner.store import logs
 from dalsegno_planner.store.logs import LogRow
 from dalsegno_planner.store.pool import DATABASE_FAILED, Pool
@@ -68,9 +68,7 @@ class LogWriter:
             return
         if self._last is not None:
             await self.wait(self._last)
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await end(self._task)
 
     def add(self, lines: Iterable[WrittenLine]) -> Stored:
         """Take lines in, and return what is done once they are stored, or left out."""

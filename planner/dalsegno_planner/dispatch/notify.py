@@ -16,6 +16,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from dalsegno_planner.dispatch.background import end
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.store.pool import DATABASE_FAILED, prepare_connection
 from dalsegno_planner.store.sql import load
@@ -58,10 +59,7 @@ class Notifier:
 
     async def stop(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     def announce(self, changed: Sequence[UUID]) -> None:
         """Tell the other planners that these executions have changed."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
 
+from dalsegno_planner.dispatch.background import end
 from dalsegno_planner.store import retention
 from dalsegno_planner.store.pool import DATABASE_FAILED, Pool, in_transaction
 
@@ -40,10 +40,7 @@ class Retention:
 
     async def stop(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     async def clear(self, pool: Pool) -> int:
         """Delete all whose time has come, once; return how many executions those were."""
