@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from asyncpg import Record
@@ -49,6 +50,20 @@ class Source:
     foreseen: Sequence[Record] | None
 
 
+class _AtOnce(NamedTuple):
+    """What is planned with the look at the source, as `open_plan` takes it.
+
+    Attributes:
+        selector: From where it replays, where the request says no more; else nothing is planned yet.
+        alone: Whether nothing else re-executes.
+        few: How many marks there may be.
+    """
+
+    selector: str | None
+    alone: bool
+    few: int
+
+
 async def open_source(
     connection: Connection, request: ReplayRequest, selectors: Collection[Selector], few: int
 ) -> Source:
@@ -67,7 +82,7 @@ async def open_source(
     """
     named = executions.whole_id(request.execution)
     only = _only_selector(request, selectors)
-    plan = (only.text if only is not None else None, request.single_step, few)
+    plan = _AtOnce(only.text if only is not None else None, request.single_step, few)
     found = await _open(connection, named, selectors, plan) if named is not None else None
     while found is None:  # again where it is deleted at this moment: then there is none
         execution = await executions.find(connection, request.execution, request.project)
@@ -85,7 +100,7 @@ def _only_selector(request: ReplayRequest, selectors: Collection[Selector]) -> S
 
 
 async def _open(
-    connection: Connection, execution_id: UUID, selectors: Collection[Selector], plan: tuple[str | None, bool, int]
+    connection: Connection, execution_id: UUID, selectors: Collection[Selector], plan: _AtOnce
 ) -> Source | None:
     wanted = graph.wanted_candidates(selectors)
     row = await connection.fetchrow(SQL["open"], execution_id, *wanted, _COUNTED_BELOW, *plan)
