@@ -20,7 +20,6 @@ from dalsegno.v1 import definition_pb2, execution_pb2
 from dalsegno.v1.execution_service_pb2 import ImportedStep, ImportHeader
 from dalsegno.v1.value_pb2 import Binding, OutputRef, Outputs, Payload
 
-# What most steps have is looked at first, and each once: there may be a million.
 _STATES = {
     number: word_of(execution_pb2.InvocationState.Name(number), "INVOCATION_STATE_")
     for number in execution_pb2.InvocationState.values()
@@ -69,6 +68,7 @@ class RecordWriter:
 
     def step(self, message: ImportedStep) -> dict[str, Any]:
         """Return a step; what is as it is by default is left out."""
+        # What most steps have is looked at first, and each once: there may be a million.
         step = message.step
         invocation_id, definition, bindings = step.invocation_id, step.definition, step.inputs.bindings
         self._ids.append(invocation_id)
