@@ -151,9 +151,6 @@ async def test_who_boasts_of_more_slots_than_there_can_be_keeps_nobody_from_work
         assert (await worker.ack(worker.complete(task))).status == ACK_STATUS_DURABLE
 
 
-BEYOND = TaskToken(execution_id=b"e" * 16, number=2**31, epoch=1)
-
-
 @pytest.mark.parametrize(
     "token",
     [
