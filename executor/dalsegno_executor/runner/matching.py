@@ -172,11 +172,6 @@ class CallSequence:
         self._fresh: set[int] = set()
         self._received_new = rules is not None and bool(rules.overridden_inputs) and rules.on_stale is OnStale.RERUN
 
-    @property
-    def position(self) -> int:
-        """How many calls the body has made."""
-        return self._position
-
     def make(self, made: Made) -> Decision:
         """Take the body's next call, and say what is to be done."""
         self._position += 1
