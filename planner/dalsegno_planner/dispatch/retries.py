@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from dalsegno_planner.dispatch.background import end
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.store.pool import DATABASE_FAILED
 from dalsegno_planner.store.sql import load
@@ -47,10 +48,7 @@ class Retries:
 
     async def stop(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     def due_in(self, seconds: float) -> None:
         """Note that something is due after so long."""
