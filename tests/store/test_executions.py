@@ -118,7 +118,7 @@ async def test_hot_queries_go_by_index(connection: Connection) -> None:
         ("some invocations", invocations.SQL["some"], (graph.id, [7, 8], False)),
         ("outputs", invocations.SQL["outputs"], (graph.id, [7, 8])),
         ("an execution", executions.SQL["get"], (graph.id,)),
-        ("changed", executions.SQL["changed"], ([graph.id], ["pending"])),
+        ("changed", executions.SQL["changed"], ([graph.id], ["pending"], [7])),
         ("unserved work", executions.SQL["unserved"], ([graph.id],)),
     ):
         plan = await explained(connection, sql, *arguments)

@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 import pytest
 
 from dalsegno_planner.core.execution import ExecutionKind, ExecutionState
-from dalsegno_planner.core.ids import call_id
+from dalsegno_planner.core.ids import Number, call_id
 from dalsegno_planner.core.plan import Mode
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.dispatch.recorded import recorded_calls
 from dalsegno_planner.store import events, executions, invocations, retention, waits
-from dalsegno_planner.store.executions import ExecutionFilter
+from dalsegno_planner.store.executions import ExecutionFilter, Known
 from dalsegno_planner.store.replay_entries import View, entries
 from dalsegno_planner.store.replay_plan import make_plan
 from dalsegno_planner.store.replay_request import ReplayRequest
@@ -226,7 +226,8 @@ READS: dict[str, Callable[[Database, Loaded], Awaitable[object]]] = {
     "by name": lambda connection, loaded: executions.find(connection, "large", PROJECT),
     "by the end of the ID": lambda connection, loaded: executions.find(connection, loaded.large.hex[-10:], PROJECT),
     "changed": lambda connection, loaded: executions.changed(
-        connection, [(one, ExecutionState.PENDING) for one in (loaded.large, *loaded.queued[:PAGE])]
+        connection,
+        [Known(one, ExecutionState.PENDING, Number(loaded.middle)) for one in (loaded.large, *loaded.queued[:PAGE])],
     ),
     "why it does not go on": lambda connection, loaded: executions.unserved_routes(connection, loaded.queued[:1]),
     "events": lambda connection, loaded: events.after(connection, loaded.large, loaded.rows // 2, PAGE),

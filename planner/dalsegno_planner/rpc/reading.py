@@ -48,7 +48,12 @@ class ExecutionReader:
         return execution
 
     async def message(
-        self, execution: Execution, *, with_result: bool = True, with_reason: bool = False
+        self,
+        execution: Execution,
+        *,
+        with_result: bool = True,
+        with_reason: bool = False,
+        of_only_source: bytes | None = None,
     ) -> ExecutionMessage:
         """Return the message for an execution.
 
@@ -56,11 +61,9 @@ class ExecutionReader:
             execution: What it says.
             with_result: Whether the result of a pipeline is put together.
             with_reason: Whether to find out if nothing can run it.
+            of_only_source: The outputs that are the result of a pipeline, if they have been read.
         """
-        result = None
-        if with_result and execution.result_binding is not None and execution.state is ExecutionState.COMPLETED:
-            async with self._pool.acquire() as connection:
-                result = await pipeline_result(connection, execution)
+        result = await pipeline_result(self._pool, execution, of_only_source) if with_result else None
         reason = await self.pending_reason(execution) if with_reason else ""
         message = execution_message(execution, pending_reason=reason, result=result)
         if with_result and _may_leave_out_calls(execution):

@@ -8,25 +8,47 @@ from collections.abc import Iterator, Mapping
 from dalsegno.v1.value_pb2 import Binding, FlowInputs, Outputs, Payload
 from dalsegno.values import seal
 from dalsegno_planner.core.execution import Execution, ExecutionState
+from dalsegno_planner.core.ids import BODY, Number
 from dalsegno_planner.rpc.values import payload_of
 from dalsegno_planner.store import invocations
 from dalsegno_planner.store.bindings import leaves
-from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.pool import Pool
 
 _JSON = "json"
 
 
-async def pipeline_result(connection: Connection, execution: Execution) -> Payload | Binding | None:
+def only_source(execution: Execution) -> Number:
+    """Return which invocation the result of a pipeline is of, where it is of one; else 0."""
+    if execution.result_binding is None:
+        return BODY
+    numbers = set(_numbers(Binding.FromString(execution.result_binding)))
+    return Number(numbers.pop()) if len(numbers) == 1 else BODY
+
+
+async def pipeline_result(
+    pool: Pool, execution: Execution, of_only_source: bytes | None = None
+) -> Payload | Binding | None:
     """Return the result of a completed pipeline; None where it returns nothing.
 
     A structure is put together where all its parts are JSON and stored inline. Any other keeps its shape, with a value
     at each leaf, for who asks to put together.
+
+    Args:
+        pool: Where outputs are read that are not given.
+        execution: The pipeline's.
+        of_only_source: The outputs of the only invocation that it is of, if they have been read.
     """
     if execution.result_binding is None or execution.state is not ExecutionState.COMPLETED:
         return None
     binding = Binding.FromString(execution.result_binding)
     numbers = sorted(set(_numbers(binding)))
-    stored = await invocations.outputs(connection, execution.id, numbers) if numbers else {}
+    if of_only_source is not None:
+        stored: Mapping[int, bytes | None] = {numbers[0]: of_only_source}
+    elif numbers:
+        async with pool.acquire() as connection:
+            stored = await invocations.outputs(connection, execution.id, numbers)
+    else:
+        stored = {}
     outputs = {number: Outputs.FromString(data) for number, data in stored.items() if data is not None}
     inputs = FlowInputs.FromString(execution.inputs)
     return _resolve(binding, outputs, inputs) or _filled(binding, outputs, inputs)

@@ -16,7 +16,9 @@ from dalsegno_planner.core.ids import BODY, ExecutionId
 from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.rpc.convert import invocation_message
 from dalsegno_planner.rpc.reading import ExecutionReader
+from dalsegno_planner.rpc.results import only_source
 from dalsegno_planner.store import events, executions, invocations
+from dalsegno_planner.store.executions import Known, Seen
 from dalsegno_planner.store.pool import Pool
 from dalsegno_planner.times import timestamp
 
@@ -31,33 +33,35 @@ class SharedLooks:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._asked: dict[tuple[ExecutionId, ExecutionState], None] = {}
-        self._under_way: asyncio.Task[Mapping[ExecutionId, Execution | None]] | None = None
-        self._following: asyncio.Task[Mapping[ExecutionId, Execution | None]] | None = None
+        self._asked: dict[Known, None] = {}
+        self._under_way: asyncio.Task[Mapping[ExecutionId, Seen | None]] | None = None
+        self._following: asyncio.Task[Mapping[ExecutionId, Seen | None]] | None = None
 
-    async def changed(self, execution: Execution) -> Execution | None:
-        """Return an execution as it is now, or later, where its state is another one; else None.
+    async def changed(self, known: Known) -> Seen | None:
+        """Return an execution as it is now, or later, where its state is not the known one; else None.
 
         Raises:
-            NotFoundError: It has been deleted.
+            NotFoundError: It is not there, or has been deleted.
         """
-        self._asked[execution.id, execution.state] = None
+        self._asked[known] = None
         if self._following is None:
             self._following = asyncio.create_task(self._look_after(self._under_way))
         found = await asyncio.shield(self._following)
-        now = found.get(execution.id, execution)
-        if now is None:
+        if known.id not in found:
+            return None
+        seen = found[known.id]
+        if seen is None:
             raise NotFoundError(
-                f"execution {execution.id} is not there any more",
+                f"execution {known.id} is not there any more",
                 reason="EXECUTION_NOT_FOUND",
-                fields={"execution": str(execution.id)},
+                fields={"execution": str(known.id)},
             )
         # Another watcher may know another state.
-        return now if now.state is not execution.state else None
+        return seen if seen.execution.state is not known.state else None
 
     async def _look_after(
-        self, under_way: asyncio.Task[Mapping[ExecutionId, Execution | None]] | None
-    ) -> Mapping[ExecutionId, Execution | None]:
+        self, under_way: asyncio.Task[Mapping[ExecutionId, Seen | None]] | None
+    ) -> Mapping[ExecutionId, Seen | None]:
         if under_way is not None and not under_way.done():
             await asyncio.wait([under_way])
         asked, self._asked = self._asked, {}
@@ -102,25 +106,33 @@ class Watcher:
 
         Who asks for what holds it up alone is not told that it goes on, but after that.
         """
-        execution_id = executions.whole_id(request.execution) or (await self._find(request)).id
+        whole_id = executions.whole_id(request.execution)
+        known = Known(ExecutionId(whole_id) if whole_id is not None else (await self._find(request)).id)
         execution: Execution | None = None
         tells_all, pending_reason, in_vain, held_up = not request.holdups_only, "", False, False
         while execution is None or not execution.state.finished:
-            with self._change_of(execution_id, state_only=True) as change:
-                now = await (self._find(request) if execution is None else self._looks.changed(execution))
-                if now is None and in_vain and execution is not None:
+            with self._change_of(known.id, state_only=True) as change:
+                seen = await (self._looks.changed(known) if execution is not None else self._first(request, known))
+                if seen is None and in_vain and execution is not None:
                     reason = await self._reader.pending_reason(execution)
-                    now = await self._reader.get(execution.id) if reason != pending_reason else None
-                if now is not None:
-                    execution, execution_id = now, now.id
+                    seen = Seen(await self._reader.get(execution.id)) if reason != pending_reason else None
+                if seen is not None:
+                    execution = now = seen.execution
+                    known = Known(now.id, now.state, only_source(now))
                     if tells_all or held_up or in_vain or now.state not in _GOING_ON:
-                        said = await self._reader.message(now, with_reason=in_vain)
+                        said = await self._reader.message(now, with_reason=in_vain, of_only_source=seen.outputs)
                         pending_reason = said.pending_reason
                         held_up = bool(pending_reason) or now.state not in _GOING_ON
                         yield _response(said, now.last_event, now)
                 if execution is not None and not execution.state.finished:
-                    await self._bus.wait(execution_id, change, self._poll_interval)
+                    await self._bus.wait(known.id, change, self._poll_interval)
                 in_vain = change.cancelled()
+
+    async def _first(self, request: ExecutionServiceWatchRequest, known: Known) -> Seen | None:
+        try:
+            return await self._looks.changed(known)
+        except NotFoundError:  # it may be a run name that looks like an ID
+            return Seen(await self._find(request))
 
     async def _events_of(self, request: ExecutionServiceWatchRequest) -> AsyncIterator[Response]:
         """Yield every event, and the execution where it changed without one."""

@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from asyncpg import Record
@@ -23,7 +23,7 @@ from dalsegno_planner.core.execution import (
     NewExecution,
     Outcome,
 )
-from dalsegno_planner.core.ids import ExecutionId, parse_id
+from dalsegno_planner.core.ids import BODY, ExecutionId, Number, parse_id
 from dalsegno_planner.core.transitions import Operation, Refusal, transition
 from dalsegno_planner.store.legality import check_transition
 from dalsegno_planner.store.pool import Connection
@@ -63,6 +63,24 @@ class ExecutionFilter:
     flow: str = ""
     states: Sequence[ExecutionState] = ()
     source_id: ExecutionId | None = None
+
+
+class Known(NamedTuple):
+    """What is known of an execution by who looks whether it has changed."""
+
+    id: ExecutionId
+    state: ExecutionState | None = None
+    """None where nothing is known."""
+    number: Number = BODY
+    """The invocation whose outputs are wanted once it has completed, if any is."""
+
+
+class Seen(NamedTuple):
+    """An execution as it was found."""
+
+    execution: Execution
+    outputs: bytes | None = None
+    """What the consumers of the wanted invocation receive, as serialized Outputs, if that has been read."""
 
 
 async def get(connection: Connection, execution_id: UUID) -> Execution | None:
@@ -105,13 +123,11 @@ async def list_page(connection: Connection, only: ExecutionFilter, before: UUID 
     return [of_row(row) for row in rows]
 
 
-async def changed(
-    connection: Connection, known: Iterable[tuple[ExecutionId, ExecutionState]]
-) -> dict[ExecutionId, Execution | None]:
+async def changed(connection: Connection, known: Iterable[Known]) -> dict[ExecutionId, Seen | None]:
     """Return, of executions that were in these states, those that are in another one; None for what is deleted."""
-    ids, states = zip(*known, strict=True)
-    rows = await connection.fetch(SQL["changed"], ids, states)
-    return {row["asked"]: _watched(row) for row in rows}
+    ids, states, numbers = zip(*known, strict=True)
+    rows = await connection.fetch(SQL["changed"], ids, states, numbers)
+    return {row["asked"]: None if row["id"] is None else Seen(of_row(row), row["taken"]) for row in rows}
 
 
 async def not_made(connection: Connection, execution_id: UUID) -> tuple[Sequence[str], int]:
@@ -367,10 +383,6 @@ def of_row(row: Record) -> Execution:
     """Return the execution of a row that has its columns, and may have others."""
     columns = {name: row[name] for name in _COLUMNS}
     return Execution(**{**columns, "kind": ExecutionKind(row["kind"]), "state": ExecutionState(row["state"])})
-
-
-def _watched(row: Record) -> Execution | None:
-    return None if row["id"] is None else of_row(row)
 
 
 def whole_id(text: str) -> UUID | None:

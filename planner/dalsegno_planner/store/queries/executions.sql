@@ -58,14 +58,18 @@ ORDER BY i.position, i.number LIMIT $2;
 
 -- name: changed
 -- Of executions ($1), whose states were $2, those that are in another one; of one that is not there any more, the ID alone.
+-- With each that has completed comes what the consumers of one invocation ($3) receive.
 -- The sub-selects hide how many they are, for which Postgres would make another plan each time.
-SELECT known.id AS asked, now.*
-FROM unnest((SELECT $1::uuid[]), (SELECT $2::text[])) AS known (id, state)
+SELECT known.id AS asked, now.*, taken.outputs AS taken
+FROM unnest((SELECT $1::uuid[]), (SELECT $2::text[]), (SELECT $3::integer[])) AS known (id, state, number)
 LEFT JOIN LATERAL (
     SELECT id, project, name, flow, kind, state, module, pinned_digest, source_id, debug, single_step, requested_by,
            invocation_count, last_event, created_at, started_at, finished_at, inputs, result, failure, result_binding,
            replay, time_limit, deadline, lane AS rank
     FROM executions WHERE executions.id = known.id OFFSET 0) AS now ON true
+LEFT JOIN LATERAL (
+    SELECT coalesce(i.override_outputs, i.outputs) AS outputs FROM shown_invocation(known.id, known.number) AS i
+    WHERE now.state = 'completed' AND known.number > 0 OFFSET 0) AS taken ON true
 WHERE now.state IS DISTINCT FROM known.state;
 
 -- name: start_flow
