@@ -112,6 +112,12 @@ LANGUAGE sql AS $$
     SELECT coalesce(array_agg(s.id), '{}') FROM suspended s
 $$;
 
+-- Whether a pipeline ends where so many more of its invocations have ended.
+CREATE OR REPLACE FUNCTION ends_pipeline(e executions, more integer) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT e.kind = 'pipeline' AND e.unfinished = more AND e.state IN ('pending', 'running')
+$$;
+
 -- Counts what ended and what is new, says whether it is of flows, ends executions whose last invocation has, and records
 -- the events, under the locks of the executions' rows, which are taken last and in order.
 CREATE OR REPLACE FUNCTION dispatch_settle(changes state_change[], OUT changed uuid[], OUT ended uuid[], OUT flows boolean)
@@ -119,8 +125,6 @@ LANGUAGE plpgsql AS $$
 DECLARE
     counts record;
     execution record;
-    outcome text;
-    cause bytea;
 BEGIN
     changed := '{}';
     ended := '{}';
@@ -135,33 +139,36 @@ BEGIN
         FROM unnest(changes) c GROUP BY c.execution_id ORDER BY c.execution_id
     LOOP
         UPDATE executions e
-        SET last_event = e.last_event + counts.events, next_number = greatest(e.next_number, counts.highest + 1),
+        SET state = CASE WHEN ends_pipeline(e, counts.ended)
+                         THEN CASE WHEN e.failures + counts.failed > 0 THEN 'failed' ELSE 'completed' END
+                         ELSE e.state END,
+            finished_at = CASE WHEN ends_pipeline(e, counts.ended) THEN clock_timestamp() ELSE e.finished_at END,
+            last_event = e.last_event + counts.events + ends_pipeline(e, counts.ended)::integer,
+            next_number = greatest(e.next_number, counts.highest + 1),
             -- In a replay, a delta of a recorded call is a fresh row, but no further invocation.
             invocation_count = e.invocation_count + CASE
                 WHEN e.source_id IS NULL THEN counts.fresh ELSE greatest(counts.highest + 1 - e.next_number, 0) END,
             failures = e.failures + counts.failed,
             unfinished = CASE e.kind WHEN 'pipeline' THEN e.unfinished - counts.ended ELSE e.unfinished END
         WHERE e.id = counts.id
-        RETURNING e.kind, e.failures, e.last_event,
-                  e.kind = 'pipeline' AND e.unfinished = 0 AND e.state IN ('pending', 'running') AS ends
+        RETURNING e.kind, e.state, e.last_event,
+                  e.kind = 'pipeline' AND e.unfinished = 0 AND counts.ended > 0 AND e.state IN ('completed', 'failed') AS ends
         INTO execution;
-        INSERT INTO events (execution_id, event, number, state)
-        SELECT counts.id, execution.last_event - counts.events + c.place, c.number, c.state
-        FROM unnest(counts.numbers, counts.states) WITH ORDINALITY c(number, state, place);
         IF execution.ends THEN
-            -- The failure of a pipeline is that of its first failed invocation.
-            outcome := CASE WHEN execution.failures > 0 THEN 'failed' ELSE 'completed' END;
-            cause := NULL;
-            IF outcome = 'failed' THEN
-                SELECT i.failure INTO cause FROM invocations i
-                WHERE i.execution_id = counts.id AND i.state = 'failed' ORDER BY i.finished_at, i.number LIMIT 1;
-            END IF;
-            UPDATE executions e
-            SET state = outcome, failure = cause, finished_at = clock_timestamp(), last_event = e.last_event + 1
-            WHERE e.id = counts.id;
-            INSERT INTO events (execution_id, event, number, state)
-            VALUES (counts.id, execution.last_event + 1, 0, outcome);
+            counts.numbers := counts.numbers || 0;
+            counts.states := counts.states || execution.state;
             ended := ended || counts.id;
+        END IF;
+        INSERT INTO events (execution_id, event, number, state)
+        SELECT counts.id, execution.last_event - cardinality(counts.numbers) + c.place, c.number, c.state
+        FROM unnest(counts.numbers, counts.states) WITH ORDINALITY c(number, state, place);
+        IF execution.ends AND execution.state = 'failed' THEN
+            -- The failure of a pipeline is that of its first failed invocation.
+            UPDATE executions e
+            SET failure = (
+                SELECT i.failure FROM invocations i
+                WHERE i.execution_id = counts.id AND i.state = 'failed' ORDER BY i.finished_at, i.number LIMIT 1)
+            WHERE e.id = counts.id;
         END IF;
         changed := changed || counts.id;
         flows := flows OR execution.kind = 'flow';
