@@ -145,6 +145,8 @@ CREATE OR REPLACE FUNCTION create_replay(
 ) RETURNS SETOF executions
 LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
+DECLARE
+    made executions;
 BEGIN
     IF marks_numbers IS NOT NULL THEN
         PERFORM store_marks(marks_numbers, marks_roles, marks_overridden);
@@ -163,7 +165,8 @@ BEGIN
             CASE WHEN done THEN 2 ELSE 1 END, CASE WHEN done THEN clock_timestamp() END,
             CASE WHEN done THEN clock_timestamp() END, inputs, result_binding, about, shaping_inputs, time_limit,
             clock_timestamp() + make_interval(secs => time_limit), rank)
-    ON CONFLICT DO NOTHING;
+    ON CONFLICT DO NOTHING
+    RETURNING * INTO made;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -199,6 +202,6 @@ BEGIN
         WHERE i.execution_id = replay AND i.state = 'pending' AND i.kind = 'step' AND i.blocked_by = 0
         ORDER BY i.number;
     END IF;
-    RETURN QUERY SELECT e.* FROM executions AS e WHERE e.id = replay;
+    RETURN NEXT made;
 END
 $$;
