@@ -104,18 +104,20 @@ class Delivery:
         """Send a body with its recorded calls, a page at a time, and then the outcomes that came meanwhile."""
         execution_id = task.token.execution_id
         try:
-            message = task.message()
+            message = Message()
+            body = message.tasks.tasks.add()
+            task.fill(body)
             first = True
             async with self._acquire() as connection:
-                async for page in recorded_calls(connection, execution_id, task.recorded_count):
+                async for page in recorded_calls(connection, execution_id, task.recorded_count, body.body.recorded):
                     if first:
-                        message.body.recorded.CopyFrom(page)
                         session.sent(task.token, task.lane, self._accept_by())
                     else:
-                        message = executor_service_pb2.Task(token=task.token.message(), recorded=page)
+                        message = Message()
+                        message.tasks.tasks.add(token=task.token.message(), recorded=page)
                     first = False
                     session.awaits(task.token, awaited_numbers(page), look_at=0.0)
-                    session.send(Message(tasks=executor_service_pb2.Tasks(tasks=[message])))
+                    session.send(message)
         except DATABASE_FAILED as error:
             log.warning("body_not_delivered", execution=str(execution_id), error=str(error))
             self._give_back(session, [task.token])

@@ -21,7 +21,7 @@ _AWAIT = executor_service_pb2.RECORDED_CALL_ACTION_AWAIT
 
 
 async def recorded_calls(
-    connection: Connection, execution_id: UUID, count: int
+    connection: Connection, execution_id: UUID, count: int, first: executor_service_pb2.RecordedCalls | None = None
 ) -> AsyncIterator[executor_service_pb2.RecordedCalls]:
     """Yield the recorded calls of an execution, in pages of about 1 MiB; at least one page, the last without `more`.
 
@@ -29,8 +29,10 @@ async def recorded_calls(
         connection: The database.
         execution_id: The execution.
         count: About how many calls there are: few are read in one round trip.
+        first: The empty message that becomes the first page, where it is: a page that is put into another message is
+            serialized and parsed again.
     """
-    pages = _Pages()
+    pages = _Pages(executor_service_pb2.RecordedCalls() if first is None else first)
     if count <= _ROWS_AT_ONCE:
         for row in await connection.fetch(_QUERIES["recorded_calls"], execution_id):
             if (full := pages.add(row)) is not None:
@@ -46,8 +48,8 @@ async def recorded_calls(
 class _Pages:
     """Puts recorded calls into pages."""
 
-    def __init__(self) -> None:
-        self.present = executor_service_pb2.RecordedCalls()
+    def __init__(self, first: executor_service_pb2.RecordedCalls) -> None:
+        self.present = first
         self._size = 0
         self._places: dict[int, int] = {}
 
@@ -56,14 +58,15 @@ class _Pages:
         if row["yields"]:
             # They come with the first row.
             self._places = {number: place for place, number in sorted(row["yields"], reverse=True)}
-        call = recorded_call(row)
-        if call.number in self._places:
-            call.yielded = self._places[call.number]
-        size, full = call.ByteSize(), None
+        # What of it is left out is not worth a look, nor is what it has besides.
+        size, full = len(row["inputs"]) + len(row["outputs"] or b"") + len(row["failure"] or b""), None
         if self._size and self._size + size > _PAGE_BYTES:
             full, self.present, self._size = self.present, executor_service_pb2.RecordedCalls(), 0
             full.more = True
-        self.present.calls.append(call)
+        call = self.present.calls.add()
+        _fill(call, row)
+        if call.number in self._places:
+            call.yielded = self._places[call.number]
         self._size += size
         return full
 
@@ -73,35 +76,39 @@ def awaited_numbers(page: executor_service_pb2.RecordedCalls) -> list[int]:
     return [call.number for call in page.calls if call.action == _AWAIT]
 
 
-def recorded_call(row: Record) -> executor_service_pb2.RecordedCall:
-    """Convert a row of the query `recorded_calls`."""
-    call = executor_service_pb2.RecordedCall(
-        number=row["number"],
-        position=row["position"],
-        kind=execution_pb2.INVOCATION_KIND_WAIT if row["kind"] == "wait" else execution_pb2.INVOCATION_KIND_STEP,
-        name=row["name"],
-        invocation_id=row["invocation_id"],
-        action=_action(row),
-        output_overridden=row["output_overridden"],
-        override_is_new=row["override_is_new"],
-        own=row["own"],
-        timed_out=row["wait_state"] == "timed_out",
-        attempts_before=row["attempts_before"],
-    )
-    call.inputs.ParseFromString(row["inputs"])
-    overridden = set(row["overridden_inputs"])
-    for name, binding in call.inputs.bindings.items():
-        if name in overridden:
-            call.overridden_inputs.bindings[name].CopyFrom(binding)
-        for kind, leaf in leaves(binding):
-            if kind == "value":
-                leaf.value.ClearField("content")
+def _fill(call: executor_service_pb2.RecordedCall, row: Record) -> None:
+    """Fill in a call from a row of the query `recorded_calls`. What is nothing anyway is not set: each costs."""
+    call.number, call.name, call.invocation_id = row["number"], row["name"], row["invocation_id"]
+    call.kind = execution_pb2.INVOCATION_KIND_WAIT if row["kind"] == "wait" else execution_pb2.INVOCATION_KIND_STEP
+    action = call.action = _action(row)
+    if row["position"]:
+        call.position = row["position"]
+    if row["own"]:
+        call.own = True
+    if row["wait_state"] == "timed_out":
+        call.timed_out = True
+    if row["attempts_before"]:
+        call.attempts_before = row["attempts_before"]
+    _fill_inputs(call, row)
+    overridden = row["output_overridden"]
+    if overridden:
+        call.output_overridden, call.override_is_new = True, row["override_is_new"]
     # An overridden output is what the body receives, also of a call that executes.
-    if row["outputs"] is not None and (call.action == _REUSE or row["output_overridden"]):
+    if row["outputs"] is not None and (action == _REUSE or overridden):
         call.outputs.ParseFromString(row["outputs"])
-    if call.action == _REUSE and row["failure"] is not None and not row["output_overridden"]:
+    if action == _REUSE and row["failure"] is not None and not overridden:
         call.failure.ParseFromString(row["failure"])
-    return call
+
+
+def _fill_inputs(call: executor_service_pb2.RecordedCall, row: Record) -> None:
+    call.inputs.ParseFromString(row["inputs"])
+    bindings = call.inputs.bindings
+    for name in row["overridden_inputs"]:
+        if name in bindings:
+            call.overridden_inputs.bindings[name].CopyFrom(bindings[name])
+    for kind, leaf in leaves(*[bindings[name] for name in bindings]):
+        if kind == "value":
+            leaf.value.ClearField("content")
 
 
 def _action(row: Record) -> executor_service_pb2.RecordedCallAction.ValueType:

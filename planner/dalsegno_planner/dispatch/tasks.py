@@ -56,14 +56,11 @@ class ClaimedTask(NamedTuple):
         carried = (row["inputs"], row["flow_inputs"], *(row["upstream_outputs"] or ()))
         return sum(len(one) for one in carried if one)
 
-    def message(self) -> executor_service_pb2.Task:
-        """Return the task as a message; a body's recorded calls are left out."""
-        task = executor_service_pb2.Task()
-        self.fill(task)
-        return task
-
     def fill(self, task: executor_service_pb2.Task) -> None:
-        """Fill in an empty message, where it is: one that is put into another is serialized and parsed again."""
+        """Fill in an empty message, where it is: one that is put into another is serialized and parsed again.
+
+        A body's recorded calls are left out.
+        """
         row = self.row
         self.token.fill(task.token)
         task.project = row["project"]
