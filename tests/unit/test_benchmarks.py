@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from tests.benchmarks.figures import Axis, Budget, Figure, Unit
-from tests.benchmarks.plot import drawing
+from tests.benchmarks.plot import drawing, plot
 from tests.benchmarks.raw import RawLimits
 from tests.benchmarks.report import HEADINGS, Report, beside_raw, number, plain_table, row, sized, verdict
 from tests.benchmarks.samples import Samples
@@ -22,6 +25,10 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def _figure(value: float, unit: Unit = Unit.MILLISECONDS, **more: Any) -> Figure:
     return Figure("something", unit, Samples.of([value]), **more)
+
+
+def _points(line: Line2D) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in np.asarray(line.get_xydata())]
 
 
 @pytest.mark.parametrize(
@@ -129,15 +136,18 @@ def test_the_plot_has_a_bar_for_each_budget_and_a_curve_for_each_series() -> Non
         *(_figure(ms, size=size, series="plan & all") for size, ms in ((1_000, 1), (100_000, 10))),
         *(_figure(rate, Unit.PER_SECOND, size=n, series="steps", axis=Axis.PLANNERS) for n, rate in ((1, 5), (3, 9))),
     ]
-    drawn = ET.fromstring(drawing(figures))
-    curves = [one.attrib["points"].split() for one in drawn.iter(f"{SVG}polyline")]
-    assert [len(points) for points in curves] == [2, 2]
-    for first, last in curves:
-        (x, y), (further, higher) = ([float(one) for one in point.split(",")] for point in (first, last))
-        assert further > x
-        assert higher < y  # where the picture is at its top
-    said = [one.text for one in drawn.iter(f"{SVG}text")]
-    assert {"something", "2.00×", "plan & all", "steps", "100,000"} <= set(said)
+    bars, plans, planners = drawing(figures).axes
+    assert [bar.get_width() for bar in bars.patches if isinstance(bar, Rectangle)] == [2]
+    assert [_points(line) for line in plans.lines] == [[(1_000, 1), (100_000, 10)]]
+    assert [_points(line) for line in planners.lines] == [[(1, 5), (3, 9)]]
+
+
+def test_the_plot_is_a_picture_that_says_what_it_shows(tmp_path: Path) -> None:
+    picture = tmp_path / "made" / "bench.svg"
+    sizes = [_figure(size, size=size, series="plan & all") for size in (1_000, 100_000)]
+    plot([_figure(2, budget=Budget(1)), *sizes], picture)
+    said = [one.text for one in ET.parse(picture).iter(f"{SVG}text")]
+    assert {"something", "2.00×", "plan & all", "100,000", "milliseconds, over invocations"} <= set(said)
 
 
 def test_the_report_is_json_and_shows_what_was_not_measured(tmp_path: Path) -> None:
