@@ -25,8 +25,13 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # A connection that is taken and not answered is given up after this.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    # A planner that stands still is left before the lease is over, which is 15 s by default. The limit of keepalive is
+    # for connections that are cut; where the other side's kernel still answers, that of pings counts, else a minute.
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     LOAD_BALANCING,
 )

@@ -30,6 +30,7 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 CALL_TIMEOUT_S = 120.0
 RETRY_FOR_S = 6.0
 KEEPALIVE_MS = 10_000
+CONNECT_MS = 5_000
 SINGLE_THREADED_STREAMS = "SingleThreadedUnaryStream"
 
 _IMPORT = execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"].methods_by_name["Import"]
@@ -166,16 +167,21 @@ class Connection:
         except grpc.RpcError as error:
             if timeout is not None and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TimeoutError from None
-            raise error_of(error, self._address) from None
+            told = error_of(error, self._address)
+            self._turn_from(stubs, error)
+            raise told from None
         finally:
             stream.cancel()
 
     def close(self) -> None:
         """Close the channel. The next call opens another one."""
         with self._lock:
-            if self._channel is not None and self._process == os.getpid():
-                self._channel.close()
-            self._channel = self._stubs = None
+            self._close()
+
+    def _close(self) -> None:
+        if self._channel is not None and self._process == os.getpid():
+            self._channel.close()
+        self._channel = self._stubs = None
 
     def _retried(self, call: Callable[[Stubs], T], *, idempotent: bool) -> T:
         try:
@@ -187,20 +193,26 @@ class Connection:
 
     def _tried(self, call: Callable[[Stubs], T], *, idempotent: bool) -> T:
         try:
-            return call(self._opened())
+            return self._attempt(call)
         except grpc.RpcError as error:
             if not (idempotent and _is_unanswered(error)):
                 raise
-        self._turn_elsewhere()
         # For what has failed alone: to prepare for it costs a sixth of a call.
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_unanswered),
             wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
             stop=tenacity.stop_after_delay(RETRY_FOR_S),
-            before_sleep=lambda _: self._turn_elsewhere(),
             reraise=True,
         )
-        return attempts(lambda: call(self._opened()))
+        return attempts(lambda: self._attempt(call))
+
+    def _attempt(self, call: Callable[[Stubs], T]) -> T:
+        stubs = self._opened()
+        try:
+            return call(stubs)
+        except grpc.RpcError as error:
+            self._turn_from(stubs, error)
+            raise
 
     def error(self, error: grpc.RpcError) -> DalsegnoError:
         """Return what a status means."""
@@ -219,13 +231,18 @@ class Connection:
                 self._process = os.getpid()
             return self._stubs
 
-    def _turn_elsewhere(self) -> None:
-        # The local engine may have been stopped since, and is then started again, perhaps elsewhere.
-        if self._configured is None:
-            self.close()
-        elif len(self._configured) > 1:
-            self._configured.turn()
-            self.close()
+    def _turn_from(self, stubs: Stubs, error: grpc.RpcError) -> None:
+        """Turn to another planner where this one has not answered, unless another thread has turned already."""
+        if not _is_unanswered(error):
+            return
+        with self._lock:
+            if self._stubs is not stubs:
+                return
+            if self._configured is not None:
+                self._configured.turn()
+            # The local engine may have been stopped since, and is then started again, perhaps elsewhere.
+            if self._configured is None or len(self._configured) > 1:
+                self._close()
 
 
 def refuse_client_inside() -> None:
@@ -259,9 +276,12 @@ def _channel(address: str) -> grpc.Channel:
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_reconnect_backoff_ms", 1_000),
-        # Who waits for an execution notices when nothing comes through any more, though nobody closes the connection.
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
+        # Who waits for an execution notices when nothing comes through any more, though nobody closes the connection; of
+        # a planner that stands still, whose kernel still answers, by the limit of pings.
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS),
         ("grpc.http2.max_pings_without_data", 0),
         # Who waits for an execution reads in its own thread: without this, each wait starts another one to read in.
         (SINGLE_THREADED_STREAMS, 1),
