@@ -277,8 +277,8 @@ def _channel(address: str) -> grpc.Channel:
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
-        # Who waits for an execution notices when nothing comes through any more, though nobody closes the connection; of
-        # a planner that stands still, whose kernel still answers, by the limit of pings.
+        # Who waits for an execution notices when nothing comes through, though nobody closes the connection; and,
+        # by the limit of pings, where a planner stands still whose kernel answers.
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
         ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS),
