@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Self
 from uuid import UUID
 
 import pytest
 
 from dalsegno_planner.core import ids
+from dalsegno_planner.dispatch import retention as dispatch_retention
 from dalsegno_planner.dispatch.retention import Retention
 from dalsegno_planner.store import deletion, retention
 from dalsegno_planner.store.pool import Pool, open_pool
@@ -65,6 +67,22 @@ async def test_what_ended_long_ago_goes_with_all_its_rows(ledger: Ledger, pool: 
     for table in await _tables_of_executions(ledger):
         rows = await ledger.connection.fetchval(f"SELECT count(*) FROM {table} WHERE execution_id = $1", old)
         assert rows == 0, table
+
+
+async def test_a_planner_whose_clock_is_wrong_deletes_nothing_before_its_time(
+    ledger: Ledger, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Executions end by the clock of Postgres, and it is that which says how long ago that was."""
+
+    class Fast(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + 2 * KEPT
+
+    young = await _pipeline(ledger, days_ago=29)
+    monkeypatch.setattr(dispatch_retention, "datetime", Fast)
+    assert await Retention(KEPT).clear(pool) == 0
+    assert await _left(ledger) == {young}
 
 
 async def test_every_table_is_cleared_of_what_is_deleted(ledger: Ledger) -> None:

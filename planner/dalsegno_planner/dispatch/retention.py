@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
@@ -44,7 +44,8 @@ class Retention:
 
     async def clear(self, pool: Pool) -> int:
         """Delete all whose time has come, once; return how many executions those were."""
-        before = datetime.now(UTC) - self._kept
+        async with pool.acquire() as connection:
+            before = await retention.before(connection, self._kept)
         forgotten, last = 0, retention.FIRST
         while page := await self._page(pool, before, last):
             last = page[-1]

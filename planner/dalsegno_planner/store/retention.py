@@ -7,7 +7,7 @@ them to the next.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from dalsegno_planner.core.ids import uuid7
@@ -19,6 +19,12 @@ _QUERIES = load("retention")
 _HIGHEST_BITS = (1 << 74) - 1
 FIRST = UUID(int=0)
 """Comes before all executions."""
+
+
+async def before(connection: Connection, kept: timedelta) -> datetime:
+    """Return when what is deleted now has ended at the latest, by the clock by which executions end."""
+    ended: datetime = await connection.fetchval(_QUERIES["before"], kept)
+    return ended
 
 
 async def expired(connection: Connection, before: datetime, after: UUID, limit: int) -> Sequence[UUID]:

@@ -1,3 +1,6 @@
+-- name: before
+SELECT clock_timestamp() - $1::interval
+
 -- name: expired
 -- Executions that ended long ago and that nothing reads from, by their ID, which tells when they were created:
 -- $1 after this one, $2 up to this one, $3 ended before, $4 how many. OFFSET 0 has readers looked up for each; joined, all
