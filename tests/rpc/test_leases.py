@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -136,21 +136,22 @@ async def test_who_has_reported_more_than_there_is_room_for_keeps_its_lease(
 ) -> None:
     """Its signs of life are behind its reports, and those are not read while the database takes none."""
     async with (
-        serving(database, tmp_path, **SHORT) as planner,
+        serving(database, tmp_path, **{**SHORT, "lease_duration": 4 * LEASE}) as planner,
         scripted_worker(planner.channel) as worker,
     ):
         task = await one_step(planner, worker)
         await planner.start(pipeline_header(), [step("work")])
         worker.credit(steps=1)
         other = await worker.task()
-        async with locked_tasks(database):
-            worker.complete(task)
-            for number in range(100):
-                token = TaskToken(execution_id=task.token.execution_id, number=2, epoch=number)
-                worker.report(token, completed=StepCompleted(code_digest="much" * 250_000))
-            async with beating(worker, task):
-                await passing(connection, leases=3)
-        assert (await worker.ack(worker.complete(other))).status == ACK_STATUS_DURABLE
+        async with AsyncExitStack() as lasting:
+            async with locked_tasks(database):
+                worker.complete(task)
+                for number in range(100):
+                    token = TaskToken(execution_id=task.token.execution_id, number=2, epoch=number)
+                    worker.report(token, completed=StepCompleted(code_digest="much" * 250_000))
+                await lasting.enter_async_context(beating(worker, task))
+                await passing(connection, leases=6)
+            assert (await worker.ack(worker.complete(other))).status == ACK_STATUS_DURABLE
 
 
 def test_a_watch_begins_anew_after_a_gap() -> None:

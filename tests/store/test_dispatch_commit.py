@@ -59,6 +59,20 @@ async def test_no_task_is_given_to_two_sessions(ledger: Ledger) -> None:
     assert sum(held.session_id == one for held in step.claimed) == 6
 
 
+async def test_a_lease_that_runs_out_once_a_look_has_begun_goes_on(ledger: Ledger, database: str) -> None:
+    """A planner that stands still in the middle of the look has not heard who lives."""
+    session = await ledger.session()
+    planner = await Ledger.open(database)
+    async with planner.connection.transaction():
+        await planner.connection.fetchval(QUERIES["clock"])
+        await ledger.connection.execute("UPDATE sessions SET expires_at = clock_timestamp()")
+        looked = await planner.connection.fetchrow(QUERIES["close_sessions"], None)
+    assert looked is not None
+    assert looked["closed"] == 0
+    assert await ledger.connection.fetchval("SELECT id FROM sessions") == session
+    await planner.connection.close()
+
+
 async def test_a_late_report_of_a_lost_lease_changes_nothing(ledger: Ledger) -> None:
     execution = await ledger.pipeline({1: []})
     slow, quick = await ledger.session(lease=-1), await ledger.session()

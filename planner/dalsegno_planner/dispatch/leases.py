@@ -86,13 +86,16 @@ class Leases:
 
     async def _look(self, connection: asyncpg.Connection[Any]) -> None:
         await self._extend(connection)
-        # By the database's clock, which goes on while a machine sleeps.
-        self._watch.look(await connection.fetchval(_QUERIES["clock"]))
-        if self._watch.long_enough:
-            row = await connection.fetchrow(_QUERIES["close_sessions"], None)
-            if row is not None and row["closed"]:
-                log.warning("leases_expired", executors=row["closed"], tasks=row["returned"])
-                self._bus.tasks_returned()
+        row = None
+        # Its beginning is the time of the look, by the database's clock, which goes on while a machine sleeps. Were
+        # this planner to stand still now, what runs out meanwhile does not count.
+        async with connection.transaction():
+            self._watch.look(await connection.fetchval(_QUERIES["clock"]))
+            if self._watch.long_enough:
+                row = await connection.fetchrow(_QUERIES["close_sessions"], None)
+        if row is not None and row["closed"]:
+            log.warning("leases_expired", executors=row["closed"], tasks=row["returned"])
+            self._bus.tasks_returned()
 
     async def _extend(self, connection: asyncpg.Connection[Any]) -> None:
         # What an executor says is not read while there is no room for what it has said before.

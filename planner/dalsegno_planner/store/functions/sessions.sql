@@ -29,7 +29,8 @@ BEGIN
 END
 $$;
 
--- Gives back the tasks of sessions whose lease has run out, by this database's clock, or that have ended.
+-- Gives back the tasks of sessions that have ended, or whose lease had run out when the transaction began: who asks has
+-- made sure in it that they had the time to say that they are there.
 CREATE OR REPLACE FUNCTION close_sessions(p_ids uuid[], OUT closed integer, OUT returned integer)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -37,7 +38,7 @@ DECLARE
 BEGIN
     WITH locked AS (
         SELECT s.id FROM sessions s
-        WHERE CASE WHEN p_ids IS NULL THEN s.expires_at < clock_timestamp() ELSE s.id = ANY (p_ids) END
+        WHERE CASE WHEN p_ids IS NULL THEN s.expires_at < now() ELSE s.id = ANY (p_ids) END
         ORDER BY s.id FOR UPDATE
     ), deleted AS (
         DELETE FROM sessions s USING locked WHERE s.id = locked.id RETURNING s.id

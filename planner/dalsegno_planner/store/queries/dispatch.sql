@@ -51,8 +51,8 @@ UPDATE sessions SET expires_at = clock_timestamp() + make_interval(secs => $2)
 WHERE id = ANY ($1::uuid[]) RETURNING id
 
 -- name: clock
--- Seconds, for comparing.
-SELECT extract(epoch FROM clock_timestamp())::double precision
+-- When the transaction began, in seconds, for comparing.
+SELECT extract(epoch FROM now())::double precision
 
 -- name: mark_running
 WITH started AS (
