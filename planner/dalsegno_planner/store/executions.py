@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -39,7 +40,7 @@ SHORTEST_PART = 4
 _HEX = re.compile(r"[0-9a-f-]+")
 _NAME_TRIES = 20
 _NAMED = 5
-_COLUMNS = tuple(field.name for field in fields(Execution))
+_columns_of = itemgetter(*(field.name for field in fields(Execution)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,8 +382,8 @@ def _execution(row: Record | None) -> Execution | None:
 
 def of_row(row: Record) -> Execution:
     """Return the execution of a row that has its columns, and may have others."""
-    columns = {name: row[name] for name in _COLUMNS}
-    return Execution(**{**columns, "kind": ExecutionKind(row["kind"]), "state": ExecutionState(row["state"])})
+    execution_id, project, name, flow, kind, state, *others = _columns_of(row)
+    return Execution(execution_id, project, name, flow, ExecutionKind(kind), ExecutionState(state), *others)
 
 
 def whole_id(text: str) -> UUID | None:
