@@ -80,10 +80,7 @@ class Planner:
         self._stopping = asyncio.Event()
         self._ready = False
         self._health = health.HealthServicer()
-        self._server = grpc.aio.server(
-            interceptors=[ErrorMapping(self._refusal, frozenset({HEALTH, reflection.SERVICE_NAME}))],
-            options=_options(settings),
-        )
+        self._server = grpc.aio.server(options=_options(settings))
         self._pool: Pool | None = None
         self._database = DatabaseWatch(settings.database_url, settings.poll_interval, self._database_is_there)
 
@@ -150,14 +147,19 @@ class Planner:
             Importer(pool, values, definitions),
             Watcher(pool, self.bus, reader, settings.poll_interval, self._stopping),
         )
-        execution_grpc.add_ExecutionServiceServicer_to_server(execution, server)
-        replay_grpc.add_ReplayServiceServicer_to_server(
-            ReplayServicer(pool, self.bus, reader, values, objects, definitions), server
+        mapping = ErrorMapping(server, self._refusal)
+        mapping.add(execution_grpc.add_ExecutionServiceServicer_to_server, execution)
+        mapping.add(
+            replay_grpc.add_ReplayServiceServicer_to_server,
+            ReplayServicer(pool, self.bus, reader, values, objects, definitions),
         )
-        wait_grpc.add_WaitServiceServicer_to_server(WaitServicer(pool, self.bus, reader, values, objects), server)
-        artifact_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(pool, objects, values, settings), server)
-        log_grpc.add_LogServiceServicer_to_server(LogServicer(pool, reader), server)
-        executor_grpc.add_ExecutorServiceServicer_to_server(ExecutorServicer(self._dispatcher), server)
+        mapping.add(wait_grpc.add_WaitServiceServicer_to_server, WaitServicer(pool, self.bus, reader, values, objects))
+        mapping.add(
+            artifact_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(pool, objects, values, settings)
+        )
+        mapping.add(log_grpc.add_LogServiceServicer_to_server, LogServicer(pool, reader))
+        mapping.add(executor_grpc.add_ExecutorServiceServicer_to_server, ExecutorServicer(self._dispatcher))
+        # These say how the planner is, also where it cannot serve.
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, HEALTH, reflection.SERVICE_NAME), server)
 

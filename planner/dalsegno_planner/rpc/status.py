@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import grpc
@@ -57,6 +57,9 @@ _CONNECTION_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.DiskFullError,
 )
 
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Servicer = TypeVar("Servicer")
+
 _log = structlog.get_logger("dalsegno.planner.rpc")
 
 
@@ -92,27 +95,33 @@ def status_of(error: DalsegnoError) -> status_pb2.Status:
     return status
 
 
-class ErrorMapping(grpc.aio.ServerInterceptor):
-    """Turns every error of every service into a status.
+class ErrorMapping:
+    """Adds services to a server so that every error of theirs becomes a status.
+
+    It stands for the server in the generated functions and wraps each method once. An interceptor is asked each time.
 
     Args:
+        server: The server.
         refusal: Returns why no request can be served now; None where all is well.
-        exempt: Services that are served nevertheless.
     """
 
-    def __init__(self, refusal: Callable[[], DalsegnoError | None], exempt: frozenset[str]) -> None:
+    def __init__(self, server: grpc.aio.Server, refusal: Callable[[], DalsegnoError | None]) -> None:
+        self._server = server
         self._refusal = refusal
-        self._exempt = exempt
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method.split("/")[1] in self._exempt:
-            return handler
+    def add(self, add_to_server: Callable[[Servicer, Any], None], servicer: Servicer) -> None:
+        """Add a service by the function that was generated for it."""
+        add_to_server(servicer, self)
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Leave them to `add_registered_method_handlers`, which is told the same methods with their names."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Add the methods of a service."""
+        mapped = {name: self._mapped(handler, f"/{service}/{name}") for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, mapped),))
+
+    def _mapped(self, handler: Handler, method: str) -> Handler:
         serving = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
