@@ -34,8 +34,8 @@ class SharedLooks:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._asked: dict[Known, None] = {}
-        self._under_way: asyncio.Task[Mapping[ExecutionId, Seen | None]] | None = None
         self._following: asyncio.Task[Mapping[ExecutionId, Seen | None]] | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     async def changed(self, known: Known) -> Seen | None:
         """Return an execution as it is now, or later, where its state is not the known one; else None.
@@ -45,7 +45,7 @@ class SharedLooks:
         """
         self._asked[known] = None
         if self._following is None:
-            self._following = asyncio.create_task(self._look_after(self._under_way))
+            self._following = asyncio.create_task(self._look())
         found = await asyncio.shield(self._following)
         if known.id not in found:
             return None
@@ -59,15 +59,11 @@ class SharedLooks:
         # Another watcher may know another state.
         return seen if seen.execution.state is not known.state else None
 
-    async def _look_after(
-        self, under_way: asyncio.Task[Mapping[ExecutionId, Seen | None]] | None
-    ) -> Mapping[ExecutionId, Seen | None]:
-        if under_way is not None and not under_way.done():
-            await asyncio.wait([under_way])
-        asked, self._asked = self._asked, {}
-        self._under_way, self._following = self._following, None
-        async with self._pool.acquire() as connection:
-            return await executions.changed(connection, asked)
+    async def _look(self) -> Mapping[ExecutionId, Seen | None]:
+        async with self._one_at_a_time:
+            asked, self._asked, self._following = self._asked, {}, None
+            async with self._pool.acquire() as connection:
+                return await executions.changed(connection, asked)
 
 
 class Watcher:
