@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import socket
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,17 @@ SECONDS = 60.0
 LENGTH = 20
 
 
+def port_of_nobody() -> int:
+    """A port that is free on all hosts, and that no connection is given: while a planner is away it stays free."""
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(first_given // 2, first_given)
+        with ExitStack() as stack, suppress(OSError):
+            for host in HOSTS:
+                stack.enter_context(socket.create_server((host, port)))
+            return port
+
+
 class Planners:
     """Planners on one database, on a port that is the same on several addresses of this machine."""
 
@@ -33,12 +46,10 @@ class Planners:
             "DALSEGNO_DATABASE_URL": database,
             "DALSEGNO_OBJECT_STORE": (folder / "objects").as_uri(),
         }
-        first = self._start(f"{HOSTS[0]}:0")
-        self.port = int(first.line("ready ").rpartition(":")[2])
-        self._running = {HOSTS[0]: first}
-        self._running |= {host: self._start(f"{host}:{self.port}") for host in HOSTS[1:]}
-        for host in HOSTS[1:]:
-            self._running[host].line("ready ")
+        self.port = port_of_nobody()
+        self._running = {host: self._start(f"{host}:{self.port}") for host in HOSTS}
+        for planner in self._running.values():
+            planner.line("ready ")
 
     @property
     def listed(self) -> str:
