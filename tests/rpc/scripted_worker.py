@@ -152,5 +152,6 @@ async def scripted_worker(channel: aio.Channel, key: bytes | None = None) -> Asy
 
 async def time_out(connection: Any, worker: ScriptedWorker) -> None:
     """Have the lease of an executor run out, as a planner does that has looked for long enough."""
-    await connection.execute("UPDATE sessions SET expires_at = '-infinity' WHERE id = $1", UUID(bytes=worker.key))
-    await connection.execute("SELECT close_sessions(NULL)")
+    async with connection.transaction():  # so that nobody extends it in between
+        await connection.execute("UPDATE sessions SET expires_at = '-infinity' WHERE id = $1", UUID(bytes=worker.key))
+        await connection.execute("SELECT close_sessions(NULL)")
