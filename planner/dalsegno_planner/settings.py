@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         default=None,
         gt=0,
         description="Days after their end for which executions are kept, unless replays read from them. For ever where "
-        "it is not set.",
+        "it is not set. What they alone had in the object store goes a day later.",
     )
     stop_grace: float = Field(default=5.0, ge=0, description="Seconds that open requests get when the planner stops.")
     max_message_size: int = Field(

@@ -1,4 +1,4 @@
-"""Where values above the inline limit are kept: content-addressed objects, written once and never changed."""
+"""Where values above the inline limit are kept: content-addressed objects, which never change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class ObjectStore(Protocol):
-    """Bytes by key. Putting a key that exists is no error, as equal keys mean equal bytes."""
+    """Bytes by key.
+
+    Putting a key that exists writes the same bytes again: what is written now is not removed with what had it before.
+    """
 
     def get(self, key: str) -> bytes:
         """Return the content.
@@ -62,12 +65,10 @@ class UrlObjectStore:
 
     def put(self, key: str, data: bytes) -> None:
         import obstore
-        from obstore.exceptions import AlreadyExistsError, BaseError
+        from obstore.exceptions import BaseError
 
         try:
-            obstore.put(self._store(), key, data, mode="create")
-        except AlreadyExistsError:
-            return
+            obstore.put(self._store(), key, data)
         except (BaseError, OSError) as error:
             raise self._failed("write", key, error) from error
 

@@ -37,8 +37,10 @@ from dalsegno_planner.dispatch.sessions import (
     uuid_of,
 )
 from dalsegno_planner.dispatch.tasks import ClaimedTask
+from dalsegno_planner.dispatch.unused_objects import UnusedObjects
 from dalsegno_planner.settings import Settings
 from dalsegno_planner.store.definitions import Definitions
+from dalsegno_planner.store.objects import Objects
 from dalsegno_planner.store.pool import DATABASE_FAILED, open_pool, prepare_connection
 from dalsegno_planner.store.sql import load
 from dalsegno_planner.times import duration
@@ -86,6 +88,7 @@ class Dispatcher:
         self._retention = (
             Retention(timedelta(days=settings.retention_days)) if settings.retention_days is not None else None
         )
+        self._unused_objects = UnusedObjects(Objects(settings.object_store))
         self._notifier = Notifier(settings.database_url, bus, self._changed_elsewhere, self._stop_held)
         self._pool: asyncpg.Pool[Any] | None = None
         self.broken = asyncio.Event()
@@ -107,6 +110,7 @@ class Dispatcher:
             self._log_writer.start(self._pool),
             self._housekeeping.start(self._pool),
             self._retries.start(self._pool),
+            self._unused_objects.start(self._pool),
             self._notifier.start(),
             *([self._retention.start(self._pool)] if self._retention is not None else []),
         ):
@@ -117,6 +121,7 @@ class Dispatcher:
         await self._leases.stop()
         await self._housekeeping.stop()
         await self._retries.stop()
+        await self._unused_objects.stop()
         if self._retention is not None:
             await self._retention.stop()
         await self._notifier.stop()

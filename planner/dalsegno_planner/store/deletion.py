@@ -7,18 +7,19 @@ from uuid import UUID
 from dalsegno.errors import StateError
 from dalsegno_planner.core.execution import ExecutionState
 from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.released_objects import release_header, release_rows
 from dalsegno_planner.store.sql import load
 
 _QUERIES = load("deletion")
 _NAMED = 5
-TABLES = ("logs", "events", "attempts", "waits", "edges", "yields", "tasks", "invocations")
+TABLES = ("logs", "events", "attempts", "waits", "edges", "yields", "tasks", "artifacts", "invocations")
 """What has rows of executions, besides `executions` and `lineage`; the queries that clear them have their names."""
 
 
 async def delete(connection: Connection, execution_id: UUID) -> None:
     """Delete an execution with everything recorded of it. Must run in a transaction.
 
-    Objects in the object store stay: others may have the same content.
+    Its objects in the object store are removed later, where nothing else has them.
 
     Raises:
         StateError: It has not ended, or replays still read from it.
@@ -41,5 +42,9 @@ async def delete(connection: Connection, execution_id: UUID) -> None:
             reason="EXECUTION_IN_USE",
             fields={"execution": str(execution_id)},
         )
-    for query in (*TABLES, "lineage", "execution"):
+    await release_header(connection, execution_id)
+    for table in TABLES:
+        await release_rows(connection, table, execution_id)
+        await connection.execute(_QUERIES[table], execution_id)
+    for query in ("lineage", "execution"):
         await connection.execute(_QUERIES[query], execution_id)

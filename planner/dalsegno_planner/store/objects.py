@@ -1,15 +1,16 @@
-"""Values above the inline limit: content-addressed objects, written once and never changed."""
+"""Values above the inline limit: content-addressed objects, which never change."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from uuid import UUID
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
 from obstore.exceptions import BaseError as ObstoreError
 from obstore.store import LocalStore, ObjectStore, from_url
 
@@ -18,6 +19,7 @@ from dalsegno.values import checksum
 
 _ASKED_AT_ONCE = 32
 
+_DATABASES = "databases"
 _KEY = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{62}")
 
 
@@ -33,16 +35,14 @@ class Objects:
         self._store: ObjectStore | None = None
 
     async def put(self, data: bytes) -> str:
-        """Store content and return its key. Storing the same content again changes nothing.
+        """Store content and return its key. Storing the same content again makes it new.
 
         Raises:
             BackendError: The store cannot be written.
         """
         key = key_of(data)
         try:
-            await obstore.put_async(self._open(), key, data, mode="create")
-        except AlreadyExistsError:
-            pass
+            await obstore.put_async(self._open(), key, data)
         except (ObstoreError, OSError) as error:
             raise self._failed("write", key, error) from error
         return key
@@ -86,6 +86,50 @@ class Objects:
         wanted = sorted(set(keys))
         found = await asyncio.gather(*map(is_missing, wanted))
         return frozenset(key for key, gone in zip(wanted, found, strict=True) if gone)
+
+    async def register(self, database: UUID) -> None:
+        """Note that a database has objects here.
+
+        Raises:
+            BackendError: The store cannot be written.
+        """
+        key = f"{_DATABASES}/{database}"
+        try:
+            await obstore.put_async(self._open(), key, b"")
+        except (ObstoreError, OSError) as error:
+            raise self._failed("write", key, error) from error
+
+    async def databases(self) -> frozenset[str]:
+        """Return the databases that have objects here, as they have said.
+
+        Raises:
+            BackendError: The store cannot be asked.
+        """
+        try:
+            listed = await obstore.list_with_delimiter_async(self._open(), f"{_DATABASES}/")
+        except (ObstoreError, OSError) as error:
+            raise self._failed("list", _DATABASES, error) from error
+        return frozenset(found["path"].rsplit("/", 1)[-1] for found in listed["objects"])
+
+    async def remove(self, keys: Collection[str], before: datetime) -> frozenset[str]:
+        """Remove objects that were written before a time, and return the others of them.
+
+        Raises:
+            BackendError: The store cannot be asked, or written.
+        """
+        return frozenset([key for key in keys if not await self._removed(key, before)])
+
+    async def _removed(self, key: str, before: datetime) -> bool:
+        try:
+            found = await obstore.head_async(self._open(), key)
+            if found["last_modified"] >= before:
+                return False
+            await obstore.delete_async(self._open(), key)
+        except FileNotFoundError:
+            return True
+        except (ObstoreError, OSError) as error:
+            raise self._failed("remove", key, error) from error
+        return True
 
     async def _has(self, key: str) -> bool:
         try:

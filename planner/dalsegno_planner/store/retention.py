@@ -13,6 +13,7 @@ from uuid import UUID
 from dalsegno_planner.core.ids import uuid7
 from dalsegno_planner.store.deletion import TABLES
 from dalsegno_planner.store.pool import Connection
+from dalsegno_planner.store.released_objects import release_header, release_rows
 from dalsegno_planner.store.sql import load
 
 _QUERIES = load("retention")
@@ -43,6 +44,7 @@ async def forget(connection: Connection, execution_id: UUID, before: datetime) -
         Whether it is deleted.
     """
     await connection.fetch(_QUERIES["lock"], execution_id)
+    await release_header(connection, execution_id)
     return await connection.fetchval(_QUERIES["forget"], execution_id, before) is not None
 
 
@@ -56,6 +58,7 @@ async def sweep(connection: Connection, limit: int) -> int:
     if execution_id is None:
         return 0
     for table in TABLES:
+        await release_rows(connection, table, execution_id, limit)
         deleted = int((await connection.execute(_QUERIES[table], execution_id, limit)).split()[-1])
         if deleted:
             return deleted

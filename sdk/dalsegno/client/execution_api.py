@@ -346,7 +346,8 @@ class Executions:
 
         A replay reads what it reuses from its source, and from that one's sources, so that these stay until it is
         deleted. After sixteen generations a replay has copies instead. The values of those stay, but the call and
-        artifact IDs of what has been deleted can be looked up no more.
+        artifact IDs of what has been deleted can be looked up no more. What it alone had in the object store goes a
+        day later; export with ``embed=True`` what is to be imported again.
 
         Args:
             exec_id: Which one.

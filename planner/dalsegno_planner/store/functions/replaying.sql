@@ -181,8 +181,8 @@ BEGIN
         INSERT INTO events (execution_id, event, number, state) VALUES (replay, 2, 0, 'completed');
     END IF;
     IF artifact_ids <> '{}' THEN
-        INSERT INTO artifacts (id, name, payload, created_by)
-        SELECT one.id, one.name, one.payload, requested_by
+        INSERT INTO artifacts (id, name, payload, created_by, execution_id)
+        SELECT one.id, one.name, one.payload, requested_by, replay
         FROM unnest(artifact_ids, artifact_names, artifact_payloads) AS one (id, name, payload);
     END IF;
     PERFORM write_affected(

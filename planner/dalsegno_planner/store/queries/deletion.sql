@@ -23,6 +23,9 @@ DELETE FROM edges WHERE execution_id = $1
 -- name: yields
 DELETE FROM yields WHERE execution_id = $1
 
+-- name: artifacts
+DELETE FROM artifacts WHERE execution_id = $1
+
 -- name: invocations
 DELETE FROM invocations WHERE execution_id = $1
 

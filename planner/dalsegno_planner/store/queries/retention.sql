@@ -51,6 +51,9 @@ DELETE FROM yields WHERE ctid = ANY (ARRAY(SELECT ctid FROM yields WHERE executi
 -- name: tasks
 DELETE FROM tasks WHERE ctid = ANY (ARRAY(SELECT ctid FROM tasks WHERE execution_id = $1 ORDER BY number LIMIT $2))
 
+-- name: artifacts
+DELETE FROM artifacts WHERE ctid = ANY (ARRAY(SELECT ctid FROM artifacts WHERE execution_id = $1 ORDER BY id LIMIT $2))
+
 -- name: invocations
 DELETE FROM invocations WHERE ctid = ANY (ARRAY(SELECT ctid FROM invocations WHERE execution_id = $1 ORDER BY number LIMIT $2))
 
