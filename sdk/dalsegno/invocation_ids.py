@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from dalsegno.errors import UsageError
+
+_ID = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+_SHOWN = 40
 
 
 class InvocationIds:
@@ -22,8 +27,16 @@ class InvocationIds:
             explicit: The caller's own ID.
 
         Raises:
-            UsageError: If the caller's own ID is taken.
+            UsageError: If the caller's own ID is taken, or it or the name cannot be one.
         """
+        if _ID.fullmatch(given := name if explicit is None else explicit) is None:
+            shown = given if len(given) <= _SHOWN else given[:_SHOWN] + "…"
+            raise UsageError(
+                f"{shown!r} ({len(given):,} characters) cannot be an invocation ID or the name of a wait: "
+                "give 1 to 200 characters that print",
+                reason="INVALID_ID",
+                fields={"invocation_id": shown},
+            )
         if explicit is not None and explicit in self._taken:
             raise UsageError(
                 f"the invocation ID {explicit!r} is taken already in this execution; give each call its own id=",
