@@ -204,13 +204,15 @@ class Executions:
             flow_inputs=flow_inputs,
         )
         here = code_here.for_source(self._reach, exec_id, pin=False)
-        return plan_replay(self._reach, execution_text(exec_id), request, here)
+        with request.hinting():
+            return plan_replay(self._reach, execution_text(exec_id), request, here)
 
     def replay_request(self, exec_id: object, request: ReplayRequest) -> Execution:
         """Create a replay from a request that is put together already."""
         here = code_here.for_source(self._reach, exec_id, pin=True)
         uploads = Uploads(self._reach.storage)
-        return create_replay(self._reach, execution_text(exec_id), request, here, uploads)
+        with request.hinting():
+            return create_replay(self._reach, execution_text(exec_id), request, here, uploads)
 
     def wait(self, exec_id: object, timeout: float | None = None) -> Execution:
         """Wait until an execution has ended, and return it, whether it failed or not.

@@ -25,6 +25,10 @@ _ON_STALE = {
 }
 
 
+_ARGUMENTS = (
+    *("from_", "skip", "skip_successful_steps", "overrides", "step_input_overrides", "rerun_changed_code"),
+    *("on_stale", "expect_plan", "inputs", "timeout", "lane", "priority"),
+)
 _CONFIGURATION = ("parameters", "skip_successful_steps", "step_input_overrides", "steps_to_skip")
 
 
@@ -80,6 +84,19 @@ class ReplayRequest:
                 fields={"input": twice[0], "field": "inputs"},
             )
         return {**inputs, **self.flow_inputs}
+
+    @contextmanager
+    def hinting(self) -> Iterator[None]:
+        """Say with a refusal which argument was meant, where a keyword that is no flow input looks like one."""
+        try:
+            yield
+        except UsageError as error:
+            refused = {problem.field for problem in error.problems}
+            for name in self.flow_inputs:
+                near = _argument_like(name) if f'inputs["{name}"]' in refused else None
+                if near is not None:
+                    error.add_note(f"{name} is taken as a flow input; the argument is called {near}")
+            raise
 
     def draft(
         self,
@@ -252,3 +269,8 @@ def _listed(selectors: str | Sequence[str]) -> list[str]:
     if not _are_selectors(selectors):
         return []
     return [selectors] if isinstance(selectors, str) else list(selectors)
+
+
+def _argument_like(name: str) -> str | None:
+    contained = [argument for argument in _ARGUMENTS if argument in name]
+    return next(iter(contained or difflib.get_close_matches(name, _ARGUMENTS, 1)), None)

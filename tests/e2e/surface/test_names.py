@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dalsegno import Client, UsageError, flow, step
@@ -65,3 +67,24 @@ def test_what_is_no_argument_of_a_replay_is_a_flow_input(client: Client) -> None
     assert client.executions.wait(server).result == "c3"
     with pytest.raises(UsageError, match="given twice"):
         plain.replay(first.exec_id, name="b", inputs={"name": "c"})
+
+
+@pytest.mark.parametrize(
+    ("keyword", "argument"), [("overides", "overrides"), ("checkpoint_overrides", "overrides"), ("from_step", "from_")]
+)
+def test_a_misspelt_argument_is_refused_and_its_name_is_said(client: Client, keyword: str, argument: str) -> None:
+    first = plain.run()
+    first.wait(30)
+    given: dict[str, Any] = {keyword: {"checkpoint.note": {"name": "b", "self": 1}}}
+    for ask in (client.executions.replay, client.executions.plan):
+        with pytest.raises(UsageError, match=f"no input '{keyword}'") as refused:
+            ask(first.exec_id, **given)
+        assert refused.value.__notes__ == [f"{keyword} is taken as a flow input; the argument is called {argument}"]
+
+
+def test_what_resembles_no_argument_gets_no_hint(client: Client) -> None:
+    first = plain.run()
+    first.wait(30)
+    with pytest.raises(UsageError, match="no input 'title'") as refused:
+        client.executions.replay(first.exec_id, title="b")
+    assert not hasattr(refused.value, "__notes__")
