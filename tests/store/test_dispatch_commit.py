@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from tests.store.ledger import QUERIES, Committed, Held, Ledger
-
-
-@pytest.fixture
-async def ledger(database: str) -> AsyncIterator[Ledger]:
-    opened = await Ledger.open(database)
-    yield opened
-    await opened.connection.close()
 
 
 async def test_a_chain_runs_to_its_end_and_its_events_have_no_gaps(ledger: Ledger) -> None:

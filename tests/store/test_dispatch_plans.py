@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -21,13 +20,6 @@ _READS = """
     WHERE relname IN ('executions', 'invocations', 'tasks', 'edges', 'lineage', 'sessions')
 """
 _BATCH = 50
-
-
-@pytest.fixture
-async def ledger(database: str) -> AsyncIterator[Ledger]:
-    opened = await Ledger.open(database)
-    yield opened
-    await opened.connection.close()
 
 
 async def _reads(ledger: Ledger) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
@@ -11,13 +11,6 @@ import pytest
 from dalsegno_planner.core.lanes import Lane, rank
 from dalsegno_planner.store.sql import load
 from tests.store.ledger import NOBODY, Held, Ledger
-
-
-@pytest.fixture
-async def ledger(database: str) -> AsyncIterator[Ledger]:
-    opened = await Ledger.open(database)
-    yield opened
-    await opened.connection.close()
 
 
 def _shares(claimed: Sequence[Held], *executions: UUID) -> list[int]:

@@ -18,21 +18,13 @@ from dalsegno_planner.entropy import new_execution_id
 from dalsegno_planner.store import executions, invocations
 from dalsegno_planner.store.encoding import encoded
 from dalsegno_planner.store.invocations import GraphRows, InvocationRow, TaskRow
-from dalsegno_planner.store.pool import Connection, Pool, open_pool
+from dalsegno_planner.store.pool import Connection, Pool
 
 GRAPH_SIZE = 20_000
 
 
 def new_flow() -> NewExecution:
     return NewExecution(new_execution_id(), "default", "", "content", ExecutionKind.FLOW, "kitchens")
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[Pool]:
-    """The pool of a planner."""
-    opened = await open_pool(database, max_size=10)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -18,13 +18,6 @@ GPU = ("default/gpu", 3)
 
 
 @pytest.fixture
-async def ledger(database: str) -> AsyncIterator[Ledger]:
-    opened = await Ledger.open(database)
-    yield opened
-    await opened.connection.close()
-
-
-@pytest.fixture
 async def other(database: str) -> AsyncIterator[Ledger]:
     """Another planner."""
     opened = await Ledger.open(database)

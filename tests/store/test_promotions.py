@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
@@ -12,13 +11,6 @@ from dalsegno_planner.store import executions, lifecycle
 from tests.store.ledger import Held, Ledger
 
 CONSUMERS = 2_500
-
-
-@pytest.fixture
-async def ledger(database: str) -> AsyncIterator[Ledger]:
-    opened = await Ledger.open(database)
-    yield opened
-    await opened.connection.close()
 
 
 async def ready(ledger: Ledger) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -17,25 +16,11 @@ from dalsegno_planner.dispatch.retention import Retention
 from dalsegno_planner.dispatch.unused_objects import UnusedObjects
 from dalsegno_planner.store import artifacts, deletion, released_objects
 from dalsegno_planner.store.objects import Objects, key_of
-from dalsegno_planner.store.pool import Pool, open_pool
+from dalsegno_planner.store.pool import Pool
 from tests.store.ledger import Ledger
 from tests.store.test_executions import explained
 
 A_DAY = timedelta(days=1)
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[Pool]:
-    opened = await open_pool(database, max_size=3)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def ledger(database: str) -> AsyncIterator[Ledger]:
-    opened = await Ledger.open(database)
-    yield opened
-    await opened.connection.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Self
 from uuid import UUID
@@ -13,24 +12,10 @@ from dalsegno_planner.core import ids
 from dalsegno_planner.dispatch import retention as dispatch_retention
 from dalsegno_planner.dispatch.retention import Retention
 from dalsegno_planner.store import deletion, retention
-from dalsegno_planner.store.pool import Pool, open_pool
+from dalsegno_planner.store.pool import Pool
 from tests.store.ledger import Ledger
 
 KEPT = timedelta(days=30)
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[Pool]:
-    opened = await open_pool(database, max_size=3)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def ledger(database: str) -> AsyncIterator[Ledger]:
-    opened = await Ledger.open(database)
-    yield opened
-    await opened.connection.close()
 
 
 async def _pipeline(ledger: Ledger, *, days_ago: float, steps: int = 3, ended: bool = True) -> UUID:

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from uuid import UUID
-
-import pytest
 
 from dalsegno_planner.dispatch.recorded import recorded_calls
 from dalsegno_planner.store import deletion
 from tests.store.ledger import Held, Ledger
-
-
-@pytest.fixture
-async def ledger(database: str) -> AsyncIterator[Ledger]:
-    opened = await Ledger.open(database)
-    yield opened
-    await opened.connection.close()
 
 
 async def body_of(ledger: Ledger, execution: UUID, calls: int) -> Held:
