@@ -8,9 +8,9 @@ million invocations; what may be read is the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -21,6 +21,8 @@ from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.dispatch.recorded import recorded_calls
 from dalsegno_planner.store import events, executions, invocations, retention, waits
 from dalsegno_planner.store.executions import ExecutionFilter, Known
+from dalsegno_planner.store.objects import key_of
+from dalsegno_planner.store.released_objects import settle
 from dalsegno_planner.store.replay_entries import View, entries
 from dalsegno_planner.store.replay_plan import make_plan
 from dalsegno_planner.store.replay_request import ReplayRequest
@@ -294,3 +296,22 @@ async def test_a_large_execution_is_deleted_a_little_at_a_time(looks: Looks, loa
         for _ in range(3):
             assert await retention.sweep(looks.connection, PAGE) == PAGE
     cost.assert_within(rows=20 * PAGE, pages=60 * PAGE)
+
+
+async def test_whether_anything_has_an_object_is_looked_up(looks: Looks, loaded: Loaded) -> None:
+    keys = [key_of(str(number).encode()) for number in range(PAGE)]
+    await looks.connection.execute(
+        "UPDATE invocations SET outputs = $3 WHERE execution_id = $1 AND number = $2",
+        loaded.large, loaded.middle, keys[0].encode(),
+    )  # fmt: skip
+    await looks.connection.execute("INSERT INTO released_objects (key) SELECT unnest($1::text[])", keys)
+    unused: set[str] = set()
+
+    async def remove(found: Collection[str], before: datetime) -> Collection[str]:
+        unused.update(found)
+        return ()
+
+    async with looks.cost() as cost:
+        assert await settle(looks.connection, timedelta(0), PAGE, remove) == (PAGE, PAGE - 1)
+    assert unused == set(keys[1:])
+    cost.assert_within(rows=10 * PAGE, pages=40 * PAGE)
