@@ -23,7 +23,7 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed() -> None:
         # In a process of its own: what it starts must not be children of a test.
         command = [sys.executable, "-m", "tests.chaos", "--seed", str(SEED), "--seconds", str(SECONDS)]
         ended = subprocess.run(
-            [*command, "--workers", "2", "--customers", "4", "--programs", "15"],
+            [*command, "--planners", "3", "--workers", "2", "--customers", "4", "--programs", "15"],
             cwd=ROOT,
             env={**os.environ, "TMPDIR": str(folder)},
             check=False,
