@@ -15,7 +15,7 @@ from dalsegno.errors import NotFoundError
 from dalsegno_planner.core import run_names
 from dalsegno_planner.core.execution import ExecutionKind, NewExecution
 from dalsegno_planner.entropy import new_execution_id
-from dalsegno_planner.store import executions, invocations
+from dalsegno_planner.store import executions, finding, invocations
 from dalsegno_planner.store.encoding import encoded
 from dalsegno_planner.store.invocations import GraphRows, InvocationRow, TaskRow
 from dalsegno_planner.store.pool import Connection, Pool
@@ -130,12 +130,12 @@ async def test_an_execution_is_found_by_either_end_of_its_id(connection: Connect
     wanted = await executions.start_flow(connection, new_flow())
     digits = wanted.id.hex
     for part in (digits[-10:], str(wanted.id)[-16:], digits[1:], digits[-12:].upper(), digits[:-1]):
-        assert (await executions.find(connection, part)).id == wanted.id
+        assert (await finding.find(connection, part)).id == wanted.id
     assert await rows_touched(connection, query, digits[:-11:-1]) <= 1
     with pytest.raises(NotFoundError):
-        await executions.find(connection, digits[-11:-1] + ("0" if digits[-1] != "0" else "1"))
+        await finding.find(connection, digits[-11:-1] + ("0" if digits[-1] != "0" else "1"))
     with pytest.raises(NotFoundError):
-        await executions.find(connection, digits[5:-5])
+        await finding.find(connection, digits[5:-5])
 
 
 async def explained(connection: Connection, sql: str, *arguments: object) -> str:

@@ -19,7 +19,7 @@ from dalsegno_planner.core.ids import Number, call_id
 from dalsegno_planner.core.plan import Mode
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.dispatch.recorded import recorded_calls
-from dalsegno_planner.store import events, executions, invocations, retention, waits
+from dalsegno_planner.store import events, executions, finding, invocations, retention, waits
 from dalsegno_planner.store.executions import ExecutionFilter, Known
 from dalsegno_planner.store.objects import key_of
 from dalsegno_planner.store.released_objects import settle
@@ -225,8 +225,8 @@ async def test_a_replay_of_a_flow_does_so_too(looks: Looks, loaded: Loaded) -> N
 
 READS: dict[str, Callable[[Database, Loaded], Awaitable[object]]] = {
     "get": lambda connection, loaded: executions.get(connection, loaded.large),
-    "by name": lambda connection, loaded: executions.find(connection, "large", PROJECT),
-    "by the end of the ID": lambda connection, loaded: executions.find(connection, loaded.large.hex[-10:], PROJECT),
+    "by name": lambda connection, loaded: finding.find(connection, "large", PROJECT),
+    "by the end of the ID": lambda connection, loaded: finding.find(connection, loaded.large.hex[-10:], PROJECT),
     "changed": lambda connection, loaded: executions.changed(
         connection,
         [Known(one, ExecutionState.PENDING, Number(loaded.middle)) for one in (loaded.large, *loaded.queued[:PAGE])],

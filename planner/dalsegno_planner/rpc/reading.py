@@ -10,7 +10,7 @@ from dalsegno.v1.execution_pb2 import Execution as ExecutionMessage
 from dalsegno_planner.core.execution import Execution, ExecutionKind, ExecutionState
 from dalsegno_planner.rpc.convert import execution_message
 from dalsegno_planner.rpc.results import pipeline_result
-from dalsegno_planner.store import executions
+from dalsegno_planner.store import executions, finding
 from dalsegno_planner.store.pool import Pool
 
 
@@ -29,7 +29,7 @@ class ExecutionReader:
             StateError: There are several.
         """
         async with self._pool.acquire() as connection:
-            return await executions.find(connection, text, project)
+            return await finding.find(connection, text, project)
 
     async def get(self, execution_id: UUID) -> Execution:
         """Return an execution as it is now.

@@ -17,7 +17,7 @@ from dalsegno_planner.dispatch.bus import Bus
 from dalsegno_planner.rpc.convert import invocation_message
 from dalsegno_planner.rpc.reading import ExecutionReader
 from dalsegno_planner.rpc.results import only_source
-from dalsegno_planner.store import events, executions, invocations
+from dalsegno_planner.store import events, executions, finding, invocations
 from dalsegno_planner.store.executions import Known, Seen
 from dalsegno_planner.store.pool import Pool
 from dalsegno_planner.times import timestamp
@@ -102,7 +102,7 @@ class Watcher:
 
         Who asks for what holds it up alone is not told that it goes on, but after that.
         """
-        whole_id = executions.whole_id(request.execution)
+        whole_id = finding.whole_id(request.execution)
         known = Known(ExecutionId(whole_id) if whole_id is not None else (await self._find(request)).id)
         execution: Execution | None = None
         tells_all, pending_reason, in_vain, held_up = not request.holdups_only, "", False, False

@@ -13,7 +13,7 @@ from dalsegno_planner.core.execution import Execution, InvocationKind
 from dalsegno_planner.core.ids import call_id
 from dalsegno_planner.core.plan import Mode
 from dalsegno_planner.core.selectors import Candidate, Selector, SelectorKind, matches
-from dalsegno_planner.store import executions, graph
+from dalsegno_planner.store import executions, finding, graph
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.replay_request import ReplayRequest
 from dalsegno_planner.store.sql import load
@@ -80,12 +80,12 @@ async def open_source(
         NotFoundError: There is none, with the closest run names.
         StateError: There are several, with their IDs.
     """
-    named = executions.whole_id(request.execution)
+    named = finding.whole_id(request.execution)
     only = _only_selector(request, selectors)
     plan = _AtOnce(only.text if only is not None else None, request.single_step, few)
     found = await _open(connection, named, selectors, plan) if named is not None else None
     while found is None:  # again where it is deleted at this moment: then there is none
-        execution = await executions.find(connection, request.execution, request.project)
+        execution = await finding.find(connection, request.execution, request.project)
         found = await _open(connection, execution.id, selectors, plan)
     return found
 
