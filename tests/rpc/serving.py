@@ -16,9 +16,12 @@ from grpc import aio
 
 from dalsegno.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from dalsegno.v1.definition_pb2 import DEFINITION_KIND_FLOW, DEFINITION_KIND_PIPELINE, DefinitionRef, StepOptions
-from dalsegno.v1.execution_pb2 import Execution
+from dalsegno.v1.execution_pb2 import Execution, Invocation, InvocationState
 from dalsegno.v1.execution_service_pb2 import (
+    ExecutionServiceCancelRequest,
     ExecutionServiceGetRequest,
+    ExecutionServiceListInvocationsRequest,
+    ExecutionServiceRetryRequest,
     ExecutionServiceStartRequest,
     ExecutionServiceWatchRequest,
     StartHeader,
@@ -65,6 +68,30 @@ class Serving:
     async def get(self, execution: str) -> Execution:
         """Return an execution."""
         return (await self.executions.Get(ExecutionServiceGetRequest(execution=execution))).execution
+
+    async def cancel(self, execution: str, reason: str = "") -> Execution:
+        """Cancel an execution, and return it."""
+        request = ExecutionServiceCancelRequest(execution=execution, reason=reason)
+        return (await self.executions.Cancel(request)).execution
+
+    async def retry(self, execution: str, **fields: Any) -> Execution:
+        """Retry an execution, and return it."""
+        request = ExecutionServiceRetryRequest(execution=execution, **fields)
+        return (await self.executions.Retry(request)).execution
+
+    async def invocations(self, execution: str) -> dict[str, Invocation]:
+        """Return the invocations of an execution, by their IDs."""
+        request = ExecutionServiceListInvocationsRequest(execution=execution)
+        page = await self.executions.ListInvocations(request)
+        return {one.invocation_id: one for one in page.invocations}
+
+    async def states(self, execution: str) -> dict[str, str]:
+        """Return the states of an execution's invocations, by their IDs."""
+        found = await self.invocations(execution)
+        return {
+            name: InvocationState.Name(one.state).removeprefix("INVOCATION_STATE_").lower()
+            for name, one in found.items()
+        }
 
     async def end_of(self, execution: str) -> Execution:
         """Wait until an execution ends, and return it."""

@@ -44,14 +44,6 @@ async def pass_deadline(connection: Connection, execution: Execution) -> None:
     assert passed is not None
 
 
-async def ended(planner: Serving, execution: Execution) -> Execution:
-    request = messages.ExecutionServiceWatchRequest(execution=execution.id, execution_only=True)
-    last = execution
-    async for response in planner.executions.Watch(request):
-        last = response.execution
-    return last
-
-
 async def test_a_deadline_is_that_long_after_the_creation(planner: Serving) -> None:
     for header, steps in ((flow_header(timeout=HOUR), []), (pipeline_header(timeout=HOUR), [[step("work")]])):
         started = await planner.start(header, *steps)
@@ -84,7 +76,7 @@ async def test_what_runs_is_told_and_stopped(planner: Serving, connection: Conne
         worker.credit(steps=1)
         running = await worker.task()
         await pass_deadline(connection, execution)
-        failed = await ended(planner, execution)
+        failed = await planner.end_of(execution.id)
         assert (failed.state, failed.failure.origin, failed.failure.reason) == (
             EXECUTION_STATE_FAILED,
             FAILURE_ORIGIN_RUNTIME,
@@ -110,7 +102,7 @@ async def test_waits_end_with_it(planner: Serving, connection: Connection) -> No
     await ask(connection, execution.id, 1, "approve")
     await set_state(connection, execution.id, "waiting")
     await pass_deadline(connection, execution)
-    assert (await ended(planner, execution)).failure.reason == "EXECUTION_TIMEOUT"
+    assert (await planner.end_of(execution.id)).failure.reason == "EXECUTION_TIMEOUT"
     (wait,) = (await planner.waits.List(WaitServiceListRequest(execution=execution.id))).waits
     assert wait.state == WAIT_STATE_ABORTED
 
@@ -118,9 +110,8 @@ async def test_waits_end_with_it(planner: Serving, connection: Connection) -> No
 async def test_a_retry_has_the_same_time_again(planner: Serving, connection: Connection) -> None:
     execution = await planner.start(pipeline_header(timeout=HOUR), [step("work")])
     await pass_deadline(connection, execution)
-    failed = await ended(planner, execution)
-    request = messages.ExecutionServiceRetryRequest(execution=execution.id)
-    again = (await planner.executions.Retry(request)).execution
+    failed = await planner.end_of(execution.id)
+    again = await planner.retry(execution.id)
     assert (again.state, again.timeout) == (EXECUTION_STATE_RUNNING, HOUR)
     assert again.deadline.ToNanoseconds() - failed.finished_at.ToNanoseconds() > 3600e9
 
@@ -131,7 +122,7 @@ async def test_what_has_ended_has_no_deadline(planner: Serving, connection: Conn
         await worker.hello()
         worker.credit(steps=1)
         worker.complete(await worker.task())
-        assert (await ended(planner, execution)).state == EXECUTION_STATE_COMPLETED
+        assert (await planner.end_of(execution.id)).state == EXECUTION_STATE_COMPLETED
     await pass_deadline(connection, execution)
     assert await executions.time_out(connection) == []
     assert (await planner.get(execution.id)).state == EXECUTION_STATE_COMPLETED
@@ -159,8 +150,8 @@ async def test_another_planner_is_told_what_to_stop(database: str, tmp_path: Pat
         execution = await planner.start(pipeline_header(), [step("work")])
         other.planner.bus.work_ready()
         task = await worker.task()
-        cancelled = await planner.executions.Cancel(messages.ExecutionServiceCancelRequest(execution=execution.id))
-        assert cancelled.execution.state == EXECUTION_STATE_CANCELLED
+        cancelled = await planner.cancel(execution.id)
+        assert cancelled.state == EXECUTION_STATE_CANCELLED
         assert (await worker.next("cancel")).tokens == [task.token]
 
 

@@ -10,7 +10,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc import aio
 
-from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest, ExecutionServiceExportRequest
+from dalsegno.v1.execution_service_pb2 import ExecutionServiceExportRequest
 from dalsegno.v1.replay_service_pb2 import ReplayServicePlanRequest, ReplaySpec, SelectorList
 from dalsegno.v1.wait_service_pb2 import WaitServiceAnswerRequest
 from dalsegno_planner.store.pool import Connection
@@ -31,7 +31,7 @@ async def a_running_source(planner: Serving, _: Connection) -> object:
 
 async def wrong_overrides(planner: Serving, _: Connection) -> object:
     started = await planner.start(pipeline_header(), [step("load")])
-    await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=started.id))
+    await planner.cancel(started.id)
     spec = ReplaySpec(execution=started.id, skip=SelectorList(), overrides={"load": json_value(1)})
     return await planner.replays.Plan(ReplayServicePlanRequest(spec=spec))
 

@@ -13,7 +13,6 @@ from grpc import aio
 
 from dalsegno.v1 import execution_pb2 as states
 from dalsegno.v1.execution_service_pb2 import (
-    ExecutionServiceCancelRequest,
     ExecutionServiceListInvocationsRequest,
     ExecutionServiceWatchRequest,
     ExecutionServiceWatchResponse,
@@ -171,8 +170,7 @@ async def test_cancelling_ends_what_runs_and_what_would_have(planner: Serving, c
     execution = await planner.start(pipeline_header(), steps)
     await complete(connection, execution.id, 1, 1)
     await connection.execute("UPDATE tasks SET session_id = $1 WHERE number = 2", uuid4())
-    request = ExecutionServiceCancelRequest(execution=execution.id, reason="too slow")
-    cancelled = (await planner.executions.Cancel(request)).execution
+    cancelled = await planner.cancel(execution.id, reason="too slow")
     assert cancelled.state == states.EXECUTION_STATE_CANCELLED
     assert cancelled.failure.message == "cancelled: too slow"
     assert cancelled.HasField("finished_at")
@@ -186,7 +184,7 @@ async def test_cancelling_ends_what_runs_and_what_would_have(planner: Serving, c
     told_of = said(await watched(planner, execution.id))
     assert {text for _, text in told_of} == {"cancelled", "pending", "2 cancelled", "3 not_reached"}
     assert told_of[-1] == (4, "cancelled")
-    assert (await planner.executions.Cancel(request)).execution == cancelled
+    assert await planner.cancel(execution.id, reason="too slow") == cancelled
 
 
 async def test_cancelling_aborts_waits_and_keeps_the_epoch_of_the_body(
@@ -194,7 +192,7 @@ async def test_cancelling_aborts_waits_and_keeps_the_epoch_of_the_body(
 ) -> None:
     execution = await planner.start(flow_header())
     await ask(connection, execution.id, 1, "approve")
-    await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=execution.id))
+    await planner.cancel(execution.id)
     assert await connection.fetchval("SELECT state FROM waits") == "aborted"
     assert await connection.fetchval("SELECT body_epoch FROM executions") == 3
 
@@ -204,7 +202,7 @@ async def test_what_has_ended_cannot_be_cancelled(planner: Serving, connection: 
     execution = await planner.start(flow_header())
     await set_state(connection, execution.id, state)
     with pytest.raises(aio.AioRpcError) as error:
-        await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=execution.id))
+        await planner.cancel(execution.id)
     assert (error.value.code(), told(error.value).reason) == (
         grpc.StatusCode.FAILED_PRECONDITION,
         "EXECUTION_FINISHED",

@@ -19,7 +19,6 @@ from structlog.typing import EventDict
 
 from dalsegno.v1 import executor_service_pb2
 from dalsegno.v1.execution_pb2 import EXECUTION_STATE_FAILED, Execution
-from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest, ExecutionServiceRetryRequest
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, Awaiting
 from dalsegno.v1.value_pb2 import Output, Outputs, Payload
 from tests.postgres import PostgresServer
@@ -152,7 +151,7 @@ async def cancelled_step(planner: Serving, worker: ScriptedWorker) -> tuple[Exec
     await worker.hello()
     worker.credit(steps=1)
     task = await worker.task()
-    await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=execution.id))
+    await planner.cancel(execution.id)
     assert list((await worker.next("cancel")).tokens) == [task.token]
     return execution, task
 
@@ -164,7 +163,7 @@ async def test_news_of_a_cancel_that_come_after_the_retry_stop_nothing(
     async with scripted_worker(planner.channel) as worker:
         retried, first = await cancelled_step(planner, worker)
         worker.credit(steps=1)
-        await planner.executions.Retry(ExecutionServiceRetryRequest(execution=retried.id))
+        await planner.retry(retried.id)
         again = await worker.task()
         assert again.token.execution_id == first.token.execution_id
         await connection.execute("SELECT pg_notify('dalsegno_executions', $1)", f"ended:{retried.id}")

@@ -11,7 +11,6 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from dalsegno.v1 import execution_pb2, executor_service_pb2
-from dalsegno.v1.execution_service_pb2 import ExecutionServiceCancelRequest
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, ACK_STATUS_FENCED
 from dalsegno.v1.value_pb2 import Binding, OutputRef
 from dalsegno_planner.store.pool import Connection
@@ -322,7 +321,7 @@ async def test_a_cancelled_execution_is_told_to_its_executors_and_fenced(planner
         await worker.hello()
         worker.credit(steps=1)
         task = await worker.task()
-        await planner.executions.Cancel(ExecutionServiceCancelRequest(execution=execution.id))
+        await planner.cancel(execution.id)
         assert (await worker.next("cancel")).tokens[0] == task.token
         assert (await worker.ack(worker.complete(task))).status == ACK_STATUS_FENCED
     assert (await planner.get(execution.id)).state == execution_pb2.EXECUTION_STATE_CANCELLED

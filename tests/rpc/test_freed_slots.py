@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from dalsegno.v1 import execution_service_pb2 as messages
 from dalsegno.v1 import executor_service_pb2
 from dalsegno.v1.definition_pb2 import Concurrency, DefinitionRef, StepOptions
 from dalsegno.v1.execution_pb2 import INVOCATION_KIND_STEP, LANE_BULK, LANE_LIVE, Execution
@@ -53,7 +52,7 @@ class Held:
 
 
 async def cancelled(held: Held) -> None:
-    await held.planner.executions.Cancel(messages.ExecutionServiceCancelRequest(execution=held.execution.id))
+    await held.planner.cancel(held.execution.id)
 
 
 async def came_back_without(held: Held) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -14,7 +12,7 @@ from grpc import aio
 from dalsegno.v1 import execution_pb2, executor_service_pb2
 from dalsegno.v1 import execution_service_pb2 as messages
 from dalsegno.v1.definition_pb2 import DEFINITION_KIND_STEP, Definition, DefinitionRef
-from dalsegno.v1.execution_pb2 import Execution, Failure, Invocation, InvocationState
+from dalsegno.v1.execution_pb2 import Execution, Failure
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, ACK_STATUS_FENCED, Task
 from dalsegno.v1.replay_service_pb2 import ReplayServiceCreateRequest, ReplaySpec, SelectorList
 from dalsegno.v1.wait_service_pb2 import (
@@ -27,7 +25,7 @@ from dalsegno.v1.wait_service_pb2 import (
 from dalsegno_planner.store.pool import Connection
 from tests.rpc.recording import ask, set_state
 from tests.rpc.scripted_worker import FLOW, ScriptedWorker, scripted_worker
-from tests.rpc.serving import Serving, flow_header, output, pipeline_header, replay_from, serving, step, told
+from tests.rpc.serving import Serving, flow_header, output, pipeline_header, replay_from, step, told
 
 RUNNING = execution_pb2.EXECUTION_STATE_RUNNING
 COMPLETED = execution_pb2.EXECUTION_STATE_COMPLETED
@@ -39,11 +37,6 @@ STEPS = [
     Definition(kind=DEFINITION_KIND_STEP, module="training", name=name, digest="d" * 64)
     for name in ("load", "fit", "report", "plot")
 ]
-
-
-async def _retry(planner: Serving, execution: str, **fields: Any) -> Execution:
-    request = messages.ExecutionServiceRetryRequest(execution=execution, **fields)
-    return (await planner.executions.Retry(request)).execution
 
 
 async def _resume(planner: Serving, execution: str) -> Execution:
@@ -61,27 +54,6 @@ async def _refusal(call: Any) -> tuple[str, str]:
     assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     error = told(refused.value)
     return error.reason, error.message
-
-
-async def _ended(planner: Serving, execution: str) -> Execution:
-    request = messages.ExecutionServiceWatchRequest(execution=execution, execution_only=True)
-    last = Execution()
-    async for response in planner.executions.Watch(request):
-        last = response.execution
-    return last
-
-
-async def _invocations(planner: Serving, execution: str) -> dict[str, Invocation]:
-    request = messages.ExecutionServiceListInvocationsRequest(execution=execution)
-    page = await planner.executions.ListInvocations(request)
-    return {one.invocation_id: one for one in page.invocations}
-
-
-async def _states(planner: Serving, execution: str) -> dict[str, str]:
-    found = await _invocations(planner, execution)
-    return {
-        name: InvocationState.Name(one.state).removeprefix("INVOCATION_STATE_").lower() for name, one in found.items()
-    }
 
 
 async def _attempts(planner: Serving, execution: str) -> list[tuple[int, int]]:
@@ -119,7 +91,7 @@ async def _failed_pipeline(planner: Serving, worker: ScriptedWorker) -> tuple[Ex
     tasks = await _tasks(worker, 2)
     worker.complete(tasks["plot"])
     await _fail(worker, tasks["fit"])
-    assert (await _ended(planner, execution.id)).state == FAILED
+    assert (await planner.end_of(execution.id)).state == FAILED
     return execution, tasks["fit"]
 
 
@@ -131,17 +103,17 @@ async def test_what_failed_and_what_never_ran_runs_again(planner: Serving) -> No
     async with scripted_worker(planner.channel) as worker:
         await _ready(worker)
         execution, failed = await _failed_pipeline(planner, worker)
-        assert (await _retry(planner, execution.id)).state == RUNNING
-        assert await _states(planner, execution.id) | {"fit": ""} == {
+        assert (await planner.retry(execution.id)).state == RUNNING
+        assert await planner.states(execution.id) | {"fit": ""} == {
             "load": "completed", "fit": "", "report": "pending", "plot": "completed",
         }  # fmt: skip
         again = (await _tasks(worker, 1))["fit"]
         assert (again.step.attempt, again.token.epoch) == (1, failed.token.epoch + 1)
         worker.complete(again, b"2")
         worker.complete((await _tasks(worker, 1))["report"], b"3")
-        ended = await _ended(planner, execution.id)
+        ended = await planner.end_of(execution.id)
         assert (ended.state, ended.HasField("failure")) == (COMPLETED, False)
-        found = await _invocations(planner, execution.id)
+        found = await planner.invocations(execution.id)
         assert {one.outputs.outputs[0].payload.inline for one in found.values()} == {b"1", b"2", b"3"}
         assert found["fit"].attempt == 2
 
@@ -150,15 +122,15 @@ async def test_attempts_keep_their_numbers(planner: Serving) -> None:
     async with scripted_worker(planner.channel) as worker:
         await _ready(worker)
         execution, _ = await _failed_pipeline(planner, worker)
-        await _retry(planner, execution.id)
+        await planner.retry(execution.id)
         await _fail(worker, (await _tasks(worker, 1))["fit"])
-        await _ended(planner, execution.id)
+        await planner.end_of(execution.id)
         assert await _attempts(planner, execution.id) == [(1, 1), (2, 2)]
-        assert (await _invocations(planner, execution.id))["fit"].failure.attempt == 2
+        assert (await planner.invocations(execution.id))["fit"].failure.attempt == 2
         assert (await planner.get(execution.id)).failure.attempt == 2
-        await _retry(planner, execution.id)
+        await planner.retry(execution.id)
         await _fail(worker, (await _tasks(worker, 1))["fit"])
-        await _ended(planner, execution.id)
+        await planner.end_of(execution.id)
         assert await _attempts(planner, execution.id) == [(1, 1), (2, 2), (3, 3)]
 
 
@@ -166,7 +138,7 @@ async def test_events_go_on_without_gaps(planner: Serving, connection: Connectio
     async with scripted_worker(planner.channel) as worker:
         await _ready(worker)
         execution, _ = await _failed_pipeline(planner, worker)
-        await _retry(planner, execution.id)
+        await planner.retry(execution.id)
     rows = await connection.fetch("SELECT event, number, state FROM events ORDER BY event")
     assert [row["event"] for row in rows] == list(range(1, len(rows) + 1))
     assert [(row["number"], row["state"]) for row in rows[-3:]] == [(2, "pending"), (3, "pending"), (0, "running")]
@@ -177,18 +149,18 @@ async def test_a_retry_that_comes_twice_is_one(planner: Serving) -> None:
         await _ready(worker)
         execution, _ = await _failed_pipeline(planner, worker)
         request_id = str(uuid4())
-        first = await _retry(planner, execution.id, request_id=request_id)
-        second = await _retry(planner, execution.id, request_id=request_id)
+        first = await planner.retry(execution.id, request_id=request_id)
+        second = await planner.retry(execution.id, request_id=request_id)
         assert (first.state, second.state) == (RUNNING, RUNNING)
-        reason, message = await _refusal(_retry(planner, execution.id, request_id=str(uuid4())))
+        reason, message = await _refusal(planner.retry(execution.id, request_id=str(uuid4())))
         assert (reason, "wait until it has" in message) == ("EXECUTION_NOT_FINISHED", True)
 
 
 async def test_one_that_has_completed_is_not_retried(planner: Serving, connection: Connection) -> None:
     execution = await planner.start(pipeline_header(), [step("load")])
-    assert (await _refusal(_retry(planner, execution.id)))[0] == "EXECUTION_NOT_FINISHED"
+    assert (await _refusal(planner.retry(execution.id)))[0] == "EXECUTION_NOT_FINISHED"
     await set_state(connection, execution.id, "completed")
-    reason, message = await _refusal(_retry(planner, execution.id))
+    reason, message = await _refusal(planner.retry(execution.id))
     assert (reason, "replay it" in message) == ("EXECUTION_FINISHED", True)
 
 
@@ -198,13 +170,13 @@ async def test_a_cancelled_one_is_retried_and_what_it_ran_before_is_fenced(plann
         execution = await planner.start(pipeline_header(), [step("load"), step("fit", x=output(1))])
         stopped = (await _tasks(worker, 1))["load"]
         await planner.executions.Cancel(messages.ExecutionServiceCancelRequest(execution=execution.id))
-        await _retry(planner, execution.id)
+        await planner.retry(execution.id)
         again = (await _tasks(worker, 1))["load"]
         assert again.token.epoch > stopped.token.epoch
         assert (await worker.ack(worker.complete(stopped, b"666"))).status == ACK_STATUS_FENCED
         assert (await worker.ack(worker.complete(again))).status == ACK_STATUS_DURABLE
         worker.complete((await _tasks(worker, 1))["fit"])
-        assert (await _ended(planner, execution.id)).state == COMPLETED
+        assert (await planner.end_of(execution.id)).state == COMPLETED
 
 
 async def test_a_replay_made_before_the_retry_does_not_change(planner: Serving) -> None:
@@ -214,13 +186,13 @@ async def test_a_replay_made_before_the_retry_does_not_change(planner: Serving) 
         spec = ReplaySpec(execution=execution.id, skip=SelectorList(selectors=["load", "plot"]))
         replay = (await planner.replays.Create(ReplayServiceCreateRequest(spec=spec))).execution
         await _fail(worker, (await _tasks(worker, 1))["fit"])
-        await _ended(planner, replay.id)
-        before = await _invocations(planner, replay.id)
-        await _retry(planner, execution.id)
+        await planner.end_of(replay.id)
+        before = await planner.invocations(replay.id)
+        await planner.retry(execution.id)
         worker.complete((await _tasks(worker, 1))["fit"], b"2")
         worker.complete((await _tasks(worker, 1))["report"], b"3")
-        assert (await _ended(planner, execution.id)).state == COMPLETED
-        assert await _invocations(planner, replay.id) == before
+        assert (await planner.end_of(execution.id)).state == COMPLETED
+        assert await planner.invocations(replay.id) == before
         assert (await planner.get(replay.id)).state == FAILED
 
 
@@ -229,7 +201,7 @@ async def test_it_is_pinned_to_the_code_that_retries_it(planner: Serving, connec
         await _ready(worker)
         execution, _ = await _failed_pipeline(planner, worker)
         pins = [DefinitionRef(module="training", name=name, pinned_digest="e" * 64) for name in ("training", "fit")]
-        await _retry(planner, execution.id, pinned=pins)
+        await planner.retry(execution.id, pinned=pins)
     pinned = await connection.fetch("SELECT name, pinned_digest FROM invocations WHERE state = 'pending' ORDER BY name")
     assert [tuple(row) for row in pinned] == [("fit", "e" * 64), ("report", "")]
     assert await connection.fetchval("SELECT pinned_digest FROM executions") == "e" * 64
@@ -283,17 +255,17 @@ async def test_the_call_that_ended_a_flow_is_made_again_and_caught_failures_stay
         bad = executor_service_pb2.TaskFailed(failure=_failure("fit"))
         await _reported(worker, body, _call(3, "fit", failed=bad))
         await _fails(worker, body, _failure("fit"))
-        assert (await _ended(planner, execution.id)).state == FAILED
-        await _retry(planner, execution.id)
+        assert (await planner.end_of(execution.id)).state == FAILED
+        await planner.retry(execution.id)
         again = await _body(worker)
         assert again.token.epoch == body.token.epoch + 1
         assert _actions(again) == {"load": REUSE, "plot": REUSE, "fit": EXECUTE}
         done = executor_service_pb2.StepCompleted()
         await _reported(worker, again, _call(3, "fit", completed=done))
         worker.report(again.token, returned=executor_service_pb2.BodyReturned())
-        assert (await _ended(planner, execution.id)).state == COMPLETED
-    assert await _states(planner, execution.id) == {"load": "failed", "plot": "completed", "fit": "completed"}
-    assert (await _invocations(planner, execution.id))["fit"].attempt == 2
+        assert (await planner.end_of(execution.id)).state == COMPLETED
+    assert await planner.states(execution.id) == {"load": "failed", "plot": "completed", "fit": "completed"}
+    assert (await planner.invocations(execution.id))["fit"].attempt == 2
 
 
 async def test_failures_that_the_body_has_not_gone_on_from_are_made_again_together(planner: Serving) -> None:
@@ -310,7 +282,7 @@ async def test_failures_that_the_body_has_not_gone_on_from_are_made_again_togeth
         await _fail(worker, tasks["load"])
         assert (await worker.ack(worker.complete(tasks["fit"]))).status == ACK_STATUS_DURABLE
         await _fails(worker, body, _failure("load"))
-        await _retry(planner, execution.id)
+        await planner.retry(execution.id)
         assert _actions(await _body(worker)) == {"load": EXECUTE, "fit": REUSE, "plot": EXECUTE}
 
 
@@ -323,7 +295,7 @@ async def test_calls_that_were_under_way_are_made_again_and_their_old_runs_are_f
         await _reported(worker, body, _call(1, "load", submitted=submitted))
         running = (await _tasks(worker, 1))["load"]
         await _fails(worker, body, Failure(message="the body itself"))
-        await _retry(planner, running.token.execution_id.hex())
+        await planner.retry(running.token.execution_id.hex())
         again = await _body(worker)
         assert _actions(again) == {"load": EXECUTE}
         await _reported(worker, again, _call(1, "load", submitted=submitted))
@@ -345,7 +317,7 @@ async def test_replays_of_a_replay_that_is_retried_do_not_change(planner: Servin
         body = await _body(worker)
         await _reported(worker, body, _call(2, "fit", failed=bad))
         await worker.ack(worker.report(body.token, failed=lost_plot))
-        assert (await _ended(planner, replay.id)).state == FAILED
+        assert (await planner.end_of(replay.id)).state == FAILED
         return replay.id
 
     async with scripted_worker(planner.channel) as worker:
@@ -356,17 +328,17 @@ async def test_replays_of_a_replay_that_is_retried_do_not_change(planner: Servin
         await worker.ack(worker.report(body.token, returned=executor_service_pb2.BodyReturned()))
         first = await replay_that_fails(worker, source.id)
         second = await replay_that_fails(worker, first)
-        before = await _invocations(planner, second)
-        await _retry(planner, first)
+        before = await planner.invocations(second)
+        await planner.retry(first)
         again = await _body(worker)
         assert _actions(again) == {"load": REUSE, "fit": EXECUTE, "plot": REUSE}
         await _reported(worker, again, _call(2, "fit", completed=done))
         # The body does something else with what it reused before: it runs it, and leaves out the rest.
         await _reported(worker, again, _call(1, "load", completed=done))
         worker.report(again.token, returned=executor_service_pb2.BodyReturned(not_reached=[3]))
-        assert (await _ended(planner, first)).state == COMPLETED
-        assert await _invocations(planner, second) == before
-        await _retry(planner, second)
+        assert (await planner.end_of(first)).state == COMPLETED
+        assert await planner.invocations(second) == before
+        await planner.retry(second)
         assert _actions(await _body(worker)) == {"load": REUSE, "fit": EXECUTE}
 
 
@@ -379,7 +351,7 @@ async def test_after_a_divergence_everything_that_ended_is_reused(planner: Servi
         bad = executor_service_pb2.TaskFailed(failure=_failure("fit"))
         await _reported(worker, body, _call(2, "fit", failed=bad))
         await _fails(worker, body, Failure(origin=execution_pb2.FAILURE_ORIGIN_DIVERGENCE, message="diverged"))
-        await _retry(planner, execution.id)
+        await planner.retry(execution.id)
         assert _actions(await _body(worker)) == {"load": REUSE, "fit": REUSE}
 
 
@@ -412,7 +384,7 @@ async def test_an_aborted_wait_cancels_and_a_retry_asks_again(planner: Serving, 
         aborted = await _abort(planner, execution.id, "approve")
         assert (aborted.wait.state, aborted.execution.state) == (WAIT_STATE_ABORTED, CANCELLED)
         assert "aborted by ada" in aborted.execution.failure.message
-    await _retry(planner, execution.id)
+    await planner.retry(execution.id)
     async with scripted_worker(planner.channel) as worker:
         await _ready(worker)
         body = await _body(worker)
@@ -423,74 +395,3 @@ async def test_an_aborted_wait_cancels_and_a_retry_asks_again(planner: Serving, 
         worker.report(body.token, suspended=executor_service_pb2.BodySuspended(waits=[1]))
         (asked,) = (await planner.waits.List(WaitServiceListRequest(execution=execution.id))).waits
         assert (asked.state, asked.question) == (WAIT_STATE_PENDING, "Sure?")
-
-
-# Tasks that are lost again and again.
-
-
-@pytest.mark.parametrize("flow", [False, True], ids=["step", "body"])
-async def test_a_task_that_is_lost_with_every_executor_fails(
-    database: str, connection: Connection, tmp_path: Path, flow: bool
-) -> None:
-    async with serving(database, tmp_path, poll_interval=0.05) as planner:
-        if flow:
-            execution = await planner.start(flow_header())
-        else:
-            execution = await planner.start(pipeline_header(), [step("load"), step("fit", x=output(1))])
-        await connection.execute("UPDATE tasks SET losses = 5, epoch = 5")
-        ended = await _ended(planner, execution.id)
-        assert (ended.state, ended.failure.origin) == (FAILED, execution_pb2.FAILURE_ORIGIN_RUNTIME)
-        assert "lost 5 times" in ended.failure.message
-        assert ended.failure.invocation_id == ("" if flow else "load")
-        assert await connection.fetchval("SELECT count(*) FROM tasks") == 0
-        if not flow:
-            assert await _states(planner, execution.id) == {"load": "failed", "fit": "not_reached"}
-        await _retry(planner, execution.id)
-        task = await connection.fetchrow("SELECT losses, epoch FROM tasks WHERE execution_id = $1", UUID(execution.id))
-        assert task is not None
-        assert tuple(task) == (0, 5)
-
-
-# All at once.
-
-
-async def test_cancels_and_retries_that_come_at_once_wait_for_one_another(
-    planner: Serving, connection: Connection
-) -> None:
-    """Each locks tasks and the execution: those that do so in another order would end one another."""
-    execution = await planner.start(pipeline_header(), [step(f"work_{number}") for number in range(50)])
-    cancel = messages.ExecutionServiceCancelRequest(execution=execution.id)
-
-    async def press(client: int) -> None:
-        for turn in range(12):
-            try:
-                if (client + turn) % 2:
-                    await planner.executions.Cancel(cancel)
-                else:
-                    await _retry(planner, execution.id)
-            except aio.AioRpcError as error:
-                assert told(error).reason == "EXECUTION_NOT_FINISHED"  # noqa: PT017 - others do not fail
-
-    await asyncio.gather(*map(press, range(16)))
-    await planner.executions.Cancel(cancel)
-    assert (await planner.get(execution.id)).state == execution_pb2.EXECUTION_STATE_CANCELLED
-    await planner.planner.stop()  # what its connections have counted is told when they are closed
-    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    assert await connection.fetchval(deadlocks) == 0
-
-
-async def test_a_cancel_of_what_is_deleted_meanwhile_is_told(planner: Serving, connection: Connection) -> None:
-    execution = await planner.start(pipeline_header(), [step("work")])
-    async with connection.transaction():
-        await connection.execute("DELETE FROM tasks")
-        await connection.execute("DELETE FROM executions")
-        request = messages.ExecutionServiceCancelRequest(execution=execution.id)
-        cancelling = asyncio.ensure_future(planner.executions.Cancel(request))
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        while not await connection.fetchval(waiting):
-            await connection.execute("SELECT pg_stat_clear_snapshot()")
-    with pytest.raises(aio.AioRpcError) as error:
-        await cancelling
-    assert told(error.value).reason == "EXECUTION_NOT_FOUND"
