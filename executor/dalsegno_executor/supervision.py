@@ -200,7 +200,7 @@ class Supervisor:
             return
         if all(given.since is not None and now - given.since > STUCK_AFTER for given in runner.at_work()):
             runner.taking_back = True
-            runner.pace.observe(STUCK_AFTER)
+            runner.pace.stuck()
             self.fleet.take_back(runner)
 
     def _end_overdue(self, runner: Runner, now: float) -> None:

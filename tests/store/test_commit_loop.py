@@ -21,7 +21,7 @@ from dalsegno.v1.executor_service_pb2 import (
 )
 from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.dispatch.batch import Reported
-from dalsegno_planner.dispatch.commit import CommitLoop, Quantum
+from dalsegno_planner.dispatch.commit import CommitLoop
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
 from dalsegno_planner.dispatch.tasks import ClaimedTask
@@ -29,7 +29,7 @@ from dalsegno_planner.store.pool import prepare_connection
 from tests.store.ledger import ROUTES, Held, Ledger
 
 BACKEND = execution_pb2.FAILURE_ORIGIN_BACKEND
-QUANTUM = Quantum(reports=1_000, tasks=1_000)
+QUANTUM = 1_000
 UNSTORABLE = "no \0 in text"
 
 

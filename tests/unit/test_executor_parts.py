@@ -55,13 +55,33 @@ def test_keys_and_tokens_are_one() -> None:
     assert token_of(key_of(token)) == token
 
 
-def test_the_window_opens_for_short_tasks_and_closes_at_a_long_one() -> None:
+def test_the_window_opens_for_short_tasks_and_closes_when_they_are_long() -> None:
     pace = Pace()
     assert pace.window == 0
     pace.observe(0.00001)
     assert pace.window == LARGEST_WINDOW
-    pace.observe(0.2)
+    for _ in range(5):
+        pace.observe(0.2)
     assert pace.window == 0
+
+
+def test_one_task_that_the_machine_has_kept_waiting_does_not_close_the_window() -> None:
+    pace = Pace()
+    for seconds in (0.00001, 0.2, 0.00001, 0.2, 0.00001):
+        pace.observe(seconds)
+        assert pace.window == LARGEST_WINDOW
+
+
+def test_the_window_is_closed_where_a_task_is_stuck_until_short_ones_end() -> None:
+    pace = Pace()
+    for _ in range(5):
+        pace.observe(0.00001)
+    pace.stuck()
+    assert pace.window == 0
+    pace.observe(0.3)
+    assert pace.window == 0
+    pace.observe(0.00001)
+    assert pace.window == LARGEST_WINDOW
 
 
 @pytest.mark.parametrize(("seconds", "window"), [(0.001, 50), (0.01, 5), (0.05, 1), (0.06, 0)])

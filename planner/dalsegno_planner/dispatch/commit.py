@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -68,18 +68,6 @@ class Outcome(Protocol):
         """Forget what cannot be known any more: whether the last claim was made."""
 
 
-class Quantum(NamedTuple):
-    """How much one commit carries at the most.
-
-    Attributes:
-        reports: How many it records.
-        tasks: How many of each kind it claims for an executor.
-    """
-
-    reports: int
-    tasks: int
-
-
 class CommitLoop:
     """Owns the connection through which one lane's work is recorded and claimed.
 
@@ -88,7 +76,7 @@ class CommitLoop:
         connect: Opens a connection.
         sessions: The executors that are connected here.
         outcome: Is told what commits bring about.
-        quantum: Says how much the next commit may carry.
+        quantum: Says how many results, and tasks of each kind for an executor, the next commit carries at the most.
     """
 
     def __init__(
@@ -97,7 +85,7 @@ class CommitLoop:
         connect: Callable[[], Awaitable[asyncpg.Connection[Any]]],
         sessions: Sessions,
         outcome: Outcome,
-        quantum: Callable[[], Quantum],
+        quantum: Callable[[], int],
     ) -> None:
         self._lane = lane
         self._quantum = quantum
@@ -194,7 +182,7 @@ class CommitLoop:
         self._look_again()
 
     def _next_batch(self) -> Batch:
-        batch = Batch.of(self._inbox.take(self._quantum().reports), self._returned)
+        batch = Batch.of(self._inbox.take(self._quantum()), self._returned)
         self._returned = []
         if self._inbox.fullness < 0.5:
             self._room.set()
@@ -205,7 +193,7 @@ class CommitLoop:
             for session in self._sessions:
                 session.steps.look_again([self._lane])
         wanting = [session for session in self._sessions if session.wants_work(self._lane)] if claim else []
-        most = self._quantum().tasks
+        most = self._quantum()
         asked = [session.ask(self._lane, most) for session in wanting]
         if not (batch or asked):
             return  # Another lane has taken the credit since this commit was thought of.

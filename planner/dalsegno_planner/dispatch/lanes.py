@@ -15,13 +15,13 @@ import asyncpg
 
 from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.dispatch.batch import Reported
-from dalsegno_planner.dispatch.commit import CommitLoop, Outcome, Quantum
+from dalsegno_planner.dispatch.commit import CommitLoop, Outcome
 from dalsegno_planner.dispatch.composites import BodyEnd, TaskResult
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
 
-_ALONE = Quantum(reports=512, tasks=256)
-"""An executor works on what one claim takes while the next is made."""
-_BESIDE_LIVE = Quantum(reports=64, tasks=64)
+_ALONE = 512
+"""Results, and tasks for each executor, in one commit. An executor works on what one claims while the next is made."""
+_BESIDE_LIVE = 64
 """Of bulk work while there is live work, which waits for the event loop, the disk and the processors meanwhile."""
 _LIVE_FOR = 1.0
 """Seconds after its last report for which live work is reckoned with."""
@@ -82,6 +82,6 @@ class CommitLoops:
         for loop in self._loops.values():
             loop.wake()
 
-    def _bulk_quantum(self) -> Quantum:
+    def _bulk_quantum(self) -> int:
         now = asyncio.get_running_loop().time()
         return _BESIDE_LIVE if now - self._last_live < _LIVE_FOR else _ALONE
