@@ -31,6 +31,13 @@ async def one_step(planner: Serving, worker: ScriptedWorker) -> Task:
     return await worker.task()
 
 
+@asynccontextmanager
+async def at_work(database: str, folder: Path) -> AsyncIterator[tuple[Serving, ScriptedWorker, Task]]:
+    """A planner with short leases, and an executor that has a task in hand."""
+    async with serving(database, folder, **SHORT) as planner, scripted_worker(planner.channel) as worker:
+        yield planner, worker, await one_step(planner, worker)
+
+
 async def housekeeping(planner: Serving) -> None:
     """Wait until a planner has done what it does now and then."""
     hasty = await planner.start(flow_header(timeout=Duration(nanos=1)))
@@ -73,11 +80,7 @@ async def locked_tasks(database: str) -> AsyncIterator[None]:
 async def test_a_row_that_somebody_has_locked_costs_no_executor_its_lease(
     database: str, connection: Connection, tmp_path: Path
 ) -> None:
-    async with (
-        serving(database, tmp_path, **SHORT) as planner,
-        scripted_worker(planner.channel) as worker,
-    ):
-        task = await one_step(planner, worker)
+    async with at_work(database, tmp_path) as (planner, worker, task):
         async with beating(worker, task), locked_tasks(database):
             await passing(connection, leases=3)
         await housekeeping(planner)
@@ -87,11 +90,7 @@ async def test_a_row_that_somebody_has_locked_costs_no_executor_its_lease(
 async def test_a_planner_that_has_stood_still_gives_executors_the_time_of_a_lease(
     database: str, connection: Connection, tmp_path: Path
 ) -> None:
-    async with (
-        serving(database, tmp_path, **SHORT) as planner,
-        scripted_worker(planner.channel) as worker,
-    ):
-        task = await one_step(planner, worker)
+    async with at_work(database, tmp_path) as (planner, worker, task):
         async with beating(worker, task):
             await passing(connection, leases=2)
             time.sleep(2 * LEASE)  # noqa: ASYNC251 - that all stands still is the point
