@@ -22,6 +22,7 @@ from dalsegno.v1.executor_service_pb2 import (
     ExecutorServiceWorkResponse,
     Report,
     ResolvedCall,
+    StepCompleted,
     Task,
     Welcome,
 )
@@ -391,9 +392,11 @@ def _stopped(given: Iterable[Given]) -> int:
 
 
 def _observe_pace(runner: Runner, reports: Sequence[Report]) -> None:
-    """Take the last step's time: they come in batches, and one of a batch is enough."""
-    for report in reversed(reports):
-        if report.WhichOneof("kind") == "completed":
-            begun, ended = report.completed.started_at, report.completed.finished_at
-            runner.pace.observe(ended.seconds - begun.seconds + (ended.nanos - begun.nanos) / 1e9)
-            return
+    seconds = [_duration(report.completed) for report in reports if report.WhichOneof("kind") == "completed"]
+    if seconds:
+        runner.pace.observe(seconds)
+
+
+def _duration(completed: StepCompleted) -> float:
+    begun, ended = completed.started_at, completed.finished_at
+    return max(0.0, ended.seconds - begun.seconds + (ended.nanos - begun.nanos) / 1e9)

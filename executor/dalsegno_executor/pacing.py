@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from itertools import islice
 from statistics import median_low
 
 LONGEST_PREFETCHED = 0.05
@@ -11,8 +13,8 @@ WORK_AHEAD = 0.05
 """Seconds of work that are kept at hand."""
 LARGEST_WINDOW = 1024
 """Twice what one commit claims, so that an executor has work while the planner claims more of it."""
-_REMEMBERED = 5
-"""Tasks, of which the one in the middle counts: one that the machine has kept waiting says nothing of the others."""
+_REMEMBERED = 64
+_NEWEST = 5
 
 
 class Pace:
@@ -24,19 +26,33 @@ class Pace:
         window: How many tasks are fetched beyond those that can run at once.
     """
 
-    __slots__ = ("_last", "window")
+    __slots__ = ("_seconds", "window")
 
     def __init__(self) -> None:
-        self._last: deque[float] = deque(maxlen=_REMEMBERED)
+        self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
         self.window = 0
 
-    def observe(self, seconds: float) -> None:
-        """Take note of how long a task took."""
-        self._last.append(max(seconds, 1e-6))
-        usual = median_low(self._last)
-        self.window = 0 if usual > LONGEST_PREFETCHED else min(LARGEST_WINDOW, int(WORK_AHEAD / usual))
+    @property
+    def closed(self) -> bool:
+        """Whether tasks have proved to be long."""
+        return bool(self._seconds) and not self.window
+
+    def observe(self, seconds: Iterable[float]) -> None:
+        """Take note of how long tasks took, the newest last."""
+        self._seconds.extend(seconds)
+        expected = self._expected()
+        self.window = 0 if expected > LONGEST_PREFETCHED else min(LARGEST_WINDOW, int(WORK_AHEAD / expected))
 
     def stuck(self) -> None:
         """Take note that a task keeps those that were fetched in advance waiting, and fetch none until tasks end."""
-        self._last.clear()
+        self._seconds.clear()
         self.window = 0
+
+    def _expected(self) -> float:
+        """What a task takes: the mean, or what those take that have ended last, where they have become longer.
+
+        The longest does not count: one that loaded a module, or that the machine kept waiting, says nothing of others.
+        """
+        known = self._seconds
+        others = (sum(known) - max(known)) / (len(known) - 1) if len(known) > 1 else known[0]
+        return max(others, median_low(islice(reversed(known), _NEWEST)), 1e-6)

@@ -172,7 +172,7 @@ class Supervisor:
         """Look at the tasks in hand once."""
         for runner in list(self.fleet.runners.values()):
             self._show_running(runner, now)
-            self._take_back_stuck(runner, now)
+            self._take_back_waiting(runner, now)
             self._end_overdue(runner, now)
             self._end_idle(runner, now)
         self._session.accept_arrived()
@@ -195,13 +195,16 @@ class Supervisor:
             self._session.alive(started)
             self.fleet.refresh()
 
-    def _take_back_stuck(self, runner: Runner, now: float) -> None:
+    def _take_back_waiting(self, runner: Runner, now: float) -> None:
+        """Have what was fetched in advance go where there may be room for it, where it would wait here for long."""
         if len(runner.steps) <= runner.step_slots or runner.taking_back:
             return
         if all(given.since is not None and now - given.since > STUCK_AFTER for given in runner.at_work()):
-            runner.taking_back = True
             runner.pace.stuck()
-            self.fleet.take_back(runner)
+        elif not runner.pace.closed:
+            return
+        runner.taking_back = True
+        self.fleet.take_back(runner)
 
     def _end_overdue(self, runner: Runner, now: float) -> None:
         for given in [*runner.at_work(), *runner.bodies.values()]:

@@ -216,6 +216,21 @@ async def test_short_steps_open_the_window_and_a_stuck_one_gives_the_others_back
     assert [token.number for token in (await office.says("returned")).returned.tokens] == [4]
 
 
+async def test_what_was_fetched_while_steps_were_short_is_given_back_when_they_are_long(office: Office) -> None:
+    runner = await office.hire()
+    office.give(step(1))
+    await runner.tasks(1)
+    await runner.report(completed(1))
+    await office.until(lambda: runner.seen.pace.window > 0)
+    office.give(*map(step, range(2, 7)))
+    assert await runner.tasks(5) == [2, 3, 4, 5, 6]
+    await runner.report(*(completed(number, 80_000_000) for number in (2, 3)))
+    await office.until(lambda: runner.seen.pace.closed)
+    office.supervisor.look(time.monotonic())
+    cancel = (await runner.next("cancel")).cancel
+    assert ([token.number for token in cancel.tokens], cancel.only_waiting) == ([5, 6], True)
+
+
 async def test_where_steps_are_short_a_live_one_can_come_besides(office: Office) -> None:
     runner = await office.hire(bodies=16)
     credit = (await office.says("credit")).credit

@@ -55,39 +55,44 @@ def test_keys_and_tokens_are_one() -> None:
     assert token_of(key_of(token)) == token
 
 
-def test_the_window_opens_for_short_tasks_and_closes_when_they_are_long() -> None:
+def test_the_window_opens_for_short_tasks_and_closes_when_they_become_long() -> None:
     pace = Pace()
-    assert pace.window == 0
-    pace.observe(0.00001)
-    assert pace.window == LARGEST_WINDOW
-    for _ in range(5):
-        pace.observe(0.2)
-    assert pace.window == 0
+    assert (pace.window, pace.closed) == (0, False)
+    pace.observe([0.00001] * 300)
+    assert (pace.window, pace.closed) == (LARGEST_WINDOW, False)
+    pace.observe([0.2] * 3)
+    assert (pace.window, pace.closed) == (0, True)
 
 
 def test_one_task_that_the_machine_has_kept_waiting_does_not_close_the_window() -> None:
     pace = Pace()
-    for seconds in (0.00001, 0.2, 0.00001, 0.2, 0.00001):
-        pace.observe(seconds)
+    pace.observe([0.2, 0.00001])
+    for _ in range(4):
+        pace.observe([0.00001])
         assert pace.window == LARGEST_WINDOW
+
+
+def test_where_every_tenth_task_is_long_what_they_take_on_average_counts() -> None:
+    pace = Pace()
+    pace.observe(([0.00001] * 9 + [0.09]) * 20)
+    assert pace.window == 5
 
 
 def test_the_window_is_closed_where_a_task_is_stuck_until_short_ones_end() -> None:
     pace = Pace()
-    for _ in range(5):
-        pace.observe(0.00001)
+    pace.observe([0.00001] * 300)
     pace.stuck()
-    assert pace.window == 0
-    pace.observe(0.3)
-    assert pace.window == 0
-    pace.observe(0.00001)
+    assert (pace.window, pace.closed) == (0, False)
+    pace.observe([0.3])
+    assert (pace.window, pace.closed) == (0, True)
+    pace.observe([0.00001])
     assert pace.window == LARGEST_WINDOW
 
 
 @pytest.mark.parametrize(("seconds", "window"), [(0.001, 50), (0.01, 5), (0.05, 1), (0.06, 0)])
 def test_the_window_is_a_fixed_time_of_work(seconds: float, window: int) -> None:
     pace = Pace()
-    pace.observe(seconds)
+    pace.observe([seconds])
     assert pace.window == window
 
 
