@@ -21,6 +21,7 @@ class Bus:
         self._watchers: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
         self._state_watchers: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
         self._on_work: list[Callable[[Lane | None], None]] = []
+        self._on_new_work: list[Callable[[], None]] = []
         self._on_cancel: list[Callable[[UUID], None]] = []
         self._on_return: list[Callable[[], None]] = []
 
@@ -67,6 +68,12 @@ class Bus:
         for listener in self._on_work:
             listener(lane)
 
+    def new_work(self, lane: Lane | None = None) -> None:
+        """Say that there is work that was not there before: to this planner, and to the others."""
+        self.work_ready(lane)
+        for listener in self._on_new_work:
+            listener()
+
     def cancelled(self, execution_id: UUID) -> None:
         """Say that an execution was cancelled, so that what runs of it is told to stop."""
         for listener in self._on_cancel:
@@ -80,6 +87,10 @@ class Bus:
     def on_work(self, listener: Callable[[Lane | None], None]) -> None:
         """Call `listener` whenever there may be work to claim, with its lane where that is known."""
         self._on_work.append(listener)
+
+    def on_new_work(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever a request has brought work to this planner."""
+        self._on_new_work.append(listener)
 
     def on_cancel(self, listener: Callable[[UUID], None]) -> None:
         """Call `listener` with each execution that is cancelled in this planner."""

@@ -94,6 +94,7 @@ class Dispatcher:
         self.broken = asyncio.Event()
         """Set once a part of it has ended with an error that nobody foresaw: it does not work any more."""
         bus.on_work(self._work_ready)
+        bus.on_new_work(self._notifier.announce_work)
         bus.on_cancel(self._cancelled)
         bus.on_return(self.slots_freed)
 

@@ -205,7 +205,7 @@ class ExecutionServicer(ExecutionServiceServicer):
             yield response
 
     def _wake(self, execution_id: UUID) -> None:
-        self._bus.work_ready()
+        self._bus.new_work()
         self._bus.execution_changed(execution_id)
 
 

@@ -81,7 +81,7 @@ class ReplayServicer(ReplayServiceServicer):
         execution = await self._create_of_few(wanted, how)
         if execution is None:
             execution = await in_transaction(self._pool, lambda connection: self._create(connection, wanted, how))
-        self._bus.work_ready(certain_lane(how.lane, most_steps=execution.invocation_count))
+        self._bus.new_work(certain_lane(how.lane, most_steps=execution.invocation_count))
         self._bus.execution_changed(execution.id)
         return messages.ReplayServiceCreateResponse(
             execution=await self._reader.message(execution),

@@ -64,7 +64,7 @@ class Starter:
             first = await gather(batches)
             new = replace(new, rank=rank_of(header, steps=len(first.invocations)))
             execution = await self._store_pipeline(new, header, graph, code, first, batches)
-        self._bus.work_ready(lane_of(new.rank))
+        self._bus.new_work(lane_of(new.rank))
         return execution
 
     async def _store_pipeline(

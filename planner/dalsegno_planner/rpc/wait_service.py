@@ -79,7 +79,7 @@ class WaitServicer(WaitServiceServicer):
             return wait.number
 
         number = await in_transaction(self._pool, answer)
-        self._bus.work_ready()
+        self._bus.new_work()
         self._bus.execution_changed(execution.id)
         async with self._pool.acquire() as connection:
             asked = await _all_waits(connection, execution)
