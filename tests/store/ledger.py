@@ -22,6 +22,10 @@ ROUTES = ["default/m:f", "default/m:s"]
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LONG_LEASE = 3600.0
 NOBODY = UUID(int=0)
+WAITS_FOR_THIS = """
+    SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))
+"""
+"""Whether anybody waits for a lock of this connection. `pg_stat_activity` is the same throughout a transaction."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
 from dalsegno_planner.dispatch.tasks import ClaimedTask
 from dalsegno_planner.store.pool import prepare_connection
-from tests.store.ledger import ROUTES, Held, Ledger
+from tests.store.ledger import ROUTES, WAITS_FOR_THIS, Held, Ledger
 
 BACKEND = execution_pb2.FAILURE_ORIGIN_BACKEND
 QUANTUM = 1_000
@@ -253,6 +253,41 @@ async def test_an_error_in_what_follows_from_a_commit_is_one_of_the_loop(bench: 
     await bench.report(2, 1, completed=StepCompleted())
     with pytest.raises(RuntimeError, match="nobody can be told"):
         await asyncio.wait_for(task, 10)
+
+
+COMMITS = "SELECT array_agg(number ORDER BY number) AS numbers FROM invocations GROUP BY xmin::text ORDER BY 1"
+
+
+async def test_all_that_is_reported_while_a_commit_is_under_way_goes_into_the_next_one(
+    bench: Bench, database: str
+) -> None:
+    other = await asyncpg.connect(database)
+    async with other.transaction():
+        await other.execute("SELECT FROM tasks WHERE number = 1 FOR UPDATE")
+        bench.loop.start()
+        await bench.report(1, 0, completed=StepCompleted())
+        while not await other.fetchval(WAITS_FOR_THIS):
+            pass
+        for place in (1, 2, 3):
+            await bench.report(place + 1, place, completed=StepCompleted())
+    await bench.acks(4)
+    assert [row["numbers"] for row in await other.fetch(COMMITS)] == [[1], [2, 3, 4]]
+    await other.close()
+
+
+async def test_nothing_waits_for_a_clock(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the event loop time stands still: no timer is ever over."""
+    now = asyncio.get_running_loop().time()
+    bench.loop.start()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    await bench.report(1, 0, completed=StepCompleted())
+    await bench.acks(1)
+    bench.session.steps.offer(9, 0)
+    for place in (1, 2, 3):
+        await bench.report(place + 1, place, completed=StepCompleted())
+    await bench.acks(3)
+    monkeypatch.undo()
+    assert set((await bench.states()).values()) == {"completed"}
 
 
 async def test_what_follows_from_a_wide_step_becomes_ready_between_commits(bench: Bench) -> None:

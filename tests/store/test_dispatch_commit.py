@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.store.ledger import QUERIES, Committed, Held, Ledger
+from tests.store.ledger import QUERIES, WAITS_FOR_THIS, Committed, Held, Ledger
 
 
 async def test_a_chain_runs_to_its_end_and_its_events_have_no_gaps(ledger: Ledger) -> None:
@@ -159,7 +159,7 @@ async def test_who_ends_a_session_finds_what_is_claimed_for_it_at_that_moment(
         else:
             ending = asyncio.ensure_future(other.connection.fetchrow(QUERIES["close_sessions"], [session]))
         # It waits for this transaction, or has ended too soon: a backend that waits for a lock says so.
-        while not ending.done() and not await ledger.connection.fetchval(_WAITS):
+        while not ending.done() and not await ledger.connection.fetchval(WAITS_FOR_THIS):
             pass
     await ending
     holder = await ledger.connection.fetchrow("SELECT session_id FROM tasks WHERE execution_id = $1", execution)
@@ -168,15 +168,12 @@ async def test_who_ends_a_session_finds_what_is_claimed_for_it_at_that_moment(
     await other.connection.close()
 
 
-_WAITS = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
-
 async def _committed_behind_a_sign(ledger: Ledger, other: Ledger, held: Held, **what: Any) -> Committed:
     """Commit something of a task while another connection has written that it runs, and has not committed."""
     async with ledger.connection.transaction():
         await ledger.connection.execute("UPDATE tasks SET running = true WHERE execution_id = $1", held.execution_id)
         commit = asyncio.ensure_future(other.commit(**what))
-        while not commit.done() and not await ledger.connection.fetchval(_WAITS):
+        while not commit.done() and not await ledger.connection.fetchval(WAITS_FOR_THIS):
             pass
     return await commit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Self
 from uuid import UUID
@@ -13,7 +14,7 @@ from dalsegno_planner.dispatch import retention as dispatch_retention
 from dalsegno_planner.dispatch.retention import Retention
 from dalsegno_planner.store import deletion, retention
 from dalsegno_planner.store.pool import Pool
-from tests.store.ledger import Ledger
+from tests.store.ledger import WAITS_FOR_THIS, Ledger
 
 KEPT = timedelta(days=30)
 
@@ -103,3 +104,17 @@ async def test_rows_go_in_small_batches(ledger: Ledger, pool: Pool) -> None:
         assert await retention.forget(connection, source, datetime.now(UTC) - KEPT)
         assert await retention.sweep(connection, 30) == 30
         assert await connection.fetchval("SELECT count(*) FROM invocations") == 70
+
+
+async def test_a_replay_that_is_being_made_keeps_its_source(ledger: Ledger, pool: Pool) -> None:
+    """It has locked its source, and is not to be seen yet when the source's turn comes."""
+    source = await _pipeline(ledger, days_ago=60)
+    async with ledger.connection.transaction():
+        await ledger.connection.execute("SELECT FROM executions WHERE id = $1 FOR SHARE", source)
+        replay = await _pipeline(ledger, days_ago=0, ended=False)
+        await ledger.connection.execute("INSERT INTO lineage VALUES ($1, 1, $2, 4)", replay, source)
+        clearing = asyncio.ensure_future(Retention(KEPT).clear(pool))
+        while not clearing.done() and not await ledger.connection.fetchval(WAITS_FOR_THIS):
+            pass
+    assert await clearing == 0
+    assert await _left(ledger) == {source, replay}
