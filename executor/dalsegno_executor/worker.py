@@ -22,7 +22,7 @@ from dalsegno_executor.saying import say
 
 DEFAULT_ADDRESS = "127.0.0.1:7317"
 BODIES = 100
-"""Flow bodies that one executor runs at a time."""
+"""Flow bodies that one executor runs at a time, unless it is told otherwise."""
 _THREADS = 16
 
 
@@ -43,6 +43,7 @@ class WorkerOptions:
         project: Whose code it is.
         processes: How many runner processes; one a core, or one in all where threads keep steps apart.
         slots: How many steps a runner runs at a time; 1, or 16 where threads keep them apart.
+        bodies: How many flow bodies all of them run at a time.
         isolation: What keeps steps apart.
         grace: Seconds that a drain may take.
     """
@@ -52,6 +53,7 @@ class WorkerOptions:
     project: str = "default"
     processes: int | None = None
     slots: int | None = None
+    bodies: int = BODIES
     isolation: Isolation = Isolation.PROCESS
     grace: float = 30.0
 
@@ -64,7 +66,7 @@ class WorkerOptions:
     def command(self) -> RunnerCommand:
         """What each of them runs."""
         slots = self.slots or (_THREADS if self.isolation is Isolation.THREAD else 1)
-        return RunnerCommand(self.target, slots, max(1, BODIES // self.process_count))
+        return RunnerCommand(self.target, slots, max(1, self.bodies // self.process_count))
 
 
 def main(options: WorkerOptions) -> int:
@@ -120,6 +122,7 @@ def options_from(arguments: Sequence[str] | None) -> WorkerOptions:
     parser.add_argument("--project", default=None)
     parser.add_argument("--processes", type=_positive, default=None, help="runner processes (one a core)")
     parser.add_argument("--slots", type=_positive, default=None, help="steps that one runner runs at a time")
+    parser.add_argument("--bodies", type=_positive, default=BODIES, help="flow bodies that all run at a time (100)")
     parser.add_argument("--isolation", type=Isolation, choices=list(Isolation), default=Isolation.PROCESS)
     parser.add_argument("--grace", type=float, default=30.0, help="seconds that a drain may take")
     given = parser.parse_args(arguments)
@@ -129,6 +132,7 @@ def options_from(arguments: Sequence[str] | None) -> WorkerOptions:
         project=given.project or project_name(),
         processes=given.processes,
         slots=given.slots,
+        bodies=given.bodies,
         isolation=given.isolation,
         grace=given.grace,
     )

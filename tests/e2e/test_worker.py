@@ -186,6 +186,12 @@ def test_many_short_steps_all_complete(served: Place) -> None:
     assert values == list(range(1, 401))
 
 
+def test_hundreds_of_bodies_run_at_a_time(served: Place) -> None:
+    served.worker("--processes", "1", "--bodies", str(code.CROWD))
+    handles = [served.start(code.crowd) for _ in range(code.CROWD)]
+    assert [handle.wait(SECONDS) for handle in handles] == [2] * code.CROWD
+
+
 def test_code_that_cannot_be_imported_ends_the_worker_with_its_traceback(tmp_path: Path) -> None:
     target = tmp_path / "broken_flows.py"
     target.write_text("import dalsegno\n\nvalue = dalsegno.nonsense\n")

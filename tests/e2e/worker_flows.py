@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -123,6 +124,17 @@ def timing_out() -> str:
     except TimeoutError as error:
         return str(error)
     return "no error"
+
+
+CROWD = 200
+_all_are_there = threading.Barrier(CROWD)
+
+
+@flow
+def crowd() -> int:
+    """Go on once as many bodies as make a crowd run in this process at the same time."""
+    _all_are_there.wait(60)
+    return add(1, 1)
 
 
 @flow

@@ -35,7 +35,7 @@ from dalsegno.errors import (
 )
 
 NOBODY = "127.0.0.1:1"
-GIVEN = ["--processes", "1", "--slots", "2", "--isolation", "thread", "--grace", "60.0"]
+GIVEN = ["--processes", "1", "--slots", "2", "--bodies", "9", "--isolation", "thread", "--grace", "60.0"]
 
 
 @pytest.fixture(autouse=True)

@@ -60,6 +60,9 @@ def worker(
     project: Project = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Runner processes. Default: one a core.")] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Tasks that one runner takes at a time.")] = None,
+    bodies: Annotated[
+        int | None, typer.Option(min=1, help="Flow bodies that all runners run at a time. Default: 100.")
+    ] = None,
     isolation: Annotated[
         Isolation | None, typer.Option(help="Run steps in processes of their own, or in threads of one.")
     ] = None,
@@ -76,6 +79,7 @@ def worker(
         "--project": project,
         "--processes": processes,
         "--slots": slots,
+        "--bodies": bodies,
         "--isolation": isolation,
         "--grace": grace,
     }
