@@ -71,6 +71,27 @@ async def test_where_numbers_disagree_each_has_its_own(ledger: Ledger) -> None:
     assert sum(held.execution_id == wide for held in claimed) >= 2
 
 
+async def test_a_number_that_has_become_smaller_counts_what_was_leased_before(ledger: Ledger) -> None:
+    """The code has changed, and what runs goes on; no new call begins until there is room under the new number."""
+    before = await ledger.bulk(4, limit=("default/gpu", 4))
+    session = await ledger.session()
+    held = await ledger.claim(session)
+    assert [one.execution_id for one in held] == [before] * 4
+    await ledger.bulk(4, limit=("default/gpu", 2))
+    for ended, begun in ((held[:2], 0), (held[2:3], 1), (held[3:], 1)):
+        results = [ledger.result(one) for one in ended]
+        assert len((await ledger.commit(results=results, claims=[(session, 9, 0)])).claimed) == begun
+        assert await leased(ledger) <= 4
+
+
+async def test_a_number_that_has_become_larger_counts_for_what_is_made_with_it(ledger: Ledger) -> None:
+    await ledger.bulk(4, limit=("default/gpu", 1))
+    session = await ledger.session()
+    assert len(await ledger.claim(session)) == 1
+    after = await ledger.bulk(4, limit=("default/gpu", 3))
+    assert [one.execution_id for one in await ledger.claim(session)] == [after] * 2
+
+
 @pytest.mark.parametrize("how", ["returned", "closed", "retry", "cancelled"])
 async def test_a_task_that_ends_in_any_way_makes_room(ledger: Ledger, how: str) -> None:
     execution = await ledger.bulk(3, limit=GPU)
