@@ -28,7 +28,7 @@ LEAST_ENDED = 5_000
 OLD = datetime(2025, 1, 1, tzinfo=UTC)
 """When what retention may delete has ended."""
 
-BIG = ("executions", "invocations", "edges", "events", "lineage", "tasks", "waits", "attempts", "yields")
+BIG = ("executions", "invocations", "edges", "events", "lineage", "tasks", "waits", "attempts", "yields", "logs")
 _OUTPUTS = Outputs(outputs=[Output(name="output", payload=payload(1))]).SerializeToString()
 
 # The source, number 1, and chains that all start from it; an event for each.
@@ -77,6 +77,12 @@ WITH asked AS (
     INSERT INTO attempts (execution_id, number, attempt) SELECT id, 1, 1 FROM unnest($1::uuid[]) id
 )
 INSERT INTO yields (execution_id, place, number) SELECT id, 1, 1 FROM unnest($1::uuid[]) id
+"""
+# What one execution has written, much of it.
+_LINES = """
+INSERT INTO logs (execution_id, written_at, number, invocation_id, attempt, level, logger, text, left_out)
+SELECT $1, $2::timestamptz + n * interval '1 second', n, 's_' || n, 1, 'info', 'print', 'said', 0
+FROM generate_series(1, $3::integer) n
 """
 # What is to happen some day, and not now: retries, waits and executions that may yet be answered and end.
 _LATER = """
@@ -191,6 +197,7 @@ async def load(dsn: str, rows: int) -> Loaded:
         await connection.execute(_QUEUED_TASKS, queued, ready // QUEUES, ROUTES[1])
         await connection.execute(_ENDED, ended, PROJECT, OLD)
         await connection.execute(_REST, ended, OLD)
+        await connection.execute(_LINES, queued[-1], OLD, rows)
         later = [new_execution_id() for _ in range(len(ended))]
         await connection.execute(_LATER, later, PROJECT, ROUTES[1])
         await connection.execute(_LINEAGE, [large, *queued, *ended, *later])

@@ -19,7 +19,7 @@ from dalsegno_planner.core.ids import Number, call_id
 from dalsegno_planner.core.plan import Mode
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.dispatch.recorded import recorded_calls
-from dalsegno_planner.store import events, executions, finding, invocations, retention, waits
+from dalsegno_planner.store import events, executions, finding, invocations, logs, retention, waits
 from dalsegno_planner.store.executions import ExecutionFilter, Known
 from dalsegno_planner.store.objects import key_of
 from dalsegno_planner.store.released_objects import settle
@@ -30,7 +30,7 @@ from dalsegno_planner.store.sql import load as load_statements
 from tests.postgres import PostgresServer
 from tests.store.graphs import PROJECT, Database, finish, payload, replay
 from tests.store.ledger import Held, Ledger
-from tests.store.scale import CHAIN, QUEUES, Loaded, Looks, ledger_of, load, looking
+from tests.store.scale import CHAIN, OLD, QUEUES, Loaded, Looks, ledger_of, load, looking
 
 DISPATCH = load_statements("dispatch")
 BATCH = 50
@@ -147,6 +147,19 @@ async def test_what_is_done_now_and_then_reads_what_is_due(dispatch: Looks) -> N
         assert closed is not None
         assert closed["returned"] == 1
     cost.assert_within(rows=3 * QUEUES, pages=30 * QUEUES)
+
+
+async def test_lines_of_logs_are_added_and_read_by_keys(looks: Looks, loaded: Loaded) -> None:
+    """Of an execution that has written a line for each of the million, too."""
+    written, now = loaded.queued[-1], datetime.now(UTC)
+    lines = [logs.LogRow(written, now, number, "s", 1, "info", "print", "said", 0) for number in range(PAGE)]
+    async with looks.cost() as cost:
+        await logs.insert(looks.connection, lines)
+        middle = logs.LogPlace(OLD + timedelta(seconds=loaded.rows // 2), 0)
+        page, following = await logs.list_page(looks.connection, written, after=middle, numbers=None, limit=PAGE)
+        assert len(page) == PAGE
+        assert following is not None
+    cost.assert_within(rows=5 * PAGE, pages=20 * PAGE)
 
 
 async def test_outcomes_are_looked_up(dispatch: Looks, loaded: Loaded) -> None:
