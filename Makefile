@@ -22,7 +22,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 ARGS ?=
 SECONDS ?= 60
-PLANNERS ?= 2
+PLANNERS ?= 3
 
 # The first interpreter that is new enough and that runs: a version manager's shim may be on the PATH and do nothing.
 CANDIDATES := python3.13 python3.12 python3.11 python3

@@ -17,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long there are faults")
     parser.add_argument("--seed", type=int, default=None, help="decides the faults and the work; random if not given")
-    parser.add_argument("--planners", type=int, default=2)
+    parser.add_argument("--planners", type=int, default=3)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--customers", type=int, default=6, help="clients that ask for things, at the same time")
     parser.add_argument("--programs", type=int, default=60, help="random programs that each of them chooses from")

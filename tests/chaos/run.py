@@ -35,7 +35,7 @@ class Options:
 
     seed: int
     seconds: float
-    planners: int = 2
+    planners: int = 3
     workers: int = 3
     customers: int = 6
     programs: int = 60
