@@ -187,8 +187,8 @@ class Fleet:
         self._cancel(runner, [key], reason)
 
     def take_back(self, runner: Runner) -> None:
-        """Ask a runner for the steps that it has not started; another may be free for them."""
-        waiting = itertools.islice(runner.steps, runner.step_slots, None)
+        """Ask a runner for the steps that it has not started and that are beyond its window; another may be free."""
+        waiting = itertools.islice(runner.steps, runner.step_slots + runner.pace.window, None)
         self._cancel(runner, list(waiting), "another runner may be free for it", only_waiting=True)
 
     def refresh(self) -> None:

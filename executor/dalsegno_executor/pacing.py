@@ -13,6 +13,8 @@ WORK_AHEAD = 0.05
 """Seconds of work that are kept at hand."""
 LARGEST_WINDOW = 1024
 """Twice what one commit claims, so that an executor has work while the planner claims more of it."""
+_MOST_WINDOWS = 4
+"""More windows full than this, and what waits goes to others: it would wait for some 0.2 seconds."""
 _REMEMBERED = 64
 _NEWEST = 5
 
@@ -32,10 +34,9 @@ class Pace:
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
         self.window = 0
 
-    @property
-    def closed(self) -> bool:
-        """Whether tasks have proved to be long."""
-        return bool(self._seconds) and not self.window
+    def too_many(self, waiting: int) -> bool:
+        """Whether so many tasks would wait for long, as far as is known what they take."""
+        return bool(self._seconds) and waiting > _MOST_WINDOWS * self.window
 
     def observe(self, seconds: Iterable[float]) -> None:
         """Take note of how long tasks took, the newest last."""

@@ -197,11 +197,12 @@ class Supervisor:
 
     def _take_back_waiting(self, runner: Runner, now: float) -> None:
         """Have what was fetched in advance go where there may be room for it, where it would wait here for long."""
-        if len(runner.steps) <= runner.step_slots or runner.taking_back:
+        waiting = len(runner.steps) - runner.step_slots
+        if waiting <= 0 or runner.taking_back:
             return
         if all(given.since is not None and now - given.since > STUCK_AFTER for given in runner.at_work()):
             runner.pace.stuck()
-        elif not runner.pace.closed:
+        elif not runner.pace.too_many(waiting):
             return
         runner.taking_back = True
         self.fleet.take_back(runner)

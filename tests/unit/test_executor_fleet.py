@@ -225,10 +225,25 @@ async def test_what_was_fetched_while_steps_were_short_is_given_back_when_they_a
     office.give(*map(step, range(2, 7)))
     assert await runner.tasks(5) == [2, 3, 4, 5, 6]
     await runner.report(*(completed(number, 80_000_000) for number in (2, 3)))
-    await office.until(lambda: runner.seen.pace.closed)
+    await office.until(lambda: runner.seen.pace.too_many(1))
     office.supervisor.look(time.monotonic())
     cancel = (await runner.next("cancel")).cancel
     assert ([token.number for token in cancel.tokens], cancel.only_waiting) == ([5, 6], True)
+
+
+async def test_what_would_wait_for_long_is_given_back_where_steps_are_not_so_short_any_more(office: Office) -> None:
+    runner = await office.hire()
+    office.give(step(1))
+    await runner.tasks(1)
+    await runner.report(completed(1))
+    await office.until(lambda: runner.seen.pace.window > 20)
+    office.give(*map(step, range(2, 22)))
+    await runner.tasks(20)
+    await runner.report(*(completed(number, 45_000_000) for number in (2, 3)))
+    await office.until(lambda: runner.seen.pace.window == 1)
+    office.supervisor.look(time.monotonic())
+    cancel = (await runner.next("cancel")).cancel
+    assert ([token.number for token in cancel.tokens], cancel.only_waiting) == ([*range(6, 22)], True)
 
 
 async def test_where_steps_are_short_a_live_one_can_come_besides(office: Office) -> None:

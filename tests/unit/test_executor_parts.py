@@ -57,11 +57,20 @@ def test_keys_and_tokens_are_one() -> None:
 
 def test_the_window_opens_for_short_tasks_and_closes_when_they_become_long() -> None:
     pace = Pace()
-    assert (pace.window, pace.closed) == (0, False)
+    assert (pace.window, pace.too_many(1)) == (0, False)
+    assert not pace.too_many(100), "nothing is known of tasks"
     pace.observe([0.00001] * 300)
-    assert (pace.window, pace.closed) == (LARGEST_WINDOW, False)
+    assert (pace.window, pace.too_many(1)) == (LARGEST_WINDOW, False)
     pace.observe([0.2] * 3)
-    assert (pace.window, pace.closed) == (0, True)
+    assert (pace.window, pace.too_many(1)) == (0, True)
+
+
+def test_more_than_a_few_windows_full_would_wait_for_long() -> None:
+    pace = Pace()
+    pace.observe([0.01] * 10)
+    assert [waiting for waiting in (1, 5, 20, 21, 500) if pace.too_many(waiting)] == [21, 500]
+    pace.observe([0.2] * 10)
+    assert pace.too_many(1)
 
 
 def test_one_task_that_the_machine_has_kept_waiting_does_not_close_the_window() -> None:
@@ -82,9 +91,9 @@ def test_the_window_is_closed_where_a_task_is_stuck_until_short_ones_end() -> No
     pace = Pace()
     pace.observe([0.00001] * 300)
     pace.stuck()
-    assert (pace.window, pace.closed) == (0, False)
+    assert (pace.window, pace.too_many(1)) == (0, False)
     pace.observe([0.3])
-    assert (pace.window, pace.closed) == (0, True)
+    assert (pace.window, pace.too_many(1)) == (0, True)
     pace.observe([0.00001])
     assert pace.window == LARGEST_WINDOW
 
