@@ -29,12 +29,18 @@ class Slots:
         self.offered += missing
         return missing
 
+    @property
+    def overdone(self) -> bool:
+        """Whether much more has been offered than there is room for now."""
+        return self.offered > 0 and self.in_hand + self.offered > 2 * self.target
+
 
 @dataclass(slots=True)
 class AllSlots:
     """The slots of an executor.
 
     Attributes:
+        can_withdraw: Whether the planner takes offers that are instead of earlier ones.
         changed: Whether there may be something to offer; asked for each message, so that the slots need not be.
     """
 
@@ -42,6 +48,7 @@ class AllSlots:
     bodies: Slots = field(default_factory=Slots)
     live_steps: Slots = field(default_factory=Slots)
     live_bodies: Slots = field(default_factory=Slots)
+    can_withdraw: bool = False
     changed: bool = False
 
     def aim_at(self, steps: int, bodies: int, live_steps: int, live_bodies: int) -> None:
@@ -70,8 +77,9 @@ class AllSlots:
             return self.live_bodies if task.reserved else self.bodies
         return self.live_steps if task.reserved else self.steps
 
-    def begin_anew(self) -> None:
+    def begin_anew(self, *, can_withdraw: bool) -> None:
         """Forget what another stream was offered."""
+        self.can_withdraw = can_withdraw
         for slots in self._all:
             slots.offered = 0
         self.changed = True
@@ -81,7 +89,13 @@ class AllSlots:
         if not self.changed:
             return None
         self.changed = False
+        # What the planner has sent by the time it hears of this comes all the same.
+        instead = self.can_withdraw and any(slots.overdone for slots in self._all)
+        if instead:
+            for slots in self._all:
+                slots.offered = 0
         credit = Credit(
+            instead=instead,
             steps=self.steps.take_offer(),
             bodies=self.bodies.take_offer(),
             live_steps=self.live_steps.take_offer(),

@@ -190,6 +190,8 @@ class Fleet:
         """Ask a runner for the steps that it has not started and that are beyond its window; another may be free."""
         waiting = itertools.islice(runner.steps, runner.step_slots + runner.pace.window, None)
         self._cancel(runner, list(waiting), "another runner may be free for it", only_waiting=True)
+        # Before they are back at the planner, it is not to send as many in their place.
+        self.refresh()
 
     def refresh(self) -> None:
         """Place what waits, and offer what room there is."""

@@ -299,7 +299,7 @@ class Session:
 
     def _welcome(self, welcome: Welcome) -> list[Event]:
         self.state = State.OPEN
-        self._slots.begin_anew()
+        self._slots.begin_anew(can_withdraw=welcome.credit_instead)
         self._credit_with_reports = welcome.credit_with_reports
         self._open.begin_anew()
         lost = self._drop([key_of(token) for token in welcome.lost], "the task was given to another executor")

@@ -77,6 +77,19 @@ async def test_credit_that_comes_with_reports_is_for_what_they_make_ready(planne
         assert (await worker.task()).step.invocation_id == "work_2"
 
 
+async def test_credit_can_be_instead_of_what_was_offered_before(planner: Serving) -> None:
+    await planner.start(pipeline_header(), [step("work")])
+    async with scripted_worker(planner.channel) as worker:
+        assert (await worker.hello()).credit_instead
+        worker.credit(steps=9)
+        task = await worker.task()
+        worker.send(credit=executor_service_pb2.Credit(steps=2, instead=True))
+        worker.credit(steps=1)
+        await worker.ack(worker.complete(task))
+        await planner.start(pipeline_header(), [step(f"work_{number}") for number in range(9)])
+        assert len((await worker.next("tasks")).tasks) == 3
+
+
 async def test_live_work_goes_first_and_has_credit_of_its_own(planner: Serving) -> None:
     for lane in (execution_pb2.LANE_BULK, execution_pb2.LANE_LIVE):
         await planner.start(pipeline_header(lane=lane), [step("work"), step("work_2")])

@@ -207,6 +207,19 @@ def test_a_wide_window_is_refilled_in_few_messages() -> None:
     assert [message.credit.steps for message in talk.sent()] == [8, 0]
 
 
+def test_what_was_offered_while_steps_were_short_is_withdrawn_when_they_are_long() -> None:
+    talk = Conversation(steps=64)
+    talk.tell(welcome=Welcome(credit_with_reports=True, credit_instead=True))
+    talk.give(*map(step, range(1, 11)))
+    talk.sent()
+    talk.session.offer(2, 2)
+    assert [message.credit for message in talk.sent()] == [Credit(bodies=2, instead=True)]
+    talk.give(step(11))
+    for number in range(1, 11):
+        talk.session.report(completed(number))
+    assert talk.sent()[-1].reports.credit == Credit(steps=1), "as if nothing had been offered before"
+
+
 def test_credit_for_live_work_is_apart() -> None:
     talk = Conversation(steps=2, bodies=1)
     talk.session.offer(2, 1, live_steps=1, live_bodies=1)

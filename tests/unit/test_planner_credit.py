@@ -60,6 +60,17 @@ def test_what_one_claim_has_no_room_for_is_left_to_the_next_one() -> None:
     assert credit.wanted(Lane.BULK)
 
 
+def test_what_a_claim_has_in_hand_while_offers_are_withdrawn_is_not_offered_afterwards() -> None:
+    credit = Credit()
+    credit.offer(5, 2)
+    slots = credit.take(Lane.LIVE, most=4)
+    slots.fill()
+    credit.withdraw()
+    credit.offer(1, 0)
+    credit.give_back(Lane.LIVE, slots)
+    assert (credit.free, credit.reserved) == (1, 0)
+
+
 class Looking(RuleBasedStateMachine):
     """Claims of two lanes that overlap, beside work that becomes ready: none of it is forgotten."""
 
@@ -69,11 +80,18 @@ class Looking(RuleBasedStateMachine):
         self.ready = dict.fromkeys(Lane, 0)
         self.offered = self.sent = 0
         self.claims: dict[Lane, Slots] = {}
+        self.stale: set[Lane] = set()
 
     @rule(free=st.integers(0, 3), reserved=st.integers(0, 3))
     def offer(self, free: int, reserved: int) -> None:
         self.credit.offer(free, reserved)
         self.offered += free + reserved
+
+    @rule()
+    def withdraw(self) -> None:
+        self.credit.withdraw()
+        self.offered = self.sent + sum(slots.left for slots in self.claims.values())
+        self.stale = set(self.claims)
 
     @rule(lane=LANES, count=st.integers(1, 4))
     def becomes_ready(self, lane: Lane, count: int) -> None:
@@ -96,6 +114,9 @@ class Looking(RuleBasedStateMachine):
             slots.fill()
         self.ready[lane] -= count
         self.sent += count
+        if lane in self.stale:
+            self.stale.remove(lane)
+            self.offered -= slots.left
         self.credit.give_back(lane, slots)
 
     @invariant()

@@ -19,11 +19,13 @@ class Slots:
         free: With tasks of any lane.
         reserved: Besides, with live ones.
         filled: How many of them have been.
+        taken_in: How often offers had been withdrawn when it was taken out of the credit.
     """
 
     free: int
     reserved: int
     filled: int = 0
+    taken_in: int = 0
 
     @property
     def left(self) -> int:
@@ -49,16 +51,23 @@ class Credit:
         reserved: How many live ones besides.
         may_find: By lane, whether a claim may find a task. It may not once one has found less than it had room for,
             until something may have become ready.
+        withdrawn: How often all that was offered has been withdrawn.
     """
 
     free: int = 0
     reserved: int = 0
     may_find: list[bool] = field(default_factory=lambda: [True for _ in Lane])
+    withdrawn: int = 0
 
     def offer(self, free: int, reserved: int) -> None:
         """Add what an executor offers."""
         self.free = min(self.free + free, _MOST)
         self.reserved = min(self.reserved + reserved, _MOST)
+
+    def withdraw(self) -> None:
+        """Forget what has been offered; what a claim has in hand of it may yet be filled."""
+        self.free = self.reserved = 0
+        self.withdrawn += 1
 
     def look_again(self, lanes: Collection[Lane]) -> None:
         """Note that something may have become ready."""
@@ -74,7 +83,7 @@ class Credit:
         if not self.wanted(lane):
             return Slots(0, 0)
         reserved = min(self.reserved, most) if lane is Lane.LIVE else 0
-        taken = Slots(min(self.free, most - reserved), reserved)
+        taken = Slots(min(self.free, most - reserved), reserved, taken_in=self.withdrawn)
         self.free -= taken.free
         self.reserved -= taken.reserved
         self.may_find[lane] = False
@@ -82,7 +91,8 @@ class Credit:
 
     def give_back(self, lane: Lane, slots: Slots) -> None:
         """Put back what has not been filled. Where all of it has been, there may be more to find."""
-        self.free += slots.free
-        self.reserved += slots.reserved
+        if slots.taken_in == self.withdrawn:
+            self.free += slots.free
+            self.reserved += slots.reserved
         if slots.filled and not slots.left:
             self.may_find[lane] = True

@@ -246,6 +246,7 @@ class Dispatcher:
             inline_limit=self.settings.inline_limit,
             payload_limit=self.settings.payload_limit,
             credit_with_reports=True,
+            credit_instead=True,
         )
 
     # What commits bring about.

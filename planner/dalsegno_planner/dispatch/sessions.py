@@ -156,6 +156,9 @@ class Session:
 
     def add_credit(self, credit: executor_service_pb2.Credit) -> None:
         """Note free slots."""
+        if credit.instead:
+            self.steps.withdraw()
+            self.bodies.withdraw()
         self.steps.offer(credit.steps, credit.live_steps)
         self.bodies.offer(credit.bodies, credit.live_bodies)
 

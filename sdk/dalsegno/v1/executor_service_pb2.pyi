@@ -352,7 +352,7 @@ Global___Announce: _TypeAlias = Announce  # noqa: Y015
 
 @_typing.final
 class Credit(_message.Message):
-    """More free slots. Amounts add up; a reconnect sets them to nothing."""
+    """More free slots. Amounts add up; a reconnect sets them to nothing, and so does `instead`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -360,6 +360,7 @@ class Credit(_message.Message):
     BODIES_FIELD_NUMBER: _builtins.int
     LIVE_STEPS_FIELD_NUMBER: _builtins.int
     LIVE_BODIES_FIELD_NUMBER: _builtins.int
+    INSTEAD_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """For steps."""
     bodies: _builtins.int
@@ -368,6 +369,8 @@ class Credit(_message.Message):
     """For steps of the lane `LIVE` alone, besides."""
     live_bodies: _builtins.int
     """For bodies of flows of the lane `LIVE` alone, besides."""
+    instead: _builtins.bool
+    """Nothing of what was offered before is offered any more."""
     def __init__(
         self,
         *,
@@ -375,10 +378,11 @@ class Credit(_message.Message):
         bodies: _builtins.int = ...,
         live_steps: _builtins.int = ...,
         live_bodies: _builtins.int = ...,
+        instead: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bodies", b"bodies", "live_bodies", b"live_bodies", "live_steps", b"live_steps", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bodies", b"bodies", "instead", b"instead", "live_bodies", b"live_bodies", "live_steps", b"live_steps", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1100,6 +1104,7 @@ class Welcome(_message.Message):
     PAYLOAD_LIMIT_FIELD_NUMBER: _builtins.int
     CANCEL_GRACE_FIELD_NUMBER: _builtins.int
     CREDIT_WITH_REPORTS_FIELD_NUMBER: _builtins.int
+    CREDIT_INSTEAD_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """The version of the protocol that the planner speaks."""
     object_store_url: _builtins.str
@@ -1110,6 +1115,8 @@ class Welcome(_message.Message):
     """Values above this many bytes are refused."""
     credit_with_reports: _builtins.bool
     """Whether credit may come with reports."""
+    credit_instead: _builtins.bool
+    """Whether credit may be instead of what was offered before."""
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """How often the executor is to say that it is alive."""
@@ -1143,10 +1150,11 @@ class Welcome(_message.Message):
         payload_limit: _builtins.int = ...,
         cancel_grace: _duration_pb2.Duration | None = ...,
         credit_with_reports: _builtins.bool = ...,
+        credit_instead: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accept_within", b"accept_within", "cancel_grace", b"cancel_grace", "heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_within", b"accept_within", "cancel_grace", b"cancel_grace", "credit_with_reports", b"credit_with_reports", "heartbeat_interval", b"heartbeat_interval", "inline_limit", b"inline_limit", "lease_duration", b"lease_duration", "lost", b"lost", "object_store_url", b"object_store_url", "payload_limit", b"payload_limit", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_within", b"accept_within", "cancel_grace", b"cancel_grace", "credit_instead", b"credit_instead", "credit_with_reports", b"credit_with_reports", "heartbeat_interval", b"heartbeat_interval", "inline_limit", b"inline_limit", "lease_duration", b"lease_duration", "lost", b"lost", "object_store_url", b"object_store_url", "payload_limit", b"payload_limit", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
