@@ -46,7 +46,6 @@ class Pace:
 
     def stuck(self) -> None:
         """Take note that a task keeps those that were fetched in advance waiting, and fetch none until tasks end."""
-        self._seconds.clear()
         self.window = 0
 
     def _expected(self) -> float:

@@ -87,15 +87,25 @@ def test_where_every_tenth_task_is_long_what_they_take_on_average_counts() -> No
     assert pace.window == 5
 
 
-def test_the_window_is_closed_where_a_task_is_stuck_until_short_ones_end() -> None:
+def test_the_window_is_closed_where_a_task_is_stuck_until_tasks_end() -> None:
     pace = Pace()
     pace.observe([0.00001] * 300)
     pace.stuck()
-    assert (pace.window, pace.too_many(1)) == (0, False)
-    pace.observe([0.3])
     assert (pace.window, pace.too_many(1)) == (0, True)
-    pace.observe([0.00001])
+    pace.observe([0.3])
     assert pace.window == LARGEST_WINDOW
+    pace.stuck()
+    pace.observe([0.3, 0.3])
+    assert (pace.window, pace.too_many(1)) == (0, True)
+
+
+def test_tasks_that_are_stuck_again_and_again_are_not_forgotten() -> None:
+    pace = Pace()
+    for _ in range(7):
+        pace.observe([0.00001] * 9)
+        pace.stuck()
+        pace.observe([0.15])
+    assert pace.window == 3
 
 
 @pytest.mark.parametrize(("seconds", "window"), [(0.001, 50), (0.01, 5), (0.05, 1), (0.06, 0)])
