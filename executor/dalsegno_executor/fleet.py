@@ -96,8 +96,9 @@ class Fleet:
         """Let go of a runner that has ended."""
         if self.runners.get(runner.id) is not runner:
             return
+        # First, so that nothing that comes of its last words is given to it.
+        del self.runners[runner.id]
         runner.link.read_rest()
-        self.runners.pop(runner.id, None)
         runner.link.close()
         for given in runner.all_given():
             self._holders.pop(given.key, None)

@@ -278,6 +278,17 @@ async def test_what_a_stuck_runner_gives_back_goes_to_a_free_one(office: Office)
     assert await free.tasks(1) == [2]
 
 
+async def test_what_comes_back_with_the_last_words_of_a_runner_is_not_given_to_it_again(office: Office) -> None:
+    dying = await office.hire()
+    office.give(step(1), step(2))
+    await dying.tasks(2)
+    other = await office.hire()
+    await dying.report(completed(1))
+    await dying.say(returned=Returned(tokens=[step(2).token]))
+    office.fleet.remove(dying.seen)
+    assert await other.tasks(1) == [2]
+
+
 async def test_a_script_that_leaves_gives_everything_back(office: Office) -> None:
     runner = await office.hire(steps=2)
     office.give(step(1), body())
