@@ -189,7 +189,9 @@ class Fleet:
 
     def take_back(self, runner: Runner) -> None:
         """Ask a runner for the steps that it has not started and that are beyond its window; another may be free."""
-        waiting = itertools.islice(runner.steps, runner.step_slots + runner.pace.window, None)
+        # Where none is to wait, those too that are reckoned to run: a live one may have come after others had begun.
+        ahead = runner.step_slots + runner.pace.window if runner.pace.window else 0
+        waiting = itertools.islice(runner.steps, ahead, None)
         self._cancel(runner, list(waiting), "another runner may be free for it", only_waiting=True)
         # Before they are back at the planner, it is not to send as many in their place.
         self.refresh()
