@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import grpc
 import pytest
 from grpc import aio
@@ -28,6 +29,7 @@ from dalsegno.v1.execution_service_pb2 import ExecutionServiceListRequest
 from dalsegno.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE
 from dalsegno_planner.addresses import AddressError
+from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.server import SERVICES, Planner
 from dalsegno_planner.settings import Settings
 from dalsegno_planner.store.pool import Connection, open_pool
@@ -273,6 +275,17 @@ async def test_a_cut_connection_to_the_database_is_noticed(postgres: PostgresSer
         await pool.close()
     finally:
         doors.close()
+
+
+async def test_the_database_ends_transactions_of_planners_that_stand_still(database: str) -> None:
+    """Nor does what they have locked stay locked, then. Clients may pause while they stream into one."""
+    timeout = "SHOW idle_in_transaction_session_timeout"
+    pool = await open_pool(database, max_size=1)
+    assert await pool.fetchval(timeout) == "5min"
+    await pool.close()
+    dispatching = await asyncpg.connect(database, server_settings=DISPATCH_SETTINGS)
+    assert await dispatching.fetchval(timeout) == "30s"
+    await dispatching.close()
 
 
 def through(door: Door, database: str) -> str:

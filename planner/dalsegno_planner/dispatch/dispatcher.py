@@ -41,7 +41,7 @@ from dalsegno_planner.dispatch.unused_objects import UnusedObjects
 from dalsegno_planner.settings import Settings
 from dalsegno_planner.store.definitions import Definitions
 from dalsegno_planner.store.objects import Objects
-from dalsegno_planner.store.pool import DATABASE_FAILED, open_pool, prepare_connection
+from dalsegno_planner.store.pool import DATABASE_FAILED, SERVERS_KEEPALIVE, open_pool, prepare_connection
 from dalsegno_planner.store.sql import load
 from dalsegno_planner.times import duration
 
@@ -58,6 +58,9 @@ DISPATCH_SETTINGS = {
     "join_collapse_limit": "1",
     "jit": "off",
     "application_name": "dalsegno-dispatch",
+    # A planner that stands still keeps nobody else from what it has locked.
+    "idle_in_transaction_session_timeout": "30s",
+    **SERVERS_KEEPALIVE,
 }
 
 log = structlog.get_logger(__name__)

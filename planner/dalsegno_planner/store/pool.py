@@ -36,6 +36,16 @@ _CONNECT_TIMEOUT = 10.0
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
 """Seconds until silence is probed, between probes, how many; milliseconds that what is sent may stay unheard."""
 
+SERVERS_KEEPALIVE = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25s",
+}
+"""Settings of a session: where a planner's host is gone without a word, the server lets go of what it has locked."""
+_CLIENTS_MAY_PAUSE = "5min"
+"""In the middle of what they stream into one transaction."""
+
 
 async def open_pool(dsn: str, *, max_size: int, application_name: str = "dalsegno-planner") -> Pool:
     """Open a pool that connects when it is first used, so that the database may still be down."""
@@ -46,7 +56,12 @@ async def open_pool(dsn: str, *, max_size: int, application_name: str = "dalsegn
         init=prepare_connection,
         reset=_leave_as_it_is,
         timeout=_CONNECT_TIMEOUT,
-        server_settings={"application_name": application_name, "jit": "off"},
+        server_settings={
+            "application_name": application_name,
+            "jit": "off",
+            "idle_in_transaction_session_timeout": _CLIENTS_MAY_PAUSE,
+            **SERVERS_KEEPALIVE,
+        },
     )
 
 
