@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 from dalsegno.errors import BackendError, NotFoundError, UsageError
+from dalsegno.values import checksum
 
 if TYPE_CHECKING:
     import obstore.store
 
 
-class ObjectStore(Protocol):
-    """Bytes by key.
-
-    Putting a key that exists writes the same bytes again: what is written now is not removed with what had it before.
-    """
+class ObjectReader(Protocol):
+    """Bytes by key."""
 
     def get(self, key: str) -> bytes:
-        """Return the content.
+        """Return the content, checked by its key.
 
         Raises:
             NotFoundError: If there is none.
-            BackendError: If the store cannot be read.
+            BackendError: If the store cannot be read, or the content is not what was stored.
         """
         ...
+
+
+class ObjectStore(ObjectReader, Protocol):
+    """Bytes by key, to be read and written.
+
+    Putting a key that exists writes the same bytes again: what is written now is not removed with what had it before.
+    """
 
     def put(self, key: str, data: bytes) -> None:
         """Store the content, whole or not at all.
@@ -42,6 +48,21 @@ def object_key(checksum: bytes) -> str:
     return f"blobs/{text[:2]}/{text[2:]}"
 
 
+def checked(key: str, data: bytes) -> bytes:
+    """Return the content of an object.
+
+    Raises:
+        BackendError: If it is not what the key was made of.
+    """
+    if object_key(checksum(data)) != key:
+        raise BackendError(
+            f"the object {key} does not have the content that its key was made of; the store has lost or changed it",
+            reason="CORRUPT_VALUE",
+            fields={"object_key": key},
+        )
+    return data
+
+
 class UrlObjectStore:
     """A store behind a URL: ``file:///…``, ``s3://…``, ``gs://…``, ``az://…``; opened at first use.
 
@@ -50,6 +71,7 @@ class UrlObjectStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._opening = threading.Lock()
         self._opened: obstore.store.ObjectStore | None = None
 
     def get(self, key: str) -> bytes:
@@ -57,11 +79,12 @@ class UrlObjectStore:
         from obstore.exceptions import BaseError
 
         try:
-            return bytes(obstore.get(self._store(), key).bytes())
+            data = bytes(obstore.get(self._store(), key).bytes())
         except FileNotFoundError as error:
             raise _gone(key, self.url) from error
         except (BaseError, OSError) as error:
             raise self._failed("read", key, error) from error
+        return checked(key, data)
 
     def put(self, key: str, data: bytes) -> None:
         import obstore
@@ -73,9 +96,10 @@ class UrlObjectStore:
             raise self._failed("write", key, error) from error
 
     def _store(self) -> obstore.store.ObjectStore:
-        if self._opened is None:
-            self._opened = _open(self.url)
-        return self._opened
+        with self._opening:
+            if self._opened is None:
+                self._opened = _open(self.url)
+            return self._opened
 
     def _failed(self, action: str, key: str, error: Exception) -> BackendError:
         return BackendError(

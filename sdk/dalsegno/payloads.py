@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dalsegno.errors import BackendError, UsageError
-from dalsegno.object_store import ObjectStore, object_key
-from dalsegno.values import Encoded, check_size, checksum, decode, encode, verify
+from dalsegno.object_store import ObjectReader, ObjectStore, object_key
+from dalsegno.values import Encoded, check_size, decode, encode, verify
 
 if TYPE_CHECKING:
     from dalsegno.v1.value_pb2 import Payload
@@ -89,7 +89,7 @@ def _described(encoded: Encoded, payload: Payload | None) -> Payload:
     return payload
 
 
-def read_payload(payload: Payload, store: ObjectStore | None) -> Encoded:
+def read_payload(payload: Payload, store: ObjectReader | None) -> Encoded:
     """Return the content of a payload, checked: by its digest inline, by its address in the store.
 
     Raises:
@@ -107,18 +107,10 @@ def read_payload(payload: Payload, store: ObjectStore | None) -> Encoded:
             reason="OBJECT_STORE",
             fields={"object_key": payload.object_key},
         )
-    data = store.get(payload.object_key)
-    if object_key(checksum(data)) != payload.object_key:
-        raise BackendError(
-            f"the object {payload.object_key} does not have the content that its key was made of; the store "
-            "has lost or changed it",
-            reason="CORRUPT_VALUE",
-            fields={"object_key": payload.object_key},
-        )
-    return Encoded(payload.codec, data, payload.digest, payload.canonical)
+    return Encoded(payload.codec, store.get(payload.object_key), payload.digest, payload.canonical)
 
 
-def from_payload(payload: Payload, store: ObjectStore | None) -> Any:
+def from_payload(payload: Payload, store: ObjectReader | None) -> Any:
     """Return the value of a payload: a new object at every call.
 
     Raises:

@@ -29,7 +29,7 @@ from dalsegno_executor.runner.call_reports import Reporting
 from dalsegno_executor.runner.calls import Calls
 from dalsegno_executor.runner.control import BodyEnd, Diverged, HandedBack, Refused, Suspension
 from dalsegno_executor.runner.divergence import divergence_failure
-from dalsegno_executor.runner.environment import Environment
+from dalsegno_executor.runner.environment import Environment, Read
 from dalsegno_executor.runner.failures import BACKEND, RUNTIME, USER_CODE, failure_of
 from dalsegno_executor.runner.inbox import Inbox
 from dalsegno_executor.runner.log_capture import Who, Writer
@@ -107,8 +107,10 @@ class BodyTaskRun:
         return Writer(lambda: Who(token, token.number, "", token.epoch), self._environment.keep_line)
 
     def _arguments(self, flow: Flow[..., Any], body: Body) -> tuple[tuple[object, ...], dict[str, object]]:
+        inputs = self._task.body.inputs.values
+        read = self._environment.reader(lambda: [payload.object_key for payload in inputs.values()])
         try:
-            values = {name: self._flow_input(flow, name) for name in self._task.body.inputs.values}
+            values = {name: self._flow_input(flow, name, read) for name in inputs}
         except (BackendError, NotFoundError) as error:
             raise _Unfit(failure_of(error, BACKEND)) from error
         except DalsegnoError as error:
@@ -119,9 +121,9 @@ class BodyTaskRun:
             repeats = self._task.body.HasField("replay") or self._repeats
             raise _Unfit(_graph_changed(error) if repeats else failure_of(error, USER_CODE)) from error
 
-    def _flow_input(self, flow: Flow[..., Any], name: str) -> object:
+    def _flow_input(self, flow: Flow[..., Any], name: str, read: Read) -> object:
         payload = self._task.body.inputs.values[name]
-        value = self._environment.read(payload)
+        value = read(payload)
         if payload.codec == "json":
             value = typed_input(flow.function, name, value)
         self._calls.provenance.record_flow_input(value, name, payload.digest, payload.canonical)

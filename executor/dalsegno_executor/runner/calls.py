@@ -200,6 +200,5 @@ class Calls:
         overrides = self._overrides.get(invocation_id)
         if overrides is None:
             return
-        for name, binding in overrides.bindings.items():
-            inputs[name] = binding
-            arguments[name] = self._resolver.value(binding)
+        inputs.update(overrides.bindings)
+        arguments.update(self._resolver.arguments(overrides))

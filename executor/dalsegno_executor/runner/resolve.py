@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from dalsegno.errors import BackendError
+from dalsegno.errors import BackendError, DalsegnoError
 from dalsegno.v1.executor_service_pb2 import UpstreamOutputs
 from dalsegno.v1.value_pb2 import Binding, BindingMap, FlowInputs, Inputs, OutputRef, Payload
-from dalsegno_executor.runner.environment import Environment
+from dalsegno_executor.runner.environment import Environment, Read
 
 
 class Resolver:
@@ -30,36 +31,47 @@ class Resolver:
     def arguments(self, inputs: Inputs) -> dict[str, object]:
         """Return the arguments by parameter name; each value is an object of its own.
 
+        What of them is in the object store is got at once, and decoded in order.
+
         Raises:
             BackendError: If a value is not to be had.
         """
-        return {name: self.value(binding) for name, binding in inputs.bindings.items()}
+        return self._values(inputs, self._environment.reader(lambda: self._objects_of(inputs)))
 
-    def value(self, binding: Binding) -> Any:
-        """Return one value."""
+    def _objects_of(self, inputs: Inputs) -> list[str]:
+        keys: list[str] = []
+        # What is wrong with an input is said when it is its turn.
+        with suppress(DalsegnoError):
+            self._values(inputs, lambda payload: keys.append(payload.object_key))
+        return keys
+
+    def _values(self, inputs: Inputs, read: Read) -> dict[str, object]:
+        return {name: self._value(binding, read) for name, binding in inputs.bindings.items()}
+
+    def _value(self, binding: Binding, read: Read) -> Any:
         match binding.WhichOneof("kind"):
             case "value":
-                return self._environment.read(binding.value)
+                return read(binding.value)
             case "output":
-                return self._environment.read(self._output(binding.output))
+                return read(self._output(binding.output))
             case "flow_input":
-                return self._environment.read(self._flow_input(binding.flow_input))
+                return read(self._flow_input(binding.flow_input))
             case "list":
-                return [self.value(item) for item in binding.list.items]
+                return [self._value(item, read) for item in binding.list.items]
             case "tuple":
-                return tuple(self.value(item) for item in binding.tuple.items)
+                return tuple(self._value(item, read) for item in binding.tuple.items)
             case "map":
-                return dict(self._entries(binding.map))
+                return dict(self._entries(binding.map, read))
             case _:
                 raise BackendError(
                     "an input came without a binding; the planner and this executor do not fit each other",
                     reason="UNKNOWN_BINDING",
                 )
 
-    def _entries(self, entries: BindingMap) -> Iterable[tuple[Any, Any]]:
+    def _entries(self, entries: BindingMap, read: Read) -> Iterable[tuple[Any, Any]]:
         for entry in entries.entries:
             encoded = entry.WhichOneof("key") == "encoded"
-            yield self._environment.read(entry.encoded) if encoded else entry.text, self.value(entry.value)
+            yield read(entry.encoded) if encoded else entry.text, self._value(entry.value, read)
 
     def _output(self, ref: OutputRef) -> Payload:
         found = self._outputs.get((ref.number, ref.output))

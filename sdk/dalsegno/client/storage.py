@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from dalsegno.client.connection import Connection
 from dalsegno.errors import BackendError
-from dalsegno.object_store import ObjectStore, UrlObjectStore
+from dalsegno.object_store import ObjectStore, UrlObjectStore, checked
 from dalsegno.payloads import DEFAULT_INLINE_LIMIT, encode_named, from_payload, inline_payload, referenced_payload
 from dalsegno.v1 import artifact_service_pb2
 from dalsegno.v1.artifact_service_pb2 import (
@@ -107,7 +107,7 @@ class _PlannerObjects:
         parts: Iterable[artifact_service_pb2.ArtifactServiceDownloadResponse] = self._connection.read_stream(
             lambda stubs: stubs.artifacts.Download, request
         )
-        return b"".join(part.chunk for part in parts)
+        return checked(key, b"".join(part.chunk for part in parts))
 
     def put(self, key: str, data: bytes) -> None:
         raise BackendError(f"{key}: a client stores values as artifacts, by Storage.put", reason="OBJECT_STORE")
