@@ -160,11 +160,12 @@ SELECT pg_notify($1, word) FROM unnest($2::text[]) word
 
 -- name: outcomes
 -- Of calls ($1 executions, $2 numbers) those that have ended, each by its place. Repeats do no harm: a body takes the first
--- outcome of a call.
+-- outcome of a call. One that is not reached has an outcome where another's failure is the reason, and not where the
+-- execution was cancelled.
 SELECT k.place::integer AS place, k.execution_id, k.number, i.outputs, i.failure
 FROM unnest($1::uuid[], $2::integer[]) WITH ORDINALITY AS k (execution_id, number, place)
 CROSS JOIN LATERAL (
     SELECT x.outputs, x.failure FROM invocations AS x
     WHERE x.execution_id = k.execution_id AND x.number = k.number AND x.called
-      AND x.state IN ('completed', 'failed', 'not_reached')
+      AND (x.state IN ('completed', 'failed') OR x.state = 'not_reached' AND x.failure IS NOT NULL)
     OFFSET 0) AS i
