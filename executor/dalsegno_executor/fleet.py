@@ -22,7 +22,6 @@ from dalsegno.v1.executor_service_pb2 import (
     ExecutorServiceWorkResponse,
     Report,
     ResolvedCall,
-    StepCompleted,
     Task,
     Welcome,
 )
@@ -327,7 +326,7 @@ class Fleet:
                 self.answer(runner.id, [ack])
         if some_end:
             _begin_next(runner)
-            _observe_pace(runner, reports)
+            runner.observe_pace(reports)
         return some_end
 
     def _follow_call(self, given: Given, report: Report) -> bool:
@@ -394,14 +393,3 @@ def _begin_next(runner: Runner) -> None:
 
 def _stopped(given: Iterable[Given]) -> int:
     return sum(task.stopped is not None for task in given)
-
-
-def _observe_pace(runner: Runner, reports: Sequence[Report]) -> None:
-    seconds = [_duration(report.completed) for report in reports if report.WhichOneof("kind") == "completed"]
-    if seconds:
-        runner.pace.observe(seconds)
-
-
-def _duration(completed: StepCompleted) -> float:
-    begun, ended = completed.started_at, completed.finished_at
-    return max(0.0, ended.seconds - begun.seconds + (ended.nanos - begun.nanos) / 1e9)

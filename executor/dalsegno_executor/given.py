@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from dalsegno.v1.executor_service_pb2 import Report, Task
+from dalsegno.v1.executor_service_pb2 import Report, StepCompleted, Task
 from dalsegno_executor.events import RunnerId
 from dalsegno_executor.link import Link
 from dalsegno_executor.pacing import Pace
@@ -104,6 +104,12 @@ class Runner:
         for key in later:
             self.steps[key] = self.steps.pop(key)
 
+    def observe_pace(self, reports: Iterable[Report]) -> None:
+        """Take note of how long the steps took that have been completed."""
+        seconds = [_duration(report.completed) for report in reports if report.WhichOneof("kind") == "completed"]
+        if seconds:
+            self.pace.observe(seconds)
+
     def at_work(self) -> Iterator[Given]:
         """Yield the steps that can be running: the first of those that it was given."""
         return islice(self.steps.values(), self.step_slots)
@@ -120,3 +126,8 @@ class Runner:
     def all_given(self) -> list[Given]:
         """Return all tasks that it was given."""
         return [*self.steps.values(), *self.bodies.values()]
+
+
+def _duration(completed: StepCompleted) -> float:
+    begun, ended = completed.started_at, completed.finished_at
+    return max(0.0, ended.seconds - begun.seconds + (ended.nanos - begun.nanos) / 1e9)
