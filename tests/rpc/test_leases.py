@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
+from uuid import UUID
 
 import asyncpg
 from google.protobuf.duration_pb2 import Duration
@@ -22,6 +23,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LEASE = 1.0
 BEAT = 0.1
 SHORT = {"poll_interval": 0.1, "heartbeat_interval": 0.2, "lease_duration": LEASE}
+LONG = {"poll_interval": 600.0, "heartbeat_interval": 600.0, "lease_duration": 1500.0}
 
 
 async def one_step(planner: Serving, worker: ScriptedWorker) -> Task:
@@ -151,6 +153,42 @@ async def test_who_has_reported_more_than_there_is_room_for_keeps_its_lease(
                 await lasting.enter_async_context(beating(worker, task))
                 await passing(connection, leases=6)
             assert (await worker.ack(worker.complete(other))).status == ACK_STATUS_DURABLE
+
+
+async def test_who_has_come_back_elsewhere_is_given_nothing_where_it_was_before(
+    database: str, connection: Connection, tmp_path: Path
+) -> None:
+    """That planner stood still, and has not noticed: neither that the lease ran out, nor that the stream has ended."""
+    async with (
+        serving(database, tmp_path, **LONG) as before,
+        serving(database, tmp_path, **LONG) as elsewhere,
+        scripted_worker(before.channel) as gone,
+        scripted_worker(before.channel) as neighbour,
+    ):
+        task = await one_step(before, gone)
+        gone.credit(steps=1)
+        await gone.ack(gone.complete(task))
+        await connection.execute("SELECT close_sessions($1)", [UUID(bytes=gone.key)])
+        async with scripted_worker(elsewhere.channel, gone.key) as back:
+            await back.hello()
+            await neighbour.hello()
+            neighbour.credit(steps=1)
+            execution = await before.start(pipeline_header(), [step("work")])
+            assert (await neighbour.task()).token.execution_id == UUID(execution.id).bytes
+
+
+async def test_a_stream_is_ended_whose_executor_has_another_one(database: str, tmp_path: Path) -> None:
+    """What it says counts for nothing any more, and is no sign of life of the executor."""
+    async with (
+        serving(database, tmp_path, **SHORT) as planner,
+        serving(database, tmp_path) as elsewhere,
+        scripted_worker(planner.channel) as old,
+    ):
+        await old.hello()
+        async with scripted_worker(elsewhere.channel, old.key) as new:
+            await new.hello()
+            old.send(heartbeat=Heartbeat())
+            await old.next("end")
 
 
 def test_a_watch_begins_anew_after_a_gap() -> None:

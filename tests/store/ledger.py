@@ -70,6 +70,17 @@ class Ledger:
         await self.connection.fetchrow(QUERIES["open_session"], session_id, "worker", "default", ROUTES, lease, tokens)
         return session_id
 
+    async def generation(self, session: UUID) -> int:
+        """Return that of the session's latest stream; 0 where there is no session."""
+        row = await self.connection.fetchrow("SELECT generation FROM sessions WHERE id = $1", session)
+        return 0 if row is None else row["generation"]
+
+    async def extend(self, sessions: Sequence[UUID], lease: float = LONG_LEASE) -> None:
+        """Take signs of life of sessions."""
+        generations = [await self.generation(session) for session in sessions]
+        kept = await self.connection.fetch(QUERIES["extend_sessions"], sessions, generations, lease)
+        assert len(kept) == len(sessions)
+
     async def pipeline(self, upstream: Mapping[int, Sequence[int]]) -> UUID:
         """Write a pipeline: the upstream numbers of each number."""
         execution_id = new_execution_id()
@@ -151,16 +162,17 @@ class Ledger:
         ends: Sequence[BodyEnd] = (),
         returned: Sequence[Held] = (),
         claims: Sequence[tuple[UUID, int, int]] = (),
-        generation: int = 1,
+        generation: int | None = None,
         lane: Lane = Lane.LIVE,
         last_turns: tuple[UUID, UUID] = (NOBODY, NOBODY),
     ) -> Committed:
-        """Commit once. `claims` are (session, steps, bodies)."""
+        """Commit once. `claims` are (session, steps, bodies); of their latest streams, unless a generation is given."""
         row = await self.connection.fetchrow(
             QUERIES["commit"], results, calls, [], ends,
             [TaskToken(h.execution_id, h.number, h.epoch, h.session_id) for h in returned],
             [
-                Claim(session, generation, steps, bodies, ROUTES, *lane.ranks, *last_turns)
+                Claim(session, generation or await self.generation(session), steps, bodies, ROUTES, *lane.ranks,
+                      *last_turns)
                 for session, steps, bodies in claims
             ],
         )  # fmt: skip

@@ -104,7 +104,7 @@ async def bench(database: str) -> AsyncIterator[Bench]:
     await ledger.pipeline({1: [], 2: [], 3: [], 4: []})
     session_id = await ledger.session()
     held = sorted(await ledger.claim(session_id), key=lambda one: one.number)
-    session = Session(session_id, "worker", "default", False, 1, set(ROUTES))
+    session = Session(session_id, "worker", "default", False, await ledger.generation(session_id), set(ROUTES))
     made = Bench(ledger, session, held, database)
     yield made
     await made.loop.stop()

@@ -10,7 +10,7 @@ import pytest
 from dalsegno_planner.dispatch.recorded import recorded_calls
 from dalsegno_planner.store.sql import load
 from tests.postgres import PostgresServer
-from tests.store.ledger import QUERIES, Ledger
+from tests.store.ledger import Ledger
 
 _EXECUTIONS = load("executions")
 _LIFECYCLE = load("lifecycle")
@@ -168,7 +168,7 @@ async def test_a_sign_of_life_writes_no_index(ledger: Ledger, postgres: Postgres
     postgres.finish()  # a transaction that goes on, of any database, keeps old versions
     sessions = [await ledger.session() for _ in range(20)]
     for _ in range(20):
-        await ledger.connection.fetch(QUERIES["extend_sessions"], sessions, 60.0)
+        await ledger.extend(sessions)
     await _reads(ledger)
     written = await ledger.connection.fetchrow(
         "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'sessions'"

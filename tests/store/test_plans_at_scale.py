@@ -133,7 +133,7 @@ async def test_what_is_done_now_and_then_reads_what_is_due(dispatch: Looks) -> N
         session = await ledger.session()
         (held,) = await ledger.claim(session, steps=1, bodies=0)
         token = [(held.execution_id, held.number, held.epoch, held.session_id)]
-        await ledger.connection.fetch(DISPATCH["extend_sessions"], [session], 10.0)
+        await ledger.extend([session])
         assert await ledger.connection.fetch(DISPATCH["mark_running"], token)
         assert await ledger.connection.fetch(DISPATCH["record_progress"], token, [held.number], [b"some"])
         await ledger.connection.execute(DISPATCH["release_due"])

@@ -163,10 +163,7 @@ class Dispatcher:
         for waiting in hello.awaiting:
             session.awaits(Token.of(waiting.body), waiting.numbers, look_at=0.0)
         self._look_for_outcomes(session, session.awaiting)
-        if session.generation > 1:  # what it does not name any more has gone back
-            self.slots_freed()
-        else:
-            self._work_ready()
+        self.slots_freed()  # what it does not name any more has gone back
         log.info("executor_connected", executor=session.executor, project=project, routes=len(routes))
         return session
 

@@ -104,7 +104,9 @@ class Leases:
         if not alive:
             return
         ids = [session.id for session in alive]
-        kept = {row["id"] for row in await connection.fetch(_QUERIES["extend_sessions"], ids, self._duration)}
+        generations = [session.generation for session in alive]
+        rows = await connection.fetch(_QUERIES["extend_sessions"], ids, generations, self._duration)
+        kept = {row["id"] for row in rows}
         self._alive -= alive
         for session in alive:
             if session.id not in kept:

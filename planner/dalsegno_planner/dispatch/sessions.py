@@ -119,7 +119,7 @@ class Asked:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One stream of an executor. A reconnect makes a new one with the same ID and a higher generation."""
+    """One stream of an executor. A reconnect makes a new one with the same ID and another generation."""
 
     id: UUID
     executor: str

@@ -10,7 +10,7 @@ BEGIN
     INSERT INTO sessions AS s (id, executor, project, expires_at)
     VALUES (p_id, p_executor, p_project, clock_timestamp() + make_interval(secs => p_lease))
     ON CONFLICT (id) DO UPDATE
-    SET generation = s.generation + 1, expires_at = excluded.expires_at, executor = excluded.executor
+    SET generation = nextval('session_generations'), expires_at = excluded.expires_at, executor = excluded.executor
     RETURNING s.generation INTO generation;
 
     DELETE FROM session_routes r WHERE r.session_id = p_id AND NOT r.route = ANY (p_routes);

@@ -46,9 +46,10 @@ WHERE t.losses >= 5 AND t.session_id IS NULL
 ORDER BY t.execution_id, t.number LIMIT 1000
 
 -- name: extend_sessions
--- The sessions that still exist live on for another lease; the others have been given up.
-UPDATE sessions SET expires_at = clock_timestamp() + make_interval(secs => $2)
-WHERE id = ANY ($1::uuid[]) RETURNING id
+-- The sessions that still exist and have no other stream live on for another lease; the others have been given up.
+UPDATE sessions s SET expires_at = clock_timestamp() + make_interval(secs => $3)
+FROM unnest($1::uuid[], $2::integer[]) k(id, generation)
+WHERE s.id = k.id AND s.generation = k.generation RETURNING s.id
 
 -- name: clock
 -- When the transaction began, in seconds, for comparing.
