@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,7 @@ from dalsegno.v1.executor_service_pb2 import (
     ACK_STATUS_DURABLE,
     Ack,
     Acks,
+    Credit,
     ExecutorServiceWorkRequest,
     ExecutorServiceWorkResponse,
     StepTask,
@@ -49,7 +51,8 @@ class ScriptedPlanner(ExecutorServiceServicer):
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._outgoing: queue.SimpleQueue[_Response | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._tasks: Iterator[Task] = iter(())
+        self._waiting: deque[Task] = deque()
+        self._given: dict[int, Task] = {}
         self._credit = 0
         self._left = 0
         self._done = threading.Event()
@@ -72,7 +75,8 @@ class ScriptedPlanner(ExecutorServiceServicer):
         """
         tasks = _no_ops(steps)
         with self._lock:
-            self._tasks, self._left = iter(tasks), steps
+            self._waiting.extend(tasks)
+            self._left = steps
             self._done.clear()
             self._give()
         if not self._done.wait(seconds):
@@ -105,28 +109,47 @@ class ScriptedPlanner(ExecutorServiceServicer):
                             accept_within=Duration(seconds=_LEASE_S),
                             inline_limit=1 << 16,
                             payload_limit=1 << 28,
+                            credit_with_reports=True,
+                            credit_instead=True,
                         )
                     )
                 )
             case "credit":
-                with self._lock:
-                    self._credit += request.credit.steps
-                    self._give()
+                self._add_credit(request.credit)
             case "reports":
                 acks = [Ack(report_id=one.report_id, status=ACK_STATUS_DURABLE) for one in request.reports.reports]
                 self._outgoing.put(_Response(acks=Acks(acks=acks)))
-                with self._lock:
-                    self._left -= len(acks)
-                    if self._left == 0:
-                        self._done.set()
+                self._end([one.token.number for one in request.reports.reports])
+                self._add_credit(request.reports.credit)
+            case "returned":
+                self._take_back([token.number for token in request.returned.tokens])
+
+    def _add_credit(self, credit: Credit) -> None:
+        with self._lock:
+            self._credit = credit.steps + (0 if credit.instead else self._credit)
+            self._give()
+
+    def _end(self, numbers: Sequence[int]) -> None:
+        with self._lock:
+            for number in numbers:
+                del self._given[number]
+            self._left -= len(numbers)
+            if self._left == 0:
+                self._done.set()
+
+    def _take_back(self, numbers: Sequence[int]) -> None:
+        with self._lock:
+            for number in numbers:
+                task = self._given.pop(number)
+                task.token.epoch += 1
+                self._waiting.append(task)
+            self._give()
 
     def _give(self) -> None:
         """Send as many tasks as there is credit for."""
-        while self._credit > 0:
-            batch = [task for _, task in zip(range(min(self._credit, _AT_ONCE)), self._tasks, strict=False)]
-            if not batch:
-                return
+        while batch := [self._waiting.popleft() for _ in range(min(self._credit, _AT_ONCE, len(self._waiting)))]:
             self._credit -= len(batch)
+            self._given.update((task.token.number, task) for task in batch)
             self._outgoing.put(_Response(tasks=Tasks(tasks=batch)))
 
 
