@@ -186,6 +186,14 @@ def test_many_short_steps_all_complete(served: Place) -> None:
     assert values == list(range(1, 401))
 
 
+def test_steps_run_in_the_processes_that_are_there(served: Place) -> None:
+    worker = served.worker("--processes", "2")
+    reach = served.client.reach
+    run = ended_well(reach, start_pipeline(code.whereabouts, (100,), {}, reach))
+    runners = {child.pid for child in psutil.Process(worker.pid).children()}
+    assert {one.artifacts["output"].load() for one in run.checkpoints} <= runners
+
+
 def test_hundreds_of_bodies_run_at_a_time(served: Place) -> None:
     served.worker("--processes", "1", "--bodies", str(code.CROWD))
     handles = [served.start(code.crowd) for _ in range(code.CROWD)]

@@ -154,6 +154,17 @@ def fixed(folder: str) -> None:
     _ = double(add(first, 3))
 
 
+@step
+def where() -> int:
+    return os.getpid()
+
+
+@pipeline
+def whereabouts(count: int) -> None:
+    for _ in range(count):
+        where()
+
+
 @pipeline
 def wide(width: int) -> None:
     for number in range(width):

@@ -15,6 +15,7 @@ from dalsegno.v1.executor_service_pb2 import (
     ACK_STATUS_DURABLE,
     ACK_STATUS_FENCED,
     ACK_STATUS_REJECTED,
+    BodyReturned,
     Report,
     StepCompleted,
     TaskFailed,
@@ -61,18 +62,24 @@ class Told:
 
 
 class Bench:
-    """A loop that has not started, one session, and the tasks that it holds."""
+    """A loop that has not started, one session, and the tasks that it holds.
+
+    Attributes:
+        statements: What the loop has asked the database to do.
+    """
 
     def __init__(self, ledger: Ledger, session: Session, held: list[Held], dsn: str) -> None:
         self.ledger, self.session, self.held, self.told = ledger, session, held, Told()
         self.sessions = Sessions()
         self.sessions.add(session)
+        self.statements: list[str] = []
         self._dsn = dsn
         self.loop = CommitLoop(Lane.LIVE, self._connect, self.sessions, self.told, lambda: QUANTUM)
 
     async def _connect(self) -> asyncpg.Connection[Any]:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, server_settings=DISPATCH_SETTINGS)
         await prepare_connection(connection)
+        connection.add_query_logger(lambda record: self.statements.append(record.query))
         return connection
 
     def token(self, place: int) -> Token:
@@ -109,6 +116,26 @@ async def bench(database: str) -> AsyncIterator[Bench]:
     yield made
     await made.loop.stop()
     await ledger.connection.close()
+
+
+async def test_what_comes_together_is_one_statement_however_much_it_is(bench: Bench) -> None:
+    """Results, the end of a body, what is handed back, and a claim of what follows from them."""
+    await bench.ledger.bulk(300)
+    flow = await bench.ledger.flow()
+    bench.held += await bench.ledger.claim(bench.session.id, steps=300)
+    assert len(bench.held) == 305
+    body = next(place for place, held in enumerate(bench.held) if held.execution_id == flow)
+    results = [place for place in range(2, 305) if place != body]
+    for place in results:
+        await bench.report(place, place, completed=StepCompleted())
+    await bench.report(body, body, returned=BodyReturned())
+    bench.loop.give_back(bench.session, [bench.token(0), bench.token(1)])
+    bench.session.steps.offer(1, 0)
+    bench.loop.start()
+    assert set((await bench.acks(303)).values()) == {ACK_STATUS_DURABLE}
+    assert (await asyncio.wait_for(bench.told.claimed.get(), 10))["number"] in (1, 2)
+    # A connection asks once what the types are that it is given, with nothing else in mind.
+    assert len([asked for asked in bench.statements if "pg_catalog" not in asked and "'jit'" not in asked]) == 1
 
 
 async def test_what_is_handed_back_with_a_report_that_cannot_be_recorded_goes_back(bench: Bench) -> None:

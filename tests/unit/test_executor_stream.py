@@ -46,3 +46,33 @@ async def test_a_stream_that_is_given_up_while_its_planner_does_not_let_go_ends(
     await asyncio.wait([keeping], timeout=20)
     assert keeping.cancelled()
     assert session.state is State.CLOSED
+
+
+async def test_who_finds_no_planner_asks_again_after_longer_and_longer_pauses_that_no_two_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def pauses() -> list[float]:
+        session = Session(Identity(b"k" * 16, "worker", "default", pinned_only=False))
+        found, enough = [], asyncio.Event()
+
+        async def note(seconds: float) -> None:
+            found.append(seconds)
+            if len(found) == 12:
+                enough.set()
+            await sleep(0)
+
+        monkeypatch.setattr(asyncio, "sleep", note)
+        stream = Stream("unix:/nowhere", session, lambda events: None, lambda: None, lambda text: None)
+        keeping = asyncio.create_task(stream.keep())
+        await asyncio.wait_for(enough.wait(), 20)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        return found
+
+    sleep = asyncio.sleep
+    one, other = await pauses(), await pauses()
+    assert all(
+        0.05 <= seconds <= min(2.0, 0.1 * 2**before) for before, seconds in enumerate(one + other) if before < 12
+    )
+    assert max(one) > 0.5
+    assert not set(one) & set(other)
