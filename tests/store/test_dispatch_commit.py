@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from dalsegno_planner.dispatch.composites import TaskToken
 from tests.store.ledger import QUERIES, WAITS_FOR_THIS, Committed, Held, Ledger
 
 
@@ -78,6 +79,21 @@ async def test_a_late_report_of_a_lost_lease_changes_nothing(ledger: Ledger) -> 
     accepted = ledger.result(won)
     assert (await ledger.commit(results=[accepted])).durable == {accepted[0]}
     assert (await ledger.commit(results=[late])).durable == set()
+
+
+async def test_what_may_only_have_waited_beside_what_brings_executors_down_is_not_given_up_with_it(
+    ledger: Ledger,
+) -> None:
+    await ledger.pipeline({1: [], 2: []})
+    given_up = []
+    for _ in range(15):
+        runs, waits = await ledger.claim(await ledger.session(lease=-1))
+        token = TaskToken(runs.execution_id, runs.number, runs.epoch, runs.session_id)
+        await ledger.connection.fetch(QUERIES["mark_running"], [token])
+        await ledger.connection.fetchrow(QUERIES["close_sessions"], None)
+        given_up.append([row["number"] for row in await ledger.connection.fetch(QUERIES["lost_tasks"])])
+        assert (runs.number, waits.number) == (1, 2)
+    assert given_up == [[]] * 4 + [[1]] * 10 + [[1, 2]]
 
 
 async def test_a_repeat_with_the_token_that_won_is_durable(ledger: Ledger) -> None:

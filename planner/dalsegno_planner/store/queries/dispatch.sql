@@ -40,9 +40,9 @@ ORDER BY t.available_at LIMIT 1;
 
 -- name: lost_tasks
 -- Ready tasks that have been lost with their executors too often. The number is that of the index.
-SELECT t.execution_id, t.number, t.epoch, t.losses, i.invocation_id, i.attempts_before + i.attempt AS attempt
+SELECT t.execution_id, t.number, t.epoch, i.invocation_id, i.attempts_before + i.attempt AS attempt
 FROM tasks t LEFT JOIN invocations i ON i.execution_id = t.execution_id AND i.number = t.number
-WHERE t.losses >= 5 AND t.session_id IS NULL
+WHERE t.losses >= 15 AND t.session_id IS NULL
 ORDER BY t.execution_id, t.number LIMIT 1000
 
 -- name: extend_sessions
