@@ -77,6 +77,14 @@ def test_what_is_out_of_reach_is_unavailable(error: Exception) -> None:
     assert isinstance(as_dalsegno_error(error), errors.BackendError)
 
 
+def test_a_rollback_that_a_lost_connection_does_not_take_is_no_misuse() -> None:
+    """What asyncpg says of it is the same."""
+    lost = asyncpg.InternalClientError("cannot switch to state 21; another operation (2) is in progress")
+    rollback, release = (asyncpg.InterfaceError("another operation is in progress") for _ in range(2))
+    rollback.__context__, release.__context__ = lost, rollback
+    assert isinstance(as_dalsegno_error(release), errors.BackendError)
+
+
 @pytest.mark.parametrize("error", [KeyError("x"), asyncpg.UndefinedColumnError(), asyncpg.InterfaceError("misused")])
 def test_what_nobody_foresaw_stays_so(error: Exception) -> None:
     assert as_dalsegno_error(error) is None

@@ -71,7 +71,7 @@ def as_dalsegno_error(error: Exception) -> DalsegnoError | None:
         return BackendError(
             f"the object store failed: {error}", reason="OBJECT_STORE_FAILED", fields={"store": "objects"}
         )
-    if isinstance(error, _CONNECTION_ERRORS) or _is_closed_connection(error):
+    if _says_that_the_database_is_gone(error):
         return BackendError(
             "the planner's database cannot be reached now; the planner reconnects by itself, so try again",
             reason="DATABASE_UNAVAILABLE",
@@ -219,8 +219,11 @@ def _told_problems(problems: Sequence[Problem]) -> list[tuple[str, str]]:
     return told
 
 
-def _is_closed_connection(error: Exception) -> bool:
-    return isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+def _says_that_the_database_is_gone(error: BaseException | None) -> bool:
+    """An InterfaceError is also what misuse raises. It counts where it says so, or a lost connection led to it."""
+    if isinstance(error, asyncpg.InterfaceError):
+        return "clos" in str(error) or _says_that_the_database_is_gone(error.__context__)
+    return isinstance(error, _CONNECTION_ERRORS)
 
 
 def _cut(text: str, length: int) -> str:
