@@ -181,10 +181,18 @@ def local_postgres(
 
 
 @contextmanager
-def running_postgres(installation: PostgresInstallation, *, works_ahead: bool = True) -> Iterator[PostgresServer]:
-    """Runs a server in a temporary folder; it stops with this process, even if that is killed."""
+def running_postgres(
+    installation: PostgresInstallation, *, works_ahead: bool = True, die_with_parent: bool = True
+) -> Iterator[PostgresServer]:
+    """Runs a server in a temporary folder; it stops with this process, even if that is killed.
+
+    Args:
+        installation: What is run.
+        works_ahead: Whether databases are made before they are asked for.
+        die_with_parent: False where this process has other threads, as gRPC's: nothing of ours may run in its fork.
+    """
     with reachable_folder() as folder:
-        server = local_postgres(installation, folder, die_with_parent=True)
+        server = local_postgres(installation, folder, die_with_parent=die_with_parent)
         try:
             with warnings.catch_warnings():
                 # Newer Pythons warn of a fork beside threads; here pytest-timeout's may be the only other one.

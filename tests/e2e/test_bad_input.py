@@ -315,7 +315,7 @@ def own_server() -> Iterator[PostgresServer]:
     """A server that tests may stop."""
     installation = find_postgres(EMBEDDED_MAJOR)
     assert installation is not None
-    with running_postgres(installation, works_ahead=False) as server:
+    with running_postgres(installation, works_ahead=False, die_with_parent=False) as server:
         yield server
 
 
