@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 
@@ -45,6 +46,14 @@ class TableState:
     vacuums: int
     megabytes: float
     index_megabytes: float
+
+
+def new_database(dsn: str) -> str:
+    """Makes another, empty database on the same server, and returns how to connect to it."""
+    name = f"another_{uuid4().hex}"
+    _fetch(dsn, f"CREATE DATABASE {name}")
+    place, mark, options = dsn.partition("?")
+    return f"{place.rpartition('/')[0]}/{name}{mark}{options}"
 
 
 def now(dsn: str) -> Any:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -30,7 +31,7 @@ class LoggedProcess:
 
     def __init__(self, log: Path, *arguments: str, **environment: str) -> None:
         self._log = log
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.process = psutil.Popen(
             [sys.executable, "-m", *arguments],
             env={**os.environ, **environment},
@@ -47,14 +48,13 @@ class LoggedProcess:
         """Waits until it has written a line with these words, and returns the line.
 
         Raises:
-            TimeoutError: It has not, within three minutes.
+            TimeoutError: It has not, within three minutes or before it ended.
         """
-        try:
-            while words not in (line := self._lines.get(timeout=_STARTS_WITHIN_S)):
-                pass
-        except queue.Empty:
-            raise TimeoutError(f"it did not write {words!r}; it said: {self.last_words()}") from None
-        return line
+        with suppress(queue.Empty):
+            while (line := self._lines.get(timeout=_STARTS_WITHIN_S)) is not None:
+                if words in line:
+                    return line
+        raise TimeoutError(f"it did not write {words!r}; it said: {self.last_words()}")
 
     def last_words(self) -> str:
         """The end of what it wrote."""
@@ -77,4 +77,5 @@ class LoggedProcess:
                 log.write(line)
                 log.flush()
                 self._lines.put(line)
+        self._lines.put(None)
         self.process.stdout.close()
