@@ -21,7 +21,7 @@ from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
 
 _ALONE = 512
 """Results, and tasks for each executor, in one commit. An executor works on what one claims while the next is made."""
-_BESIDE_LIVE = 64
+_BESIDE_LIVE = 32
 """Of bulk work while there is live work, which waits for the event loop, the disk and the processors meanwhile."""
 _LIVE_FOR = 1.0
 """Seconds after its last report for which live work is reckoned with."""
