@@ -344,6 +344,31 @@ def test_an_answer_to_a_replay_changes_none_of_its_own(tables: Tables) -> None:
     check_flow(tables, Scenario(description, source, replays=replays))
 
 
+@pytest.mark.semantics("5", "where one object could be several outputs (`True`, small integers) all are recorded")
+def test_what_took_a_value_that_was_also_of_what_executes_may_execute(tables: Tables) -> None:
+    """The flag that is made anew was the same as the one that is taken when it was recorded, and is not any more."""
+    answers = Circumstances(0), Circumstances(1)
+    label = next(
+        label
+        for label in map("flag{}".format, range(999))
+        if [compute("flag", label, {"parts": one.answer("go")}) for one in answers] == [True, False]
+        and compute("flag", f"not {label}", {"parts": 1}) is True
+    )
+    description = {
+        "body": [
+            {"do": "wait", "name": "go", "into": "answer"},
+            call("flag", f"not {label}", parts=["constant", 1]),
+            call("flag", label, parts=["variable", "answer"]),
+            call("gather", "taker", parts=["variable", f"not {label}"]),
+        ],
+        "returns": ["variable", "taker"],
+    }
+    source, expected = (run_flow(description, INPUTS, Overrides(), one) for one in answers)
+    everything = Asked("skip_successful", {"skip_successful_steps": True})
+    replay = Replay(everything, expected, answers[1])
+    check_flow(tables, Scenario(description, source, answers[0], [replay]))
+
+
 def waiting(execution: Execution | ExecutionHandle[Any]) -> None:
     """Wait until an execution waits for an answer."""
     with Client() as client:

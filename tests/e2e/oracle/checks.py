@@ -200,12 +200,13 @@ def check_flow_outputs(ended: Execution, expected: PlainRun, statuses: Mapping[s
             assert same(found[identity].load(), call.received), identity
 
 
-def fresh_by_value(call: PlainCall, before: PlainCall | None, fresh: list[PlainCall]) -> bool:
-    """Whether a call takes, or took, or comes after what could be an output of a fresh call."""
+def fresh_by_value(call: PlainCall, before: PlainCall | None, fresh: list[PlainCall], source: PlainRun) -> bool:
+    """Whether a call takes, or took, or comes after what could be an output of a fresh call, now or then."""
     taken = [*leaves(call.inputs), *call.inputs.values(), *call.after_values, *leaves(list(call.after_values))]
     taken += [] if before is None else [*leaves(before.inputs), *before.inputs.values()]
     taken += parts_of(call.inputs) + ([] if before is None else parts_of(before.inputs))
-    outputs = [value for one in fresh for value in (one.received, one.value) if value is not None]
+    then = [source.recorded[one.invocation_id] for one in fresh if one.invocation_id in source.recorded]
+    outputs = [value for one in (*fresh, *then) for value in (one.received, one.value) if value is not None]
     outputs += [part for value in outputs if isinstance(value, tuple) for part in value]
     return any(same(value, output) for value in taken for output in outputs)
 
@@ -242,7 +243,7 @@ def check_flow_counts(
             continue
         differs = before is None or (not call.stale and not same(before.inputs, call.inputs))
         must = identity in affected or differs or takes_for_sure(call, fresh)
-        may = must or fresh_by_value(call, before, fresh)
+        may = must or fresh_by_value(call, before, fresh, source)
         times = counts[call.salt]
         assert times <= may, f"{identity} re-executed, and nothing let it"
         assert times >= must, f"{identity} did not re-execute"
