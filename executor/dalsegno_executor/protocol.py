@@ -14,7 +14,7 @@ tasks in hand, and every report that the planner has not called durable.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from dalsegno.v1.definition_pb2 import Definition
@@ -22,7 +22,6 @@ from dalsegno.v1.execution_pb2 import FAILURE_ORIGIN_BACKEND, Failure
 from dalsegno.v1.executor_service_pb2 import (
     ACK_STATUS_FENCED,
     ACK_STATUS_REJECTED,
-    RECORDED_CALL_ACTION_AWAIT,
     Accepted,
     Ack,
     Announce,
@@ -31,7 +30,6 @@ from dalsegno.v1.executor_service_pb2 import (
     ExecutorServiceWorkResponse,
     Heartbeat,
     Hello,
-    RecordedCalls,
     Report,
     ResolvedCall,
     Returned,
@@ -41,7 +39,7 @@ from dalsegno.v1.executor_service_pb2 import (
     Welcome,
     WrittenLine,
 )
-from dalsegno_executor.credit import AllSlots, Slots
+from dalsegno_executor.credit import AllSlots
 from dalsegno_executor.events import (
     NO_RUNNER,
     Deliver,
@@ -53,10 +51,11 @@ from dalsegno_executor.events import (
     Stop,
     Welcomed,
 )
+from dalsegno_executor.held import Held
 from dalsegno_executor.log_lines import LogQueue
 from dalsegno_executor.open_reports import OpenReport, OpenReports
 from dalsegno_executor.outbox import Outbox
-from dalsegno_executor.tokens import BODY, TaskKey, ends_task, is_live, key_of, token_of
+from dalsegno_executor.tokens import BODY, TaskKey, ends_task, key_of, token_of
 
 PROTOCOL_VERSION = 1
 
@@ -79,27 +78,6 @@ class Identity:
     pinned_only: bool = False
 
 
-@dataclass(slots=True)
-class _Held:
-    """A task in hand.
-
-    Attributes:
-        slots: Those that it takes one of.
-        live: Whether it goes before all that is not.
-        ended: Its last report is made; it stays in hand until that is durable.
-        leaving: It goes back as soon as none of its reports is open.
-        open_reports: How many of its reports are not acknowledged.
-        awaiting: For a body, the calls that it has submitted and whose outcome has not come.
-    """
-
-    slots: Slots
-    live: bool
-    ended: bool = False
-    leaving: bool = False
-    open_reports: int = 0
-    awaiting: set[int] = field(default_factory=set)
-
-
 class Session:
     """The state of one executor's session."""
 
@@ -108,7 +86,7 @@ class Session:
         self.state = State.CLOSED
         self.draining = False
         self._definitions: dict[tuple[int, str, str, str], Definition] = {}
-        self._held: dict[TaskKey, _Held] = {}
+        self._held: dict[TaskKey, Held] = {}
         self._open = OpenReports()
         self._log = LogQueue()
         # The last report of which all that was written before is sent.
@@ -129,13 +107,13 @@ class Session:
                 executor=self.identity.executor,
                 project=self.identity.project,
                 definitions=self._definitions.values(),
-                in_hand=[token_of(key) for key in self._held],
+                in_hand=[token_of(key) for key, held in self._held.items() if held.whole],
                 protocol_version=PROTOCOL_VERSION,
                 pinned_only=self.identity.pinned_only,
                 awaiting=[
                     Awaiting(body=token_of(key), numbers=sorted(held.awaiting))
                     for key, held in self._held.items()
-                    if held.awaiting
+                    if held.awaiting and held.whole
                 ],
                 acks_with_tasks=True,
             )
@@ -303,8 +281,10 @@ class Session:
         self._credit_with_reports = welcome.credit_with_reports
         self._open.begin_anew()
         lost = self._drop([key_of(token) for token in welcome.lost], "the task was given to another executor")
+        # Nobody sends the rest of what an earlier stream has brought a part of.
+        parts = self._drop([key for key, held in self._held.items() if not held.whole], "it has not come whole")
         # The order matters: credit is offered once it is known which tasks are gone.
-        return [*lost, Welcomed(welcome)]
+        return [*lost, *parts, Welcomed(welcome)]
 
     def _tasks(self, tasks: Sequence[Task]) -> list[Event]:
         delivered = []
@@ -313,16 +293,14 @@ class Session:
             is_body = key[1] == BODY
             if is_body and task.HasField("recorded"):
                 if self.holds(key):
-                    self._held[key].awaiting.update(_awaited(task.recorded))
+                    self._held[key].add(task.recorded)
                     delivered.append(task)
                 continue
             slots = self._slots.receive(task)
             if self.draining:
                 self._outbox.returned.append(task.token)
             elif key not in self._held:
-                held = self._held[key] = _Held(slots, is_live(task))
-                if is_body:
-                    held.awaiting.update(_awaited(task.body.recorded))
+                self._held[key] = Held.of(task, slots)
                 slots.in_hand += 1
                 self._outbox.arrived.append(key)
                 delivered.append(task)
@@ -389,11 +367,7 @@ class Session:
                 stopped.append(key)
         return [Stop(stopped, reason)] if stopped else []
 
-    def _return_if_settled(self, key: TaskKey, held: _Held) -> None:
+    def _return_if_settled(self, key: TaskKey, held: Held) -> None:
         if held.leaving and not held.open_reports:
             del self._held[key]
             self._outbox.returned.append(token_of(key))
-
-
-def _awaited(recorded: RecordedCalls) -> Iterable[int]:
-    return (call.number for call in recorded.calls if call.action == RECORDED_CALL_ACTION_AWAIT)

@@ -17,6 +17,8 @@ from dalsegno.v1.execution_pb2 import (
 from dalsegno.v1.executor_service_pb2 import (
     RECORDED_CALL_ACTION_EXECUTE,
     Call,
+    Cancel,
+    Drain,
     RecordedCall,
     RecordedCalls,
     ReplayRules,
@@ -48,6 +50,24 @@ def test_recorded_calls_may_come_in_pages(ran: list[object]) -> None:
         talk.give(rest)
         assert value_of(talk.report()) == 3
     assert ran == []
+
+
+@pytest.mark.parametrize("how", ["cancelled", "drained"])
+def test_a_body_that_has_not_come_whole_goes_back_at_once(ran: list[object], how: str) -> None:
+    """It has no thread yet that would end at its next call."""
+    task = body_task(chain, length=3)
+    task.body.recorded.more = True
+    with embedded(chain, add) as talk:
+        talk.give(task)
+        if how == "cancelled":
+            talk.tell(cancel=Cancel(tokens=[task.token]))
+        else:
+            talk.tell(drain=Drain())
+        assert list(talk.expect("returned").returned.tokens) == [task.token]
+        talk.give(Task(token=task.token, recorded=RecordedCalls()))
+        talk.give(body_task(chain, epoch=2, length=1))
+        assert talk.report().token.epoch == 2
+    assert len(ran) == 1
 
 
 def replayed(calls: Sequence[Call], *roots: int, **fields: Any) -> tuple[list[RecordedCall], ReplayRules]:

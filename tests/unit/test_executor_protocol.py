@@ -57,6 +57,10 @@ def body() -> Task:
     return Task(token=token(0), body=BodyTask())
 
 
+def body_that_goes_on() -> Task:
+    return Task(token=token(0), body=BodyTask(recorded=RecordedCalls(more=True)))
+
+
 def completed(number: int, runner_report_id: int = 0) -> Report:
     return Report(report_id=runner_report_id, token=token(number), completed=StepCompleted())
 
@@ -401,6 +405,23 @@ def test_pages_of_recorded_calls_follow_their_body_and_cost_no_credit() -> None:
     [accepted] = talk.sent()
     assert [one.number for one in accepted.accepted.tokens] == [0]
     assert talk.give(Task(token=token(0, epoch=2), recorded=RecordedCalls())) == []
+
+
+def test_a_body_whose_pages_a_stream_has_cut_off_is_not_in_hand_on_the_next() -> None:
+    """Nobody would send the rest: it goes to whoever is given it from its beginning."""
+    talk = Conversation()
+    talk.give(body_that_goes_on())
+    talk.session.disconnect()
+    assert list(talk.connect().hello.in_hand) == []
+    assert [event.keys for event in talk.events if isinstance(event, Stop)] == [[key_of(token(0))]]
+
+
+def test_a_body_that_has_come_whole_stays_in_hand() -> None:
+    talk = Conversation()
+    talk.give(body_that_goes_on(), Task(token=token(0), recorded=RecordedCalls(more=True)))
+    talk.give(Task(token=token(0), recorded=RecordedCalls()))
+    talk.session.disconnect()
+    assert list(talk.connect().hello.in_hand) == [token(0)]
 
 
 def test_a_hello_says_which_outcomes_bodies_wait_for() -> None:

@@ -20,6 +20,7 @@ from dalsegno.v1.executor_service_pb2 import (
     ResolvedCall,
     Returned,
     Task,
+    TaskToken,
 )
 from dalsegno_executor.runner.body_tasks import BodyTaskRun
 from dalsegno_executor.runner.channel import Channel
@@ -153,21 +154,30 @@ class Runner:
     def _cancel(self, cancel: Cancel) -> None:
         """Stop tasks: those that have not started go back, code that runs is told, bodies end at their next call."""
         keys = [key_of(token) for token in cancel.tokens]
+        returned = self._take_arriving(keys)
         for key in keys:
             inbox = self._bodies.get(key)
             if inbox is not None:
                 inbox.post(HandedBack(cancel.reason))
         steps = {key for key in keys if key not in self._bodies and key[1] != BODY}
         if steps:
-            returned = Returned(tokens=self.steps.take_waiting(steps))
-            self._channel.send(ExecutorServiceWorkRequest(returned=returned))
+            returned += self.steps.take_waiting(steps)
+        if steps or returned:
+            self._channel.send(ExecutorServiceWorkRequest(returned=Returned(tokens=returned)))
         if not cancel.only_waiting:
             for key in keys:
                 self._environment.running.stop(key)
 
+    def _take_arriving(self, keys: Iterable[TaskKey]) -> list[TaskToken]:
+        """Let go of bodies that have not come whole: they have no thread that would end at its next call."""
+        taken = [self._arriving.pop(key).task.token for key in keys if key in self._arriving]
+        for token in taken:
+            del self._bodies[key_of(token)]
+        return taken
+
     def _hand_back(self, reason: str) -> None:
         """Return what has not started; bodies leave at their next durable call."""
-        tokens = self.steps.take_waiting()
+        tokens = [*self.steps.take_waiting(), *self._take_arriving(list(self._arriving))]
         self._channel.send(ExecutorServiceWorkRequest(returned=Returned(tokens=tokens)))
         for inbox in list(self._bodies.values()):
             inbox.post(HandedBack(reason))
