@@ -32,7 +32,6 @@ class Delivery:
         sessions: The executors that are connected here.
         accept_within: Seconds in which an executor has to accept a task.
         acquire: Gives a connection, for reading what was recorded of a body.
-        give_back: Takes tasks that could not be delivered.
         background: Runs what has to be read first.
     """
 
@@ -41,13 +40,11 @@ class Delivery:
         sessions: Sessions,
         accept_within: float,
         acquire: Callable[[], AbstractAsyncContextManager[Any]],
-        give_back: Callable[[Session, Sequence[Token]], None],
         background: Background,
     ) -> None:
         self._sessions = sessions
         self._accept_within = accept_within
         self._acquire = acquire
-        self._give_back = give_back
         self._background = background
 
     def deliver_tasks(self, claimed: Sequence[ClaimedTask]) -> None:
@@ -103,6 +100,7 @@ class Delivery:
     async def _send_body(self, session: Session, task: ClaimedTask) -> None:
         """Send a body with its recorded calls, a page at a time, and then the outcomes that came meanwhile."""
         execution_id = task.token.execution_id
+        sent = False
         try:
             message = Message()
             body = message.tasks.tasks.add()
@@ -118,13 +116,17 @@ class Delivery:
                     first = False
                     session.awaits(task.token, awaited_numbers(page), look_at=0.0)
                     session.send(message)
+            sent = True
         except DATABASE_FAILED as error:
             log.warning("body_not_delivered", execution=str(execution_id), error=str(error))
-            self._give_back(session, [task.token])
         finally:
             held_back = session.preparing.pop(execution_id, [])
             if held_back:
                 session.send(Message(resolved=executor_service_pb2.Resolved(calls=held_back)))
+            if not sent:
+                # The executor opens another stream: it does not name a body of which it has a part at most, so that
+                # goes back, and it offers again the room that this one has taken.
+                session.close()
 
     def _accept_by(self) -> float:
         return asyncio.get_running_loop().time() + self._accept_within

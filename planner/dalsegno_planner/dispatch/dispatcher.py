@@ -80,7 +80,6 @@ class Dispatcher:
             self.sessions,
             settings.accept_within,
             lambda: self._opened_pool.acquire(),
-            self._commit_loop.give_back,
             self._background,
         )
         self._outcomes = Outcomes(self.sessions, self._delivery.deliver_resolved, settings.poll_interval)
