@@ -239,9 +239,11 @@ class CommitLoop:
     def _settle(self, asked: Sequence[Asked], rows: Sequence[Any]) -> list[ClaimedTask]:
         """Take what was claimed from the credit, give back the rest, and remember whose turn it was."""
         credit = {one.session.id: one for one in asked}
-        tasks = [
-            ClaimedTask.of(row, reserved=credit[row["session_id"]].fill(is_body=row["number"] == BODY)) for row in rows
-        ]
+        tasks = []
+        for row in rows:
+            filled = credit[row["session_id"]]
+            reserved = filled.fill(is_body=row["number"] == BODY)
+            tasks.append(ClaimedTask.of(filled.session, row, reserved=reserved))
         for one in asked:
             one.settle()
         self._last_step = _last_turn(self._last_step, (t.token.execution_id for t in tasks if not t.is_body))

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
-from uuid import UUID
 
 import structlog
 
@@ -48,14 +47,16 @@ class Delivery:
         self._background = background
 
     def deliver_tasks(self, claimed: Sequence[ClaimedTask]) -> None:
-        """Send tasks to the sessions that have claimed them."""
-        by_session: defaultdict[UUID, list[ClaimedTask]] = defaultdict(list)
+        """Send tasks to the streams that have claimed them.
+
+        Where such a stream has ended since, what the executor does not name when it comes back is given to others: it
+        may be here again by now.
+        """
+        by_session: defaultdict[Session, list[ClaimedTask]] = defaultdict(list)
         for task in claimed:
-            by_session[task.session_id].append(task)
-        for session_id, tasks in by_session.items():
-            session = self._sessions.get(session_id)
-            # Where the stream has ended since, what it does not name when it comes back is given to others.
-            if session is not None:
+            by_session[task.session].append(task)
+        for session, tasks in by_session.items():
+            if self._sessions.get(session.id) is session:
                 self._send_tasks(session, tasks)
 
     def deliver_resolved(self, rows: Sequence[Any]) -> None:

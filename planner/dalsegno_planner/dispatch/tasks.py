@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from dalsegno.v1 import execution_pb2, executor_service_pb2, replay_service_pb2, value_pb2
 from dalsegno_planner.core.ids import BODY
 from dalsegno_planner.core.lanes import Lane, lane_of
-from dalsegno_planner.dispatch.sessions import Token
+from dalsegno_planner.dispatch.sessions import Session, Token
 from dalsegno_planner.store.bindings import references
 
 _LANES = {Lane.LIVE: execution_pb2.LANE_LIVE, Lane.BULK: execution_pb2.LANE_BULK}
@@ -24,15 +23,16 @@ _ON_STALE = {
 class ClaimedTask(NamedTuple):
     """A task that was claimed, as the database returns it."""
 
-    session_id: UUID
+    session: Session
+    """The stream that has claimed it; the executor may have another one by now."""
     token: Token
     row: Mapping[str, Any]
     reserved: bool
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], *, reserved: bool = False) -> ClaimedTask:
+    def of(cls, session: Session, row: Mapping[str, Any], *, reserved: bool) -> ClaimedTask:
         """Wrap a row of the composite type `claimed_task`."""
-        return cls(row["session_id"], Token(row["execution_id"], row["number"], row["epoch"]), row, reserved)
+        return cls(session, Token(row["execution_id"], row["number"], row["epoch"]), row, reserved)
 
     @property
     def lane(self) -> Lane:
