@@ -201,7 +201,10 @@ class CommitLoop:
             row = await self._execute(batch, [self._claim(one) for one in asked])
         except asyncpg.PostgresError as error:
             self._settle(asked, ())
-            await self._isolate(batch, error)
+            if batch and asked:  # what was reported is not refused for the sake of what was to be claimed
+                await self._commit(batch, claim=False)
+            else:
+                await self._isolate(batch, error)
             return
         claimed = self._settle(asked, row["claimed"] or ())
         if row["requeued"]:
@@ -290,6 +293,9 @@ class CommitLoop:
             await self._refuse(batch.items[0], error)
         elif batch.given_back:
             log.error("tasks_not_given_back", error=str(error), tasks=len(batch.given_back))
+            # They have forgotten them, and would keep them: what they do not name when they come back goes to others.
+            for session in {session for session, _ in batch.given_back}:
+                session.close()
         else:
             log.error("nothing_claimed", error=str(error))
 
@@ -299,6 +305,9 @@ class CommitLoop:
         substitute = reported.as_backend_failure(f"the planner could not record the report: {error}")
         if substitute is not None:
             await self._commit(Batch.of([substitute]), claim=False)
+            if not reported.ends_task:
+                # The body has ended with its call, and may wait for what comes of it.
+                reported.session.stop([reported.token], "a call of it could not be recorded")
             return
         _reject(reported, f"the database refused it: {error}")
         self.give_back(reported.session, [reported.token])
