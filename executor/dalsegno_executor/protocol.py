@@ -167,6 +167,8 @@ class Session:
         if outbox.returned:
             returned, outbox.returned = outbox.returned, []
             return ExecutorServiceWorkRequest(returned=Returned(tokens=returned))
+        if outbox.heartbeat is not None:  # the lease is not to wait until there is nothing to report
+            return ExecutorServiceWorkRequest(heartbeat=outbox.take_heartbeat(self.holds))
         reports = self._next_reports() if self._credit_with_reports else None
         credit = None if self.draining else self._slots.take_offers()
         if credit is not None and reports is None:
@@ -176,8 +178,6 @@ class Session:
             if credit is not None:
                 reports.reports.credit.CopyFrom(credit)
             return reports
-        if outbox.heartbeat is not None:
-            return ExecutorServiceWorkRequest(heartbeat=outbox.take_heartbeat(self.holds))
         if self._log:
             self._written_through = self._open.last_id
             return ExecutorServiceWorkRequest(log_lines=self._log.take())

@@ -461,6 +461,21 @@ def test_a_heartbeat_names_what_has_started_and_is_still_in_hand() -> None:
     assert [one.number for one in message.heartbeat.running] == [1]
 
 
+def test_a_heartbeat_does_not_wait_until_there_is_nothing_to_report() -> None:
+    """Nothing else keeps the lease, and where steps are short there may be something each time that it is asked."""
+    talk = Conversation()
+    talk.give(step(1), step(2), step(3))
+    talk.sent()
+    talk.session.alive()
+    sent = []
+    for number in (1, 2, 3):
+        talk.session.report(completed(number))
+        message = talk.session.next_message()
+        assert message is not None
+        sent.append(message)
+    assert "heartbeat" in kinds(sent)
+
+
 def test_a_message_of_reports_stays_below_what_servers_take() -> None:
     talk = Conversation(steps=8)
     talk.give(*map(step, range(1, 9)))
