@@ -82,6 +82,11 @@ class Bench:
         connection.add_query_logger(lambda record: self.statements.append(record.query))
         return connection
 
+    @property
+    def commits(self) -> list[str]:
+        """Of these, all but what a connection asks once: what the types are that it is given."""
+        return [asked for asked in self.statements if "pg_catalog" not in asked and "'jit'" not in asked]
+
     def token(self, place: int) -> Token:
         held = self.held[place]
         return Token(held.execution_id, held.number, held.epoch)
@@ -134,8 +139,7 @@ async def test_what_comes_together_is_one_statement_however_much_it_is(bench: Be
     bench.loop.start()
     assert set((await bench.acks(303)).values()) == {ACK_STATUS_DURABLE}
     assert (await asyncio.wait_for(bench.told.claimed.get(), 10))["number"] in (1, 2)
-    # A connection asks once what the types are that it is given, with nothing else in mind.
-    assert len([asked for asked in bench.statements if "pg_catalog" not in asked and "'jit'" not in asked]) == 1
+    assert len(bench.commits) == 1
 
 
 async def test_what_is_handed_back_with_a_report_that_cannot_be_recorded_goes_back(bench: Bench) -> None:
@@ -299,6 +303,33 @@ async def test_all_that_is_reported_while_a_commit_is_under_way_goes_into_the_ne
             await bench.report(place + 1, place, completed=StepCompleted())
     await bench.acks(4)
     assert [row["numbers"] for row in await other.fetch(COMMITS)] == [[1], [2, 3, 4]]
+    await other.close()
+
+
+async def test_executions_have_their_turns_from_one_commit_to_the_next(bench: Bench) -> None:
+    executions = sorted([await bench.ledger.bulk(10) for _ in range(3)])
+    bench.loop.start()
+    turns = []
+    for _ in range(2 * len(executions)):
+        bench.session.steps.offer(1, 0)
+        bench.loop.wake()
+        turns.append((await asyncio.wait_for(bench.told.claimed.get(), 10))["execution_id"])
+    assert turns == 2 * executions
+
+
+async def test_what_was_ended_to_break_a_deadlock_is_committed_again(bench: Bench, database: str) -> None:
+    """And not taken for something that cannot be recorded."""
+    other = await asyncpg.connect(database, server_settings={"deadlock_timeout": "1min"})  # so that ours is ended
+    async with other.transaction():
+        await other.execute("SELECT FROM executions FOR UPDATE")
+        bench.loop.start()
+        await bench.report(1, 0, completed=StepCompleted())
+        while not await other.fetchval(WAITS_FOR_THIS):
+            pass
+        await other.execute("SELECT FROM tasks WHERE number = 1 FOR UPDATE")
+    assert await bench.acks(1) == {1: ACK_STATUS_DURABLE}
+    assert (await bench.states())[1] == "completed"
+    assert len(bench.commits) == 2
     await other.close()
 
 
