@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,29 +15,42 @@ from dalsegno.v1.executor_service_pb2 import ExecutorServiceWorkRequest, Executo
 from dalsegno.v1.executor_service_pb2_grpc import ExecutorServiceServicer, add_ExecutorServiceServicer_to_server
 from dalsegno_executor.protocol import Identity, Session, State
 from dalsegno_executor.session import Stream
+from tests.names import NameServer
+
+HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 
 
 class Deaf(ExecutorServiceServicer):
-    """A planner that welcomes an executor, and hears nothing any more."""
+    """A planner that welcomes executors, and hears nothing any more.
+
+    Attributes:
+        welcomed: How many.
+    """
+
+    def __init__(self) -> None:
+        self.welcomed = 0
 
     async def Work(  # noqa: N802 - named as the RPC is
         self, requests: AsyncIterator[ExecutorServiceWorkRequest], context: Any
     ) -> AsyncIterator[ExecutorServiceWorkResponse]:
+        self.welcomed += 1
         yield ExecutorServiceWorkResponse(welcome=Welcome())
         await asyncio.Event().wait()
 
 
-@pytest.fixture
-async def address() -> AsyncIterator[str]:
+@asynccontextmanager
+async def listening(address: str, planner: Deaf) -> AsyncIterator[int]:
+    """Serve; the port is chosen where the address has none."""
     server = aio.server()
-    add_ExecutorServiceServicer_to_server(Deaf(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    add_ExecutorServiceServicer_to_server(planner, server)
+    port = server.add_insecure_port(address)
     await server.start()
-    yield f"127.0.0.1:{port}"
+    yield port
     await server.stop(None)
 
 
-async def test_a_stream_that_is_given_up_while_its_planner_does_not_let_go_ends(address: str) -> None:
+async def come_and_go(address: str) -> None:
+    """Connect as an executor, and give the stream up once it is welcome."""
     session = Session(Identity(b"k" * 16, "worker", "default", pinned_only=False))
     welcomed = asyncio.Event()
     stream = Stream(address, session, lambda events: welcomed.set(), lambda: None, lambda text: None)
@@ -46,6 +61,24 @@ async def test_a_stream_that_is_given_up_while_its_planner_does_not_let_go_ends(
     await asyncio.wait([keeping], timeout=20)
     assert keeping.cancelled()
     assert session.state is State.CLOSED
+
+
+async def test_a_stream_that_is_given_up_while_its_planner_does_not_let_go_ends() -> None:
+    async with listening("127.0.0.1:0", Deaf()) as port:
+        await come_and_go(f"127.0.0.1:{port}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere this machine has no 127.0.0.2")
+async def test_executors_are_spread_over_the_addresses_of_a_name() -> None:
+    """Where each took the first that answers, all would be at one planner."""
+    planners = {host: Deaf() for host in HOSTS}
+    async with AsyncExitStack() as stack:
+        port = 0
+        for host, planner in planners.items():
+            port = await stack.enter_async_context(listening(f"{host}:{port}", planner))
+        named = stack.enter_context(NameServer(HOSTS)).target(port)
+        while not all(planner.welcomed for planner in planners.values()):
+            await come_and_go(named)
 
 
 async def test_who_finds_no_planner_asks_again_after_longer_and_longer_pauses_that_no_two_share(
