@@ -194,6 +194,13 @@ def test_steps_run_in_the_processes_that_are_there(served: Place) -> None:
     assert {one.artifacts["output"].load() for one in run.checkpoints} <= runners
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere what a process has loaded is not to be seen")
+def test_planners_and_executors_have_the_fast_event_loop(engine: Place, served: Place) -> None:
+    for process in (*engine.planners, served.worker()):
+        loaded = {Path(mapped.path).parent.name for mapped in psutil.Process(process.pid).memory_maps()}
+        assert "uvloop" in loaded
+
+
 def test_hundreds_of_bodies_run_at_a_time(served: Place) -> None:
     served.worker("--processes", "1", "--bodies", str(code.CROWD))
     handles = [served.start(code.crowd) for _ in range(code.CROWD)]
