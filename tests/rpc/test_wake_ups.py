@@ -1,4 +1,4 @@
-"""Work that comes to one planner begins at once with an executor of another: nobody polls here."""
+"""Work that comes to one planner begins at once with an executor of another, and before long where nobody is told."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from dalsegno.v1.execution_pb2 import INVOCATION_KIND_WAIT
 from dalsegno.v1.executor_service_pb2 import BodySuspended, Call, CallWait
 from dalsegno.v1.replay_service_pb2 import ReplayServiceCreateRequest
 from dalsegno.v1.wait_service_pb2 import WaitServiceAnswerRequest
+from dalsegno_planner.dispatch.sessions import task_route
 from dalsegno_planner.store.pool import Connection
 from dalsegno_planner.store.sql import load
 from tests.rpc.scripted_worker import ScriptedWorker, scripted_worker
 from tests.rpc.serving import Serving, flow_header, json_value, pipeline_header, replay_from, serving, step
+from tests.store.ledger import Ledger
 
 NO_POLL = {"poll_interval": 600.0, "heartbeat_interval": 600.0, "lease_duration": 1500.0}
 LISTENERS = load("dispatch")["count_listeners"]
@@ -71,6 +73,7 @@ async def answer(planner: Serving, other: Serving, worker: ScriptedWorker) -> st
 async def test_work_that_comes_to_one_planner_begins_at_another(
     planner: Serving, other: Serving, come: Callable[[Serving, Serving, ScriptedWorker], Awaitable[str]]
 ) -> None:
+    """Nobody polls here."""
     async with scripted_worker(other.channel) as worker:
         await worker.hello()
         worker.credit(steps=3, bodies=3)
@@ -79,3 +82,22 @@ async def test_work_that_comes_to_one_planner_begins_at_another(
         await worker.task()
         execution = await come(planner, other, worker)
         assert (await worker.task()).token.execution_id == UUID(execution).bytes
+
+
+async def test_work_of_which_nobody_tells_is_found(database: str, tmp_path: Path) -> None:
+    """A planner may die between its commit and its word to the others."""
+    async with (
+        serving(database, tmp_path, poll_interval=0.1) as planner,
+        scripted_worker(planner.channel) as worker,
+    ):
+        await worker.hello()
+        worker.credit(steps=3)
+        await planner.start(pipeline_header(), [step("work")])
+        await worker.task()
+        ledger = await Ledger.open(database)
+        async with ledger.connection.transaction():
+            silent = await ledger.bulk(1)
+            route = task_route("default", "training", "work")
+            await ledger.connection.execute("UPDATE tasks SET route = $2 WHERE execution_id = $1", silent, route)
+        await ledger.connection.close()
+        assert (await worker.task()).token.execution_id == silent.bytes
