@@ -57,25 +57,39 @@ def _in_flight(session: Session, fleet: Fleet, count: int) -> Iterator[Figure]:
 
 
 def by_executors(session: Session) -> Iterator[Figure]:
-    """Steps a second with one planner, over executors."""
+    """Steps a second with one planner, and its memory, over executors."""
     for count in _EXECUTORS:
         with running_fleet(session.engine, planners=1, executors=count) as fleet:
-            name = f"{_STEPS:,} steps, {_counted(count, 'executor')}"
-            series = "steps, one planner"
-            yield Figure(name, Unit.PER_SECOND, _rates(fleet), size=count, series=series, axis=Axis.EXECUTORS)
+            yield from _of_fleet(fleet, _counted(count, "executor"), count, Axis.EXECUTORS, "one planner")
 
 
 def by_planners(session: Session) -> Iterator[Figure]:
-    """Steps a second with as many executors, over planners."""
+    """Steps a second with as many executors, and the memory of one planner, over planners."""
     for count in _PLANNERS:
         with running_fleet(session.engine, planners=count, executors=_EXECUTORS_OF_PLANNERS) as fleet:
-            name = f"{_STEPS:,} steps, {_counted(count, 'planner')}"
-            series = f"steps, {_counted(_EXECUTORS_OF_PLANNERS, 'executor')}"
-            yield Figure(name, Unit.PER_SECOND, _rates(fleet), size=count, series=series, axis=Axis.PLANNERS)
+            others = _counted(_EXECUTORS_OF_PLANNERS, "executor")
+            yield from _of_fleet(fleet, _counted(count, "planner"), count, Axis.PLANNERS, others)
 
 
-def _rates(fleet: Fleet) -> Samples:
-    return Samples.of(_STEPS / fleet.wire.running_seconds(fleet.run_independent(_STEPS)) for _ in range(_RUNS))
+def _of_fleet(fleet: Fleet, counted: str, count: int, axis: Axis, others: str) -> Iterator[Figure]:
+    with MemoryWatch(fleet.planners[0].process) as watch:
+        rates = [_STEPS / fleet.wire.running_seconds(fleet.run_independent(_STEPS)) for _ in range(_RUNS)]
+    yield Figure(
+        f"{_STEPS:,} steps, {counted}",
+        Unit.PER_SECOND,
+        Samples.of(rates),
+        size=count,
+        series=f"steps, {others}",
+        axis=axis,
+    )
+    yield Figure(
+        f"memory of a planner, {counted}",
+        Unit.MEGABYTES,
+        Samples.of([watch.peak_mb]),
+        size=count,
+        series=f"memory, {others}",
+        axis=axis,
+    )
 
 
 def _counted(count: int, what: str) -> str:
