@@ -20,6 +20,9 @@ from dalsegno_planner.dispatch.tasks import ClaimedTask
 from dalsegno_planner.store.pool import prepare_connection
 from tests.store.ledger import ROUTES, Ledger
 
+LITTLE = 64
+"""More than this and a live step would wait for it."""
+
 
 class Claims:
     """Who is told of commits, and notes how much each has claimed.
@@ -107,7 +110,7 @@ async def test_a_commit_carries_little_of_bulk_work_beside_live_work_and_much_wi
         report = Report(report_id=1, token=token.message(), completed=StepCompleted())
         await loops.report([Reported.of(session, report)])
         offer(200)
-        assert await claims.all_of(200) == [64, 64, 64, 8]
+        assert max(await claims.all_of(200)) <= LITTLE
         clock.setattr(asyncio.get_running_loop(), "time", lambda: now + 2)
         offer(200)
         assert await claims.all_of(200) == [200]
