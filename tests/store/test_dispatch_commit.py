@@ -187,6 +187,23 @@ async def test_who_ends_a_session_finds_what_is_claimed_for_it_at_that_moment(
     await other.connection.close()
 
 
+async def test_a_claim_waits_for_who_reopens_its_session_and_finds_another_stream(
+    ledger: Ledger, database: str
+) -> None:
+    """A weaker lock would wait as well, and then go by the generation from before."""
+    await ledger.pipeline({1: []})
+    session = await ledger.session()
+    older = await ledger.generation(session)
+    other = await Ledger.open(database)
+    async with ledger.connection.transaction():
+        await ledger.session(key=session)
+        claiming = asyncio.ensure_future(other.commit(claims=[(session, 1, 0)], generation=older))
+        while not claiming.done() and not await ledger.connection.fetchval(WAITS_FOR_THIS):
+            pass
+    assert (await claiming).claimed == []
+    await other.connection.close()
+
+
 async def _committed_behind_a_sign(ledger: Ledger, other: Ledger, held: Held, **what: Any) -> Committed:
     """Commit something of a task while another connection has written that it runs, and has not committed."""
     async with ledger.connection.transaction():
