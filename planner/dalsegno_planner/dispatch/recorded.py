@@ -1,7 +1,7 @@
 """The recorded calls that a body is matched against.
 
-Outputs go with them, up to the inline limit above which values are in the object store anyway: a body that repeats itself
-takes nearly each, and a reference would cost it a round trip. Pages keep messages small.
+Outputs go with them, up to the inline limit above which values are in the object store anyway: a body that repeats
+itself takes nearly each, and a reference would cost it a round trip. Pages keep messages small.
 """
 
 from __future__ import annotations
