@@ -63,7 +63,7 @@ def soak(session: Session) -> Iterator[Figure]:
 
 def _run(session: Session, fleet: Fleet, steps: int) -> None:
     said = 0
-    for done in range(0, steps, _BATCH):
+    for done in range(_BATCH, steps + _BATCH, _BATCH):
         fleet.run_independent(_BATCH)
         if done - said >= max(_FEW, steps // 20):
             said = done

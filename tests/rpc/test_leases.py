@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 from google.protobuf.duration_pb2 import Duration
 
-from dalsegno.v1.execution_pb2 import EXECUTION_STATE_FAILED
+from dalsegno.v1.execution_pb2 import EXECUTION_STATE_FAILED, LANE_BULK
 from dalsegno.v1.executor_service_pb2 import ACK_STATUS_DURABLE, Heartbeat, StepCompleted, Task, TaskToken
 from dalsegno_planner.dispatch.leases import Watch
 from tests.rpc.scripted_worker import ScriptedWorker, scripted_worker
@@ -60,6 +60,14 @@ async def beating(worker: ScriptedWorker, task: Task) -> AsyncIterator[None]:
         yield
     finally:
         signs.cancel()
+
+
+def flood(worker: ScriptedWorker, task: Task) -> None:
+    """Report a task, and behind it more than a planner has room for."""
+    worker.complete(task)
+    for number in range(100):
+        token = TaskToken(execution_id=task.token.execution_id, number=2, epoch=number)
+        worker.report(token, completed=StepCompleted(code_digest="much" * 250_000))
 
 
 async def passing(connection: Connection, leases: float) -> None:
@@ -146,13 +154,30 @@ async def test_who_has_reported_more_than_there_is_room_for_keeps_its_lease(
         other = await worker.task()
         async with AsyncExitStack() as lasting:
             async with locked_tasks(database):
-                worker.complete(task)
-                for number in range(100):
-                    token = TaskToken(execution_id=task.token.execution_id, number=2, epoch=number)
-                    worker.report(token, completed=StepCompleted(code_digest="much" * 250_000))
+                flood(worker, task)
                 await lasting.enter_async_context(beating(worker, task))
                 await passing(connection, leases=6)
             assert (await worker.ack(worker.complete(other))).status == ACK_STATUS_DURABLE
+
+
+async def test_offers_behind_reports_that_there_is_no_room_for_are_not_taken(database: str, tmp_path: Path) -> None:
+    """A database that takes no reports slows what is given out, too."""
+    async with (
+        serving(database, tmp_path, **LONG) as planner,
+        scripted_worker(planner.channel) as worker,
+        scripted_worker(planner.channel) as neighbour,
+    ):
+        task = await one_step(planner, worker)
+        await neighbour.hello()
+        async with locked_tasks(database):
+            flood(worker, task)
+            worker.credit(steps=1)
+            await planner.start(pipeline_header(lane=LANE_BULK), [step(f"work_{number}") for number in range(30)])
+            for _ in range(20):
+                neighbour.credit(steps=1)
+                await neighbour.ack(neighbour.complete(await neighbour.task()))
+            assert worker.count("tasks") == 0
+        await worker.task()
 
 
 async def test_who_has_come_back_elsewhere_is_given_nothing_where_it_was_before(

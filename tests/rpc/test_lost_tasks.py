@@ -24,7 +24,7 @@ async def test_a_task_that_is_lost_with_every_executor_fails(
         await connection.execute("UPDATE tasks SET losses = 15, epoch = 5")
         ended = await planner.end_of(execution.id)
         assert (ended.state, ended.failure.origin) == (EXECUTION_STATE_FAILED, FAILURE_ORIGIN_RUNTIME)
-        assert "lost with its executor again and again" in ended.failure.message
+        assert "lost with its executor too often" in ended.failure.message
         assert ended.failure.invocation_id == ("" if flow else "load")
         assert await connection.fetchval("SELECT count(*) FROM tasks") == 0
         if not flow:

@@ -15,6 +15,7 @@ from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.dispatch.composites import BodyCall, BodyEnd, Claim, TaskResult, TaskToken
 from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.entropy import new_execution_id
+from dalsegno_planner.store.pool import prepare_connection
 from dalsegno_planner.store.sql import load
 
 QUERIES = load("dispatch")
@@ -49,6 +50,13 @@ class Committed:
     moved: list[UUID]
     requeued: bool
     promoting: bool
+
+
+async def connect(dsn: str) -> asyncpg.Connection[Any]:
+    """Connect as a commit loop does."""
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(dsn, server_settings=DISPATCH_SETTINGS)
+    await prepare_connection(connection)
+    return connection
 
 
 @dataclass

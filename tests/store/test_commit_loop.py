@@ -23,11 +23,9 @@ from dalsegno.v1.executor_service_pb2 import (
 from dalsegno_planner.core.lanes import Lane
 from dalsegno_planner.dispatch.batch import Reported
 from dalsegno_planner.dispatch.commit import CommitLoop
-from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
 from dalsegno_planner.dispatch.tasks import ClaimedTask
-from dalsegno_planner.store.pool import prepare_connection
-from tests.store.ledger import ROUTES, WAITS_FOR_THIS, Held, Ledger
+from tests.store.ledger import ROUTES, WAITS_FOR_THIS, Held, Ledger, connect
 
 BACKEND = execution_pb2.FAILURE_ORIGIN_BACKEND
 QUANTUM = 1_000
@@ -77,8 +75,7 @@ class Bench:
         self.loop = CommitLoop(Lane.LIVE, self._connect, self.sessions, self.told, lambda: QUANTUM)
 
     async def _connect(self) -> asyncpg.Connection[Any]:
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, server_settings=DISPATCH_SETTINGS)
-        await prepare_connection(connection)
+        connection = await connect(self._dsn)
         connection.add_query_logger(lambda record: self.statements.append(record.query))
         return connection
 

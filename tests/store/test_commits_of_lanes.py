@@ -7,18 +7,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from dalsegno.v1.executor_service_pb2 import Report, StepCompleted
 from dalsegno_planner.core.lanes import Lane, rank
 from dalsegno_planner.dispatch.batch import Reported
-from dalsegno_planner.dispatch.dispatcher import DISPATCH_SETTINGS
 from dalsegno_planner.dispatch.lanes import CommitLoops
 from dalsegno_planner.dispatch.sessions import Session, Sessions, Token
 from dalsegno_planner.dispatch.tasks import ClaimedTask
-from dalsegno_planner.store.pool import prepare_connection
-from tests.store.ledger import ROUTES, Ledger
+from tests.store.ledger import ROUTES, Ledger, connect
 
 LITTLE = 64
 """More than this and a live step would wait for it."""
@@ -74,15 +71,9 @@ async def claims() -> Claims:
 @pytest.fixture
 async def loops(database: str, session: Session, claims: Claims) -> AsyncIterator[CommitLoops]:
     """They run."""
-
-    async def connect() -> asyncpg.Connection[Any]:
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(database, server_settings=DISPATCH_SETTINGS)
-        await prepare_connection(connection)
-        return connection
-
     sessions = Sessions()
     sessions.add(session)
-    running = CommitLoops(connect, sessions, claims)
+    running = CommitLoops(lambda: connect(database), sessions, claims)
     claims.wake = running.wake
     running.start()
     yield running

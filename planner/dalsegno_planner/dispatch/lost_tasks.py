@@ -33,8 +33,8 @@ def _failure(row: Mapping[str, Any]) -> Failure:
     what = "the body" if row["number"] == BODY else f"step {row['invocation_id']!r}"
     return Failure(
         origin=FAILURE_ORIGIN_RUNTIME,
-        message=f"{what} was lost with its executor again and again, five times while it ran or fifteen times in all, "
-        "and is not run again by itself: see why executors end, then retry the execution",
+        message=f"{what} was lost with its executor too often (five times while it ran, fifteen where it was not "
+        "seen to run), and is not run again by itself: see why executors end, then retry the execution",
         exception_type="dalsegno.errors:ExecutionError",
         reason="EXECUTOR_LOST",
         invocation_id=row["invocation_id"] or "",

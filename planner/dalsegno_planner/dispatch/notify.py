@@ -8,7 +8,7 @@ A poll stands behind it, so a wake-up that is lost costs a second and nothing el
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -30,6 +30,9 @@ _WORK = "work"
 """Said where there may be work that no execution's change tells of."""
 _QUERIES = load("dispatch")
 
+_MOST_UNSENT = 100_000
+"""What comes on top, while there is no connection, others find by polling."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -48,7 +51,7 @@ class Notifier:
         self._bus = bus
         self._heard_of = heard
         self._heard_of_end = heard_of_end
-        self._changed: set[str] = set()
+        self._unsent: set[str] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -64,17 +67,19 @@ class Notifier:
     def announce(self, changed: Sequence[UUID]) -> None:
         """Tell the other planners that these executions have changed."""
         if changed:
-            self._changed.update(str(execution_id) for execution_id in changed)
-            self._wake.set()
+            self._say(map(str, changed))
 
     def announce_ended(self, execution_id: UUID) -> None:
         """Tell the other planners to stop what runs of an execution."""
-        self._changed.add(f"{_ENDED}{execution_id}")
-        self._wake.set()
+        self._say([f"{_ENDED}{execution_id}"])
 
     def announce_work(self) -> None:
         """Tell the other planners to look for work."""
-        self._changed.add(_WORK)
+        self._say([_WORK])
+
+    def _say(self, words: Iterable[str]) -> None:
+        if len(self._unsent) < _MOST_UNSENT:
+            self._unsent.update(words)
         self._wake.set()
 
     async def _run(self) -> None:
@@ -102,11 +107,11 @@ class Notifier:
             self._wake.clear()
             if loop.time() - looked > 1:
                 others, looked = await connection.fetchval(_QUERIES["count_listeners"]) - 1, loop.time()
-            changed = list(self._changed)
-            if others > 0 and changed:
-                await connection.execute(_QUERIES["notify"], _CHANNEL, changed)
+            words = list(self._unsent)
+            if others > 0 and words:
+                await connection.execute(_QUERIES["notify"], _CHANNEL, words)
             # What could not be sent is sent on the next connection.
-            self._changed.difference_update(changed)
+            self._unsent.difference_update(words)
 
     def _heard(self, connection: object, pid: int, channel: object, payload: object) -> None:
         with suppress(ValueError):
