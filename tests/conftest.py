@@ -21,6 +21,12 @@ from hypothesis import settings
 
 from tests.postgres import EMBEDDED_MAJOR, OLDEST_MAJOR, PostgresServer, find_postgres, running_postgres
 
+# Servers are started beside planners that run in this process. A fork would start gRPC's threads anew before it becomes
+# Postgres, and end with them. What tests start is what users start: for this process alone.
+with pytest.MonkeyPatch.context() as _environment:
+    _environment.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
+    import grpc  # noqa: F401 - reads the setting
+
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("random", derandomize=False, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
